@@ -1,0 +1,53 @@
+# The one way in: every target makes what it needs, from a fresh clone on.
+.PHONY: venv lock check test demo clean
+.DEFAULT_GOAL := check
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+UV_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/practicus/uv-$(UV_VERSION)
+UV_CACHED := $(UV_HOME)/bin/uv
+# The one on PATH if it is the very version, so that the same lock gives the same environment everywhere.
+UV := $(if $(filter $(UV_VERSION),$(shell uv --version 2>/dev/null)),uv,$(UV_CACHED))
+BIN := .venv/bin
+
+# Imports take twice as long where no bytecode may be written later; so it is compiled at once.
+export UV_COMPILE_BYTECODE := 1
+export UV_PROJECT_ENVIRONMENT := .venv
+export UV_PYTHON_DOWNLOADS := never
+
+venv: .venv/.synced
+
+.venv/.synced: pyproject.toml uv.lock | $(filter-out uv,$(UV))
+	$(UV) sync --quiet --python $(PYTHON) --locked --all-extras --all-groups
+	@touch $@
+
+lock: | $(filter-out uv,$(UV))
+	$(UV) lock --python $(PYTHON)
+
+$(UV_CACHED):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is not: name one, e.g. make PYTHON=python3.12 venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y --no-install-recommends python3-venv; } || \
+		{ echo "Python's venv module is needed: sudo apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(UV_HOME)
+	$(UV_HOME)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+check: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/unit
+
+# The unit tests have run in check.
+test: check
+	$(BIN)/pytest -q tests --ignore tests/unit
+
+demo: venv
+	$(BIN)/python -m example_dags.demo
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
