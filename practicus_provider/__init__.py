@@ -1,0 +1,3 @@
+"""Distributed jobs from Apache Airflow: one task, one isolated, temporary cluster."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,105 @@
+"""Adapters turn a spec into roles. They are pure: no I/O, no Airflow, no backend.
+
+An adapter is one class in one file, found by its name in :data:`BUILT_IN`, by an entry point in the group
+``practicus_provider.adapters``, or by its dotted path.
+"""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import ClassVar
+
+from practicus_provider.errors import AdapterError, PracticusError
+from practicus_provider.plan import Plan, Port, Role, Text
+from practicus_provider.spec import JobSpec
+
+BUILT_IN = {
+    "dask": "practicus_provider.adapters.dask.DaskAdapter",
+    "spark": "practicus_provider.adapters.spark.SparkAdapter",
+}
+ENTRY_POINT_GROUP = "practicus_provider.adapters"
+
+Program = tuple[Text, ...]
+"""The user's application as a command with its arguments."""
+
+
+class Adapter(ABC):
+    """What a framework needs: subclass it, and its dotted path is an ``adapter=``.
+
+    :cvar decides: name of the role whose end is the job's end.
+    :cvar client: ``module:attribute.path`` that ``practicus_runtime.get_client()`` calls, if there is one.
+    :cvar links: label -> port of the web pages that the framework serves.
+    """
+
+    decides: ClassVar[str] = "driver"
+    client: ClassVar[str | None] = None
+    links: ClassVar[dict[str, Port]] = {}
+
+    @abstractmethod
+    def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
+        """The cluster's roles, the deciding one among them.
+
+        :param program: starts the user's application; the deciding role runs it as (or inside) its command.
+        :raises SpecError: something in ``spec`` that this framework cannot do.
+        """
+
+
+def load(name: str) -> Adapter:
+    """The adapter of that name.
+
+    :param name: of a built-in, of an entry point, or a dotted path ``package.module.Class``.
+    :raises AdapterError: there is none, or it does not load.
+    """
+    target = _targets().get(name, name)
+    module, _, attribute = target.replace(":", ".").rpartition(".")
+    if not module:
+        known = sorted(_targets())
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise AdapterError("adapter", name, f"{hint}choose one of {', '.join(known)}, or give 'module.Class'")
+    try:
+        cls = getattr(import_module(module), attribute)
+    except Exception as error:
+        raise AdapterError("adapter", name, f"cannot load {target!r}: {type(error).__name__}: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Adapter)):
+        raise AdapterError("adapter", name, f"{target!r} is not a subclass of practicus_provider.adapters.Adapter")
+    try:
+        return cls()
+    except TypeError as error:
+        raise AdapterError("adapter", name, f"cannot make {target!r}: {error}") from error
+
+
+def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = None) -> Plan:
+    """The plan that the spec's adapter makes.
+
+    :param files: path below ``Here.APP`` -> content of what ``program`` runs.
+    :raises AdapterError: the adapter is unknown, broken, or returned what is not a plan.
+    :raises SpecError: the adapter refuses the spec.
+    """
+    adapter = load(spec.adapter)
+    try:
+        roles = adapter.roles(spec, program)
+    except PracticusError:
+        raise
+    except Exception as error:
+        raise AdapterError("adapter", spec.adapter, f"its roles() failed: {type(error).__name__}: {error}") from error
+    if not isinstance(roles, tuple):
+        raise AdapterError("adapter", spec.adapter, f"its roles() returned {type(roles).__name__}, not a tuple of Role")
+    return Plan(
+        adapter=spec.adapter,
+        roles=roles,
+        decides=adapter.decides,
+        timeout=spec.timeout,
+        files=files or {},
+        client=adapter.client,
+        links=adapter.links,
+    )
+
+
+def _targets() -> dict[str, str]:
+    """Name -> dotted path; an entry point may add a name, never replace a built-in."""
+    found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return found | BUILT_IN

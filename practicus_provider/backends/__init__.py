@@ -1,0 +1,1 @@
+"""Where replicas run. A backend knows no framework by name."""

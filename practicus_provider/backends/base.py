@@ -1,0 +1,113 @@
+"""What every backend does: six verbs, written once, async. ``tests/contract`` holds each backend to it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from practicus_provider.plan import Plan
+from practicus_provider.status import State, Status
+
+
+@dataclass(frozen=True)
+class Handle:
+    """The JSON-able name of a cluster, or of a job on a shared one.
+
+    :param name: unique on the backend at any one time.
+    :param uid: unique for ever: a cluster that replaced another of the same name has another uid.
+    """
+
+    name: str
+    uid: str
+
+    def to_json(self) -> dict[str, str]:
+        """A JSON-able mapping; ``Handle(**mapping)`` reads it back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of a replica's output, without its newline."""
+
+    role: str
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One live cluster, as :meth:`Backend.list` shows it.
+
+    :param task: the task instance that it was made for, as given to :meth:`Backend.create`.
+    """
+
+    handle: Handle
+    state: State
+    task: Mapping[str, Any]
+
+
+Lease = float | None | Literal["keep"]
+"""Seconds that a cluster may live after its last watcher has gone; None: until its timeout; ``"keep"``: as it was."""
+
+
+class Backend(ABC):
+    """A place where replicas run."""
+
+    @abstractmethod
+    async def create(
+        self,
+        name: str,
+        plan: Plan,
+        *,
+        task: Mapping[str, Any],
+        lease: float | None = None,
+        parent: Handle | None = None,
+    ) -> Handle:
+        """Create the cluster, or adopt the one of that name.
+
+        One that lives, or that ended and was not yet released (see :meth:`delete`), is adopted if it has not failed;
+        any other is replaced. Two callers at once get the same cluster.
+
+        :param task: JSON-able facts of the task instance; replicas see them as ``practicus_runtime.context()``.
+        :param lease: seconds the cluster may live without a watcher; None: until its timeout.
+        :param parent: the shared cluster that ``plan.outside`` refers to; this one ends with it.
+        :raises BackendError: nothing was created.
+        """
+
+    @abstractmethod
+    def watch(self, handle: Handle, *, lease: Lease = "keep") -> AsyncGenerator[Status, None]:
+        """The status now, then each change; ends after a final state. Never polls on behalf of one watcher.
+
+        :param lease: the cluster's from now on.
+        :raises NotFound: there is no such cluster (any more).
+        """
+
+    @abstractmethod
+    def logs(self, handle: Handle, roles: Collection[str]) -> AsyncGenerator[LogLine, None]:
+        """Lines of these roles' replicas as they are written; ends when they ended and all was read.
+
+        The place in the log belongs to the cluster: whoever comes next, also in another process, goes on after the
+        last line that was taken.
+
+        :raises NotFound: there is no such cluster (any more).
+        """
+
+    @abstractmethod
+    async def scale(self, handle: Handle, role: str, replicas: int) -> None:
+        """Have that many replicas of an elastic role: missing ones are started; fewer is the framework's to do.
+
+        :raises BackendError: the role is not elastic, or the number is outside its bounds.
+        """
+
+    @abstractmethod
+    async def delete(self, handle: Handle, *, after: float = 0) -> None:
+        """Remove the cluster, and all that runs on it. Absent is fine.
+
+        :param after: seconds to keep it; until then it runs, but is released: no longer adopted by :meth:`create`.
+        """
+
+    @abstractmethod
+    async def list(self) -> list[Listing]:
+        """Every cluster and job that is there."""

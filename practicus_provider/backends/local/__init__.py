@@ -1,0 +1,290 @@
+"""Replicas as process groups on this machine, each cluster under a supervisor of its own.
+
+The same adapters as on Kubernetes: to try a DAG, to test it, to debug a job. Everything of a cluster lies in one folder
+(see :mod:`.folder`), which only this user may read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from practicus_provider.backends.base import Backend, Handle, Lease, Listing, LogLine
+from practicus_provider.backends.local import control
+from practicus_provider.backends.local.codec import dump_plan
+from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.backends.local.processes import CLUSTER_MARK, kill_marked
+from practicus_provider.errors import BackendError, NotFound
+from practicus_provider.plan import Plan
+from practicus_provider.status import Reason, State, Status, Verdict
+
+LOG_POLL = 0.1
+"""Seconds between two looks at the log files that somebody reads."""
+_LOCK_POLL = 0.01
+
+
+@dataclass(frozen=True)
+class LocalBackend(Backend):
+    """:class:`~practicus_provider.backends.base.Backend` on this machine.
+
+    :param root: folder that holds every cluster's folder; made if absent.
+    :param python: the replicas' Python.
+    :param ttl: seconds that the folder of an ended cluster, its logs in it, is kept.
+    """
+
+    root: Path
+    python: str = sys.executable
+    ttl: float = 24 * 3600
+
+    async def create(
+        self,
+        name: str,
+        plan: Plan,
+        *,
+        task: Mapping[str, Any],
+        lease: float | None = None,
+        parent: Handle | None = None,
+    ) -> Handle:
+        """See :meth:`Backend.create`."""
+        self._prepare_root()
+        self._sweep()
+        folder = ClusterFolder(self.root / name)
+        while True:
+            if not folder.exists():
+                self._write_new(folder, plan, task, lease, parent)
+            with contextlib.suppress(FileNotFoundError):
+                handle = folder.handle()
+                if not folder.released.exists() and await self._adoptable(folder):
+                    return handle
+                await self.delete(handle)
+
+    async def watch(self, handle: Handle, *, lease: Lease = "keep") -> AsyncGenerator[Status, None]:
+        """See :meth:`Backend.watch`. The supervisor pushes; its hanging up is its death."""
+        folder = self._folder(handle)
+        with contextlib.suppress(OSError):
+            async with control.request(folder.control, {"do": "watch", "lease": lease}) as answers:
+                async for answer in answers:
+                    status = Status.from_json(answer)
+                    yield status
+                    if status.state.final:
+                        return
+        yield await asyncio.to_thread(self._last_word, handle)
+
+    async def logs(self, handle: Handle, roles: Collection[str]) -> AsyncGenerator[LogLine, None]:
+        """See :meth:`Backend.logs`."""
+        folder = self._folder(handle)
+        taken: dict[str, int] = folder.read("cursor.json")
+        try:
+            while True:
+                ended = folder.state().final
+                for line in _new_lines(folder, roles, taken, whole=ended):
+                    yield line
+                if ended:
+                    return
+                await asyncio.sleep(LOG_POLL)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                folder.write("cursor.json", taken)
+
+    async def scale(self, handle: Handle, role: str, replicas: int) -> None:
+        """See :meth:`Backend.scale`."""
+        folder = self._folder(handle)
+        try:
+            async with control.request(folder.control, {"do": "scale", "role": role, "replicas": replicas}) as answers:
+                answer = await anext(answers, {"error": "its supervisor hung up"})
+        except OSError as error:
+            raise BackendError(f"cluster {handle.name} cannot be scaled: its supervisor is gone") from error
+        if "error" in answer:
+            raise BackendError(f"cluster {handle.name} cannot be scaled: {answer['error']}")
+
+    async def delete(self, handle: Handle, *, after: float = 0) -> None:
+        """See :meth:`Backend.delete`. The logs stay for ``ttl`` seconds below ``ended/``."""
+        try:
+            folder = self._folder(handle)
+        except NotFound:
+            return
+        if after > 0:
+            folder.released.touch()
+        with contextlib.suppress(OSError):
+            async with control.request(folder.control, {"do": "delete", "after": after}) as answers:
+                async for _ in answers:
+                    pass
+        if after > 0:
+            return
+        await asyncio.to_thread(kill_marked, CLUSTER_MARK, handle.uid)
+        for job in self._listings():
+            if ClusterFolder(self.root / job.handle.name).config()["parent"] == handle.to_json():
+                await self.delete(job.handle)
+        async with self._root_lock():
+            with contextlib.suppress(NotFound):
+                self._folder(handle).path.rename(self.root / "ended" / f"{handle.name}-{handle.uid}")
+
+    async def list(self) -> list[Listing]:
+        """See :meth:`Backend.list`."""
+        return list(self._listings())
+
+    def log_folder(self, handle: Handle) -> Path:
+        """Where a cluster's logs lie, now or after its deletion."""
+        live = self.root / handle.name
+        ended = self.root / "ended" / f"{handle.name}-{handle.uid}"
+        return (ended if ended.exists() else live) / "logs"
+
+    def check(self) -> str:
+        """A sentence that says where replicas run.
+
+        :raises BackendError: they could not.
+        """
+        self._prepare_root()
+        if shutil.which(self.python) is None:
+            raise BackendError(f"the replicas' Python {self.python!r} cannot be executed; mend the extra 'python'")
+        return f"replicas run on this machine with {self.python}; their folders are in {self.root}"
+
+    # ---- folders
+
+    def _folder(self, handle: Handle) -> ClusterFolder:
+        folder = ClusterFolder(self.root / handle.name)
+        with contextlib.suppress(FileNotFoundError):
+            if folder.handle() == handle:
+                return folder
+        raise NotFound(f"there is no cluster {handle.name} ({handle.uid}) in {self.root}")
+
+    def _listings(self) -> Iterator[Listing]:
+        for path in sorted(self.root.glob("*/cluster.json")):
+            folder = ClusterFolder(path.parent)
+            with contextlib.suppress(FileNotFoundError):
+                yield Listing(folder.handle(), folder.state(), folder.config()["task"])
+
+    def _prepare_root(self) -> None:
+        try:
+            (self.root / "ended").mkdir(parents=True, exist_ok=True)
+            self.root.chmod(0o700)
+            if not os.access(self.root, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise BackendError(
+                f"cannot write to {self.root}: {error.strerror}; set the connection's extra 'root' to a folder that "
+                "this user may write to"
+            ) from error
+
+    def _write_new(
+        self,
+        folder: ClusterFolder,
+        plan: Plan,
+        task: Mapping[str, Any],
+        lease: float | None,
+        parent: Handle | None,
+    ) -> None:
+        """Make the folder aside, whole, and give it its name at once; losing that race is fine."""
+        uid = uuid.uuid4().hex[:16]
+        aside = ClusterFolder(self.root / f".new-{uid}")
+        config = {
+            "uid": uid,
+            "plan": dump_plan(plan),
+            "task": dict(task),
+            "lease": lease,
+            "parent": parent.to_json() if parent else None,
+            "python": self.python,
+            "created_at": time.time(),
+        }
+        try:
+            for name in ("logs", "app"):
+                (aside.path / name).mkdir(parents=True)
+            for name, content in plan.files.items():
+                target = aside.path / "app" / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            aside.write("cluster.json", config)
+            with contextlib.suppress(OSError):
+                aside.path.rename(folder.path)
+        except OSError as error:
+            raise BackendError(f"cannot write to {aside.path}: {error.strerror}") from error
+        finally:
+            shutil.rmtree(aside.path, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what ended longer ago than ``ttl``."""
+        for path in (*self.root.glob("ended/*"), *self.root.glob("*/cluster.json"), *self.root.glob(".new-*")):
+            folder = ClusterFolder(path.parent if path.name == "cluster.json" else path)
+            with contextlib.suppress(FileNotFoundError):
+                status = folder.path / "status.json"
+                since = (status if status.exists() else folder.path).stat().st_mtime
+                if time.time() - since > self.ttl and not folder.supervised():
+                    shutil.rmtree(folder.path, ignore_errors=True)
+
+    # ---- supervisors
+
+    async def _supervise(self, folder: ClusterFolder) -> None:
+        """Start the supervisor where none lives and none has ended; returns once it answers."""
+        with (folder.path / "logs" / "supervisor.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "practicus_provider.backends.local.supervisor", str(folder.path)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            code = await process.wait()
+        if code != 0:
+            tail = "\n".join(folder.tail("supervisor"))
+            raise BackendError(f"the supervisor of {folder.path.name} did not start (exit code {code}):\n{tail}")
+
+    async def _adoptable(self, folder: ClusterFolder) -> bool:
+        """Whether the cluster lives, or ended well; one that was written but never started is started now."""
+        if folder.status() is None:
+            await self._supervise(folder)
+        async with contextlib.aclosing(self.watch(folder.handle())) as statuses:
+            return (await anext(statuses)).state not in (State.FAILED, State.CANCELLED)
+
+    def _last_word(self, handle: Handle) -> Status:
+        """The final status of a cluster that has no supervisor (any more), and an end to what it left."""
+        folder = self._folder(handle)
+        status = folder.status() or Status(State.UNKNOWN)
+        if not status.state.final:
+            kill_marked(CLUSTER_MARK, handle.uid)
+            verdict = Verdict(
+                State.FAILED,
+                Reason.SUPERVISOR_LOST,
+                "the cluster's supervisor was killed, and its replicas with it",
+                "Something on this machine killed it; the kernel's log (dmesg) says whether memory ran out.",
+            )
+            status = Status(State.FAILED, status.replicas, verdict, time.time(), links=status.links)
+            folder.write("status.json", status.to_json())
+        return status
+
+    @contextlib.asynccontextmanager
+    async def _root_lock(self) -> AsyncIterator[None]:
+        """Held while a name changes hands."""
+        guard = ClusterFolder(self.root)
+        while (descriptor := guard.lock()) is None:
+            await asyncio.sleep(_LOCK_POLL)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _new_lines(
+    folder: ClusterFolder, roles: Collection[str], taken: dict[str, int], *, whole: bool
+) -> Iterator[LogLine]:
+    """Lines that were not taken yet; an unfinished last one only where ``whole``."""
+    for path in sorted((folder.path / "logs").glob("*.log")):
+        role, _, index = path.stem.rpartition("-")
+        if role not in roles:
+            continue
+        with path.open("rb") as file:
+            file.seek(taken.get(path.stem, 0))
+            for raw in file:
+                if not (whole or raw.endswith(b"\n")):
+                    break
+                taken[path.stem] = taken.get(path.stem, 0) + len(raw)
+                yield LogLine(role, int(index), raw.decode(errors="replace").rstrip("\r\n"))

@@ -1,0 +1,97 @@
+"""Plans as JSON, for the supervisor's process to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from practicus_provider.plan import Here, Host, Launch, Part, Plan, Port, Role, Text, parts
+from practicus_provider.spec import Elastic, Resources
+
+
+def dump_plan(plan: Plan) -> dict[str, Any]:
+    """JSON-able form of a plan, its shipped files excepted; :func:`load_plan` reads it back."""
+    return {
+        "adapter": plan.adapter,
+        "roles": [_dump_role(role) for role in plan.roles],
+        "decides": plan.decides,
+        "timeout": plan.timeout,
+        "client": plan.client,
+        "links": {label: [port.role, port.name] for label, port in plan.links.items()},
+        "outside": [_dump_role(role) for role in plan.outside],
+    }
+
+
+def load_plan(data: Mapping[str, Any]) -> Plan:
+    """Inverse of :func:`dump_plan`."""
+    return Plan(
+        **{
+            **data,
+            "roles": tuple(map(_load_role, data["roles"])),
+            "links": {label: Port(role, name) for label, (role, name) in data["links"].items()},
+            "outside": tuple(map(_load_role, data["outside"])),
+        }
+    )
+
+
+def _dump_role(role: Role) -> dict[str, Any]:
+    launch = role.launch
+    return {
+        "name": role.name,
+        "replicas": role.replicas,
+        "resources": [role.resources.cpu, role.resources.memory],
+        "elastic": [role.elastic.min, role.elastic.max] if role.elastic else None,
+        "command": [_dump_text(text) for text in launch.command],
+        "env": {key: _dump_text(text) for key, text in launch.env.items()},
+        "files": {key: _dump_text(text) for key, text in launch.files.items()},
+        "ports": dict(launch.ports),
+        "after": [[port.role, port.name] for port in launch.after],
+        "ready": launch.ready,
+    }
+
+
+def _load_role(data: Mapping[str, Any]) -> Role:
+    launch = Launch(
+        command=tuple(map(_load_text, data["command"])),
+        env={key: _load_text(text) for key, text in data["env"].items()},
+        files={key: _load_text(text) for key, text in data["files"].items()},
+        ports=data["ports"],
+        after=tuple(Port(role, name) for role, name in data["after"]),
+        ready=data["ready"],
+    )
+    elastic = Elastic(*data["elastic"]) if data["elastic"] else None
+    return Role(data["name"], launch, data["replicas"], Resources(*data["resources"]), elastic)
+
+
+def _dump_text(text: Text) -> list[Any]:
+    return [_dump_part(part) for part in parts(text)]
+
+
+def _load_text(data: list[Any]) -> Text:
+    loaded = tuple(map(_part, data))
+    return loaded[0] if len(loaded) == 1 else loaded
+
+
+def _dump_part(part: Part) -> Any:
+    match part:
+        case Here():
+            return {"here": part.value}
+        case Host():
+            return {"host": part.role}
+        case Port():
+            return {"port": [part.role, part.name]}
+        case str():
+            return part
+
+
+def _part(data: Any) -> Part:
+    match data:
+        case {"here": value}:
+            return Here(value)
+        case {"host": role}:
+            return Host(role)
+        case {"port": [role, name]}:
+            return Port(role, name)
+        case str():
+            return data
+    raise ValueError(f"not a part of a text: {data!r}")

@@ -1,0 +1,33 @@
+"""Speaks with a supervisor: one JSON line asks, JSON lines answer, the connection's end is the supervisor's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from practicus_provider.runtime.practicus_runtime.control import connectable
+
+
+@contextlib.asynccontextmanager
+async def request(control: Path, ask: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    """Ask, and read the answers until the supervisor hangs up.
+
+    :raises OSError: there is no supervisor.
+    """
+    with connectable(str(control)) as path:
+        reader, writer = await asyncio.open_unix_connection(path, limit=4 << 20)
+    try:
+        writer.write(json.dumps(ask).encode() + b"\n")
+        yield _answers(reader)
+    finally:
+        writer.close()
+
+
+async def _answers(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
+    with contextlib.suppress(ConnectionError):
+        async for line in reader:
+            yield json.loads(line)

@@ -1,0 +1,127 @@
+"""One cluster's folder on disk: what it holds, and how it is read and written so that a crash leaves it whole.
+
+::
+
+    <root>/<name>/
+        cluster.json      uid, plan, task, lease, parent, when it was created; never changes
+        app/              the shipped application
+        lock              held by the supervisor for its life
+        control           socket on which the supervisor listens
+        ports.json        role -> port name -> number
+        status.json       the last Status
+        cursor.json       role-index -> bytes of its log that were taken
+        released          exists once the cluster may no longer be adopted
+        logs/             <role>-<index>.log, supervisor.log
+        replicas/         <role>-<index>/: its scratch folder, launch.json and result.json
+    <root>/ended/<name>-<uid>/     the same, of a deleted cluster, without replicas/; removed after its time to live
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from practicus_provider.backends.base import Handle
+from practicus_provider.status import TAIL_LINES, State, Status
+
+_TAIL_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class ClusterFolder:
+    """A cluster's folder; ``path`` need not exist."""
+
+    path: Path
+
+    @property
+    def control(self) -> Path:
+        """Socket of the supervisor."""
+        return self.path / "control"
+
+    def exists(self) -> bool:
+        """Whether a cluster is there. The folder appears whole, by one rename."""
+        return (self.path / "cluster.json").exists()
+
+    def config(self) -> dict[str, Any]:
+        """What the cluster was created with.
+
+        :raises FileNotFoundError: it is not there.
+        """
+        data: dict[str, Any] = json.loads((self.path / "cluster.json").read_text())
+        return data
+
+    def handle(self) -> Handle:
+        """The cluster's handle."""
+        return Handle(self.path.name, self.config()["uid"])
+
+    def status(self) -> Status | None:
+        """The last status; None if its supervisor never started."""
+        try:
+            return Status.from_json(json.loads((self.path / "status.json").read_text()))
+        except FileNotFoundError:
+            return None
+
+    def state(self) -> State:
+        """The last state; PENDING if its supervisor never started."""
+        status = self.status()
+        return status.state if status else State.PENDING
+
+    def write(self, name: str, data: Mapping[str, Any]) -> None:
+        """Replace a JSON file at once, so that a reader sees the old or the new one."""
+        new = self.path / f".{name}.new"
+        new.write_text(json.dumps(data))
+        new.rename(self.path / name)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file's content; empty if it is not there."""
+        try:
+            data: dict[str, Any] = json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return {}
+        return data
+
+    @property
+    def released(self) -> Path:
+        """Exists once the cluster may no longer be adopted."""
+        return self.path / "released"
+
+    def log(self, replica: str) -> Path:
+        """A replica's log file."""
+        return self.path / "logs" / f"{replica}.log"
+
+    def tail(self, replica: str) -> list[str]:
+        """The last lines of a replica's log, newest last."""
+        try:
+            with self.log(replica).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                return list(deque(file.read().decode(errors="replace").splitlines(), maxlen=10 * TAIL_LINES))
+        except FileNotFoundError:
+            return []
+
+    def scratch(self, replica: str) -> Path:
+        """A replica's scratch folder."""
+        return self.path / "replicas" / replica
+
+    def lock(self) -> int | None:
+        """Hold the supervisor's lock until the returned descriptor is closed; None if it is held already."""
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def supervised(self) -> bool:
+        """Whether a supervisor lives."""
+        descriptor = self.lock()
+        if descriptor is None:
+            return True
+        os.close(descriptor)
+        return False

@@ -1,0 +1,49 @@
+"""Free ports on loopback that no other cluster on this machine is given meanwhile."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import socket
+import tempfile
+from pathlib import Path
+
+from practicus_provider.errors import BackendError
+
+LOOPBACK = "127.0.0.1"
+RANGE = range(20_000, 32_768)
+"""Below Linux's ephemeral ports (``net.ipv4.ip_local_port_range``), so no outgoing connection takes one of them."""
+
+
+class PortReservations:
+    """Ports that are ours until :meth:`close`, or this process' death."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.gettempdir()) / f"practicus-ports-{os.getuid()}"
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._held: list[int] = []
+
+    def take(self) -> int:
+        """A free port.
+
+        :raises BackendError: there is none.
+        """
+        for port in random.sample(RANGE, len(RANGE)):
+            descriptor = os.open(self._folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind((LOOPBACK, port))
+            except OSError:
+                os.close(descriptor)
+                continue
+            self._held.append(descriptor)
+            return port
+        raise BackendError(f"no free port from {RANGE.start} to {RANGE.stop - 1} on {LOOPBACK}")
+
+    def close(self) -> None:
+        """Give all of them back."""
+        while self._held:
+            os.close(self._held.pop())

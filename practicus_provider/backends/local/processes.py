@@ -1,0 +1,37 @@
+"""Finds and ends processes by what they carry in their environment, so that none hides behind a new session."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+
+CLUSTER_MARK = "PRACTICUS_CLUSTER"
+"""Environment variable that every process of a cluster inherits; its value is the cluster's uid."""
+REPLICA_MARK = "PRACTICUS_REPLICA"
+"""Likewise for one replica: ``uid/role-index``."""
+_POLL = 0.02
+
+
+def marked(name: str, value: str) -> list[psutil.Process]:
+    """Processes of this user whose environment has ``name=value``."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(name) == value and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def kill_marked(name: str, value: str, *, patience: float = 5.0) -> None:
+    """SIGKILL every such process until there is none, for at most ``patience`` seconds."""
+    give_up = time.monotonic() + patience
+    while (left := marked(name, value)) and time.monotonic() < give_up:
+        for process in left:
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+        time.sleep(_POLL)

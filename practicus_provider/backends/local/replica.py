@@ -1,0 +1,184 @@
+"""One replica: the facts that its launch refers to, its launcher's process, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from practicus_provider import runtime
+from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.backends.local.ports import LOOPBACK
+from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK
+from practicus_provider.plan import Here, Host, Part, Plan, Port, Role, Text, parts
+from practicus_provider.status import ReplicaStatus, State
+
+GRACE = 3.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+PortOf = Callable[[Port], int]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all replicas of a cluster have in common."""
+
+    folder: ClusterFolder
+    uid: str
+    task: Mapping[str, Any]
+    plan: Plan
+    python: str
+
+
+@dataclass
+class Replica:
+    """One replica, from before its start to its end.
+
+    :param port_of: the number of a port that this replica's launch refers to.
+    """
+
+    role: Role
+    index: int
+    around: Surroundings
+    port_of: PortOf
+    status: ReplicaStatus = field(init=False)
+    process: asyncio.subprocess.Process | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.status = ReplicaStatus(self.role.name, self.index, State.PENDING)
+
+    @property
+    def name(self) -> str:
+        """``role-index``."""
+        return self.status.name
+
+    @property
+    def mark(self) -> str:
+        """Value of the environment variable that every process of this replica inherits."""
+        return f"{self.around.uid}/{self.name}"
+
+    async def run(self) -> AsyncIterator[ReplicaStatus]:
+        """Start it; a status once its command was started, and one when that ended.
+
+        :raises OSError: it cannot be started.
+        """
+        reader = asyncio.StreamReader()
+        report, launcher_end = os.pipe()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(report, "rb", buffering=0)
+        )
+        try:
+            try:
+                self.process = await self._launch(launcher_end)
+            finally:
+                os.close(launcher_end)
+            async for line in reader:
+                event = json.loads(line)
+                if event["event"] == "ended":
+                    yield self._end(event["exit_code"], event["signal"])
+                else:
+                    self.status = replace(self.status, started_at=time.time())
+                    yield self.status
+        finally:
+            transport.close()
+        code = await self.process.wait()
+        if not self.status.state.final:
+            yield self._end(None, -code) if code < 0 else self._end(code, None)
+
+    def stop(self) -> None:
+        """SIGTERM its launcher, which forwards it and kills what stays; at the second time at once."""
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.terminate()
+
+    def _end(self, exit_code: int | None, number: int | None) -> ReplicaStatus:
+        self.status = replace(
+            self.status,
+            state=State.SUCCEEDED if exit_code == 0 else State.FAILED,
+            exit_code=exit_code,
+            signal=signal_name(number),
+            ended_at=time.time(),
+        )
+        return self.status
+
+    async def _launch(self, report: int) -> asyncio.subprocess.Process:
+        folder, launch = self.around.folder, self.role.launch
+        scratch = folder.scratch(self.name)
+        scratch.mkdir(parents=True)
+        for name, text in launch.files.items():
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / name).write_text(self._resolve(text))
+        order = {
+            "command": [self._resolve(text) for text in launch.command],
+            "after": [[LOOPBACK, self.port_of(port)] for port in launch.after],
+            "grace": GRACE,
+            "report": report,
+            "leash": True,
+        }
+        (scratch / "launch.json").write_text(json.dumps(order))
+        with folder.log(self.name).open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(runtime.LAUNCHER), str(scratch / "launch.json")),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=scratch,
+                env=self._environment() | {name: self._resolve(text) for name, text in launch.env.items()},
+                pass_fds=(report,),
+                start_new_session=True,
+            )
+
+    def _environment(self) -> dict[str, str]:
+        """This process' own, without what is Airflow's (its secrets among it), and what each replica is told."""
+        around = self.around
+        inherited = {key: value for key, value in os.environ.items() if not key.lstrip("_").startswith("AIRFLOW")}
+        search = [str(around.folder.path / "app"), str(runtime.FOLDER), inherited.get("PYTHONPATH", "")]
+        own = {
+            CLUSTER_MARK: around.uid,
+            REPLICA_MARK: self.mark,
+            "PRACTICUS_ROLE": self.role.name,
+            "PRACTICUS_INDEX": str(self.index),
+            "PRACTICUS_TASK": json.dumps(around.task),
+            "PRACTICUS_RESULT": str(around.folder.scratch(self.name) / "result.json"),
+            "PRACTICUS_CONTROL": str(around.folder.control),
+            "PYTHONPATH": os.pathsep.join(filter(None, search)),
+            "PYTHONUNBUFFERED": "1",
+        }
+        client = {"PRACTICUS_CLIENT": around.plan.client} if around.plan.client else {}
+        return inherited | own | client
+
+    def _resolve(self, text: Text) -> str:
+        return "".join(map(self._resolve_part, parts(text)))
+
+    def _resolve_part(self, part: Part) -> str:
+        match part:
+            case Here.PYTHON:
+                return self.around.python
+            case Here.APP:
+                return str(self.around.folder.path / "app")
+            case Here.SCRATCH:
+                return str(self.around.folder.scratch(self.name))
+            case Here.INDEX:
+                return str(self.index)
+            case Here.HOST | Host():
+                return LOOPBACK
+            case Port():
+                return str(self.port_of(part))
+            case str():
+                return part
+        raise TypeError(f"not a part of a text: {part!r}")
+
+
+def signal_name(number: int | None) -> str | None:
+    """``SIGKILL`` for 9; a number that has no name reads ``signal 99``."""
+    if number is None:
+        return None
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"

@@ -1,0 +1,369 @@
+"""The process that holds a local cluster: ``python -m practicus_provider.backends.local.supervisor FOLDER``.
+
+It outlives the task that started it, starts the replicas, decides the outcome, tells whoever watches, and ends with all
+of them when it is told to, when the cluster's time is over, or when nobody has watched for as long as its lease allows.
+The replicas' launchers hold one end of a pipe to it: should it die, they die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from practicus_provider.backends.base import Handle
+from practicus_provider.backends.local import control
+from practicus_provider.backends.local.codec import load_plan
+from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.backends.local.ports import LOOPBACK, PortReservations
+from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK, kill_marked
+from practicus_provider.backends.local.replica import GRACE, Replica, Surroundings
+from practicus_provider.errors import BackendError
+from practicus_provider.plan import Plan, Port, Role
+from practicus_provider.status import Reason, State, Status, Verdict, explain_exit
+
+GRACE_SERVING = 0.5
+"""Seconds between SIGTERM and SIGKILL where the job is over: what merely served it has nothing left to save."""
+KEEP_ENDED = 60.0
+"""Seconds that a cluster waits for its deletion after its job ended; K8s' ``ttlSecondsAfterFinished``."""
+SETTLE_FAILED = 0.2
+"""Seconds that a serving replica's failure waits for the deciding role's end, which may be its cause."""
+SETTLE_EXITED = 10.0
+"""Likewise after exit code 0, as when an application shuts its own cluster down before it ends."""
+READY_POLL = 0.05
+CRASHES_PER_WORKER = 3
+"""An elastic role's lost replicas are tolerated up to this many times its maximum."""
+
+
+class Supervisor:
+    """One cluster's life."""
+
+    def __init__(self, folder: ClusterFolder) -> None:
+        self.folder = folder
+        config = folder.config()
+        self.plan: Plan = load_plan(config["plan"])
+        self.around = Surroundings(folder, config["uid"], config["task"], self.plan, config["python"])
+        self.parent = Handle(**config["parent"]) if config["parent"] else None
+        self.deadline: float = config["created_at"] + self.plan.timeout
+        self.lease: float | None = config["lease"]
+        self.reservations = PortReservations()
+        self.ports: dict[str, dict[str, int]] = {}
+        self.replicas: dict[str, Replica] = {}
+        self.next_index = {role.name: role.replicas for role in self.plan.roles}
+        self.crashes: dict[str, int] = {}
+        self.status = Status(State.PENDING)
+        self.watchers: set[asyncio.Queue[Status]] = set()
+        self.changed = asyncio.Event()
+        self.close_at = self.deadline
+        self.closing = False
+        self.jobs: set[asyncio.Task[None]] = set()
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serve until the cluster is over; then leave nothing."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.close_now)
+        server = await asyncio.start_unix_server(self._serve, sock=listener, limit=1 << 20)
+        try:
+            self._assign_ports()
+            self._publish()
+            self._renew_lease()
+            for role in self.plan.roles:
+                for index in range(role.replicas):
+                    self._start(role, index)
+            if self.parent:
+                self._spawn(self._follow_parent(self.parent))
+            await self._until_over()
+        except BackendError as error:
+            self._finish(Verdict(State.FAILED, Reason.ERROR, str(error)))
+        finally:
+            await self._close()
+            server.close()
+
+    def close_now(self) -> None:
+        """End the cluster, whatever it is doing."""
+        self._close_in(0)
+
+    # ---- the cluster's end
+
+    async def _until_over(self) -> None:
+        while (left := self.close_at - time.time()) > 0:
+            self.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), left)
+        if time.time() >= self.deadline:
+            message = f"the cluster's time was over after {self.plan.timeout:g} s, its timeout"
+            self._finish(
+                Verdict(State.FAILED, Reason.DEADLINE_EXCEEDED, message, "Raise timeout=, or make the job faster.")
+            )
+
+    def _close_in(self, seconds: float) -> None:
+        self.close_at = min(time.time() + seconds, self.deadline)
+        self.changed.set()
+
+    async def _close(self) -> None:
+        """Stop every replica, end what escaped, and free the disk and the ports."""
+        over = self.status.state.final
+        self._finish(Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted"))
+        self.closing = True
+        for patience in (GRACE_SERVING if over else GRACE, GRACE):
+            left = [replica for replica in self.replicas.values() if not replica.ended.is_set()]
+            for replica in left:
+                replica.stop()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.gather(*(replica.ended.wait() for replica in left)), patience)
+        await asyncio.to_thread(kill_marked, CLUSTER_MARK, self.around.uid)
+        shutil.rmtree(self.folder.path / "replicas", ignore_errors=True)
+        self.reservations.close()
+        for job in self.jobs:
+            job.cancel()
+
+    def _finish(self, verdict: Verdict) -> None:
+        """The outcome; the first one counts."""
+        if self.status.state.final:
+            return
+        deciding = [replica for replica in self.replicas.values() if replica.role.name == self.plan.decides]
+        result = None
+        if verdict.state is State.SUCCEEDED:
+            with contextlib.suppress(FileNotFoundError):
+                result = (self.folder.scratch(deciding[0].name) / "result.json").read_text()
+        self.status = replace(self.status, state=verdict.state, verdict=verdict, ended_at=time.time(), result=result)
+        self._publish()
+        for replica in deciding:
+            replica.stop()
+        self._close_in(KEEP_ENDED)
+
+    # ---- replicas
+
+    def _start(self, role: Role, index: int) -> None:
+        own = self.ports[role.name] if index == 0 else {name: self.reservations.take() for name in role.launch.ports}
+
+        def port_of(port: Port) -> int:
+            # All replicas share one address here, so each has ports of its own; elsewhere the role's are the first's.
+            return own[port.name] if port.role == role.name else self.ports[port.role][port.name]
+
+        replica = Replica(role, index, self.around, port_of)
+        self.replicas[replica.name] = replica
+        self._spawn(self._attend(replica))
+
+    async def _attend(self, replica: Replica) -> None:
+        """One replica from start to end, and what that means for the job."""
+        try:
+            async for status in replica.run():
+                if self.closing:
+                    replica.stop()
+                if status.state.final:
+                    self._ended(replica)
+                else:
+                    self._spawn(self._mark_running(replica))
+        except OSError as error:
+            message = f"{replica.name} cannot be started: {error.strerror}: {error.filename}"
+            self._finish(Verdict(State.FAILED, Reason.ERROR, message, replica=replica.name))
+        finally:
+            await asyncio.to_thread(kill_marked, REPLICA_MARK, replica.mark)
+            replica.ended.set()
+        if replica.role.elastic and not self.status.state.final:
+            del self.replicas[replica.name]
+            self._publish()
+
+    async def _mark_running(self, replica: Replica) -> None:
+        ready = replica.role.launch.ready
+        if ready is not None:
+            await _accepts(replica.port_of(Port(replica.role.name, ready)))
+        if replica.status.state is State.PENDING and not self.status.state.final:
+            replica.status = replace(replica.status, state=State.RUNNING)
+            initial = [r for r in self.replicas.values() if r.index < r.role.replicas]
+            if all(r.status.state is State.RUNNING for r in initial):
+                self.status = replace(self.status, state=State.RUNNING)
+            self._publish()
+
+    def _ended(self, replica: Replica) -> None:
+        """What one replica's end means for the job."""
+        role, status = replica.role, replica.status
+        if self.closing or self.status.state.final:
+            return
+        verdict = explain_exit(status, tail=self.folder.tail(replica.name), decides=role.name == self.plan.decides)
+        if role.name == self.plan.decides:
+            peers = [r for r in self.replicas.values() if r.role is role]
+            if status.state is State.FAILED:
+                self._finish(verdict)
+            elif all(r.status.state is State.SUCCEEDED for r in peers):
+                self._finish(Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{replica.name} ended", exit_code=0))
+            else:
+                self._publish()
+        else:
+            self._publish()
+            if not self._tolerates(role, status.state):
+                self._spawn(self._finish_later(verdict, SETTLE_EXITED if status.exit_code == 0 else SETTLE_FAILED))
+
+    def _tolerates(self, role: Role, state: State) -> bool:
+        """Whether an elastic role may go on without that replica: retired ones leave with exit code 0."""
+        if role.elastic is None:
+            return False
+        if state is State.FAILED:
+            self.crashes[role.name] = self.crashes.get(role.name, 0) + 1
+        return self.crashes.get(role.name, 0) <= CRASHES_PER_WORKER * role.elastic.max
+
+    async def _finish_later(self, verdict: Verdict, seconds: float) -> None:
+        if self.plan.decides is not None:
+            await asyncio.sleep(seconds)
+        self._finish(verdict)
+
+    async def _follow_parent(self, parent: Handle) -> None:
+        """End with the shared cluster that this job runs on."""
+        path = self.folder.path.parent / parent.name
+        with contextlib.suppress(OSError):
+            async with control.request(path / "control", {"do": "watch", "lease": "keep"}) as answers:
+                async for answer in answers:
+                    if State(answer["state"]).final:
+                        break
+        message = f"the shared cluster {parent.name} ended while the job was running on it"
+        self._finish(Verdict(State.FAILED, Reason.CLUSTER_LOST, message))
+
+    def _assign_ports(self) -> None:
+        if self.parent:
+            self.ports |= ClusterFolder(self.folder.path.parent / self.parent.name).read("ports.json")
+        for role in self.plan.roles:
+            self.ports[role.name] = {name: self.reservations.take() for name in role.launch.ports}
+        self.folder.write("ports.json", self.ports)
+        links = {
+            label: f"http://{LOOPBACK}:{self.ports[port.role][port.name]}" for label, port in self.plan.links.items()
+        }
+        self.status = replace(self.status, links=links)
+
+    # ---- who watches, and what they may ask
+
+    def _publish(self) -> None:
+        self.status = replace(self.status, replicas=tuple(r.status for r in self.replicas.values()))
+        self.folder.write("status.json", self.status.to_json())
+        for queue in self.watchers:
+            queue.put_nowait(self.status)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
+            request = json.loads(await reader.readline() or "{}")
+            match request:
+                case {"do": "watch", "lease": lease}:
+                    await self._watched(reader, writer, lease)
+                case {"do": "scale", "role": str(role), "replicas": int(replicas)}:
+                    await _answer(writer, self._scale(role, replicas))
+                case {"do": "delete", "after": after} if after > 0:
+                    self.folder.released.touch()
+                    self._close_in(after)
+                    await _answer(writer, {})
+                case {"do": "delete"}:
+                    self.close_now()
+                    await self._gone(reader)
+
+    async def _gone(self, reader: asyncio.StreamReader) -> None:
+        """Whoever asked for the end sees it as the end of this process, and of the connection with it."""
+        await reader.read()
+
+    async def _watched(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lease: Any) -> None:
+        if lease != "keep":
+            self.lease = lease
+        queue: asyncio.Queue[Status] = asyncio.Queue()
+        queue.put_nowait(self.status)
+        self.watchers.add(queue)
+        feed = asyncio.create_task(_feed(queue, writer))
+        try:
+            await reader.read()
+        finally:
+            self.watchers.discard(queue)
+            feed.cancel()
+            self._renew_lease()
+
+    def _renew_lease(self) -> None:
+        """With the last watcher gone, the lease's time runs."""
+        if not self.watchers and self.lease is not None and not self.status.state.final:
+            self._spawn(self._expire(self.lease))
+
+    async def _expire(self, lease: float) -> None:
+        await asyncio.sleep(lease)
+        if not self.watchers and self.lease is not None:
+            message = f"nobody has watched the cluster for {lease:g} s: its task is over"
+            self._finish(Verdict(State.CANCELLED, Reason.ABANDONED, message))
+            self.close_now()
+
+    def _scale(self, role_name: str, replicas: int) -> dict[str, str]:
+        role = next((role for role in self.plan.roles if role.name == role_name), None)
+        if role is None or role.elastic is None:
+            return {"error": f"{role_name!r} is not an elastic role of this cluster"}
+        if not role.elastic.min <= replicas <= role.elastic.max:
+            return {"error": f"{replicas} replicas are outside {role.elastic.min} to {role.elastic.max}"}
+        if self.closing or self.status.state.final:
+            return {"error": "the cluster is ending"}
+        live = [r for r in self.replicas.values() if r.role is role and not r.status.state.final]
+        for _ in range(len(live), replicas):
+            self._start(role, self.next_index[role_name])
+            self.next_index[role_name] += 1
+        self._publish()
+        return {}
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        job = asyncio.create_task(work)
+        self.jobs.add(job)
+        job.add_done_callback(self._settled)
+
+    def _settled(self, job: asyncio.Task[None]) -> None:
+        """A defect of ours ends the cluster with its traceback; it must not leave one that waits for ever."""
+        self.jobs.discard(job)
+        if not job.cancelled() and (error := job.exception()) is not None:
+            lines = tuple(line for text in traceback.format_exception(error) for line in text.splitlines())
+            self._finish(Verdict(State.FAILED, Reason.SUPERVISOR_LOST, f"internal error: {error!r}", log_tail=lines))
+            self.close_now()
+
+
+async def _feed(queue: asyncio.Queue[Status], writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await _answer(writer, (await queue.get()).to_json())
+
+
+async def _answer(writer: asyncio.StreamWriter, data: dict[str, Any]) -> None:
+    writer.write(json.dumps(data).encode() + b"\n")
+    await writer.drain()
+
+
+async def _accepts(port: int) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(LOOPBACK, port)
+        except OSError:
+            await asyncio.sleep(READY_POLL)
+        else:
+            writer.close()
+            return
+
+
+def main(path: str) -> int:
+    """Take the lock, listen, and go on in the background: once this returns, the cluster answers."""
+    folder = ClusterFolder(Path(path))
+    if folder.lock() is None:
+        return 0
+    os.chdir(folder.path)
+    folder.control.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("control")
+    listener.listen()
+    listener.setblocking(False)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    asyncio.run(Supervisor(folder).run(listener))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

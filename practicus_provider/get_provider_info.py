@@ -1,0 +1,60 @@
+"""What Airflow reads about this package: found by the entry point ``apache_airflow_provider``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NAME = "Practicus"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The modules, the connection type and its form. Imports nothing: Airflow calls this whenever it starts."""
+    return {
+        "package-name": "airflow-provider-practicus",
+        "name": NAME,
+        "description": "Distributed jobs: one task, one isolated, temporary cluster.",
+        "integrations": [{"integration-name": NAME, "tags": ["software"]}],
+        "operators": [
+            _modules("operators.job", "operators.spark", "operators.dask", "operators.cluster"),
+        ],
+        "sensors": [_modules("sensors.job")],
+        "hooks": [_modules("hooks.practicus")],
+        "triggers": [_modules("triggers.job")],
+        "extra-links": ["practicus_provider.links.PracticusDashboardLink"],
+        "connection-types": [
+            {
+                "connection-type": "practicus",
+                "hook-class-name": "practicus_provider.hooks.practicus.PracticusHook",
+                "hook-name": NAME,
+                "conn-fields": {
+                    "backend": {
+                        "label": "Backend",
+                        "description": "Where clusters run. local: as processes of the machine that runs the task.",
+                        "schema": {"type": "string", "enum": ["local"], "default": "local"},
+                    },
+                    "root": {
+                        "label": "Root folder",
+                        "description": "Where the local backend keeps its clusters; empty: practicus in AIRFLOW_HOME.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "python": {
+                        "label": "Python",
+                        "description": "Interpreter of local replicas; empty: the one that Airflow runs on.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "ttl": {
+                        "label": "Kept for (seconds)",
+                        "description": "How long the folder of a cluster stays after its end.",
+                        "schema": {"type": ["integer", "null"], "minimum": 0, "default": 86400},
+                    },
+                },
+                "ui-field-behaviour": {
+                    "hidden-fields": ["host", "schema", "login", "password", "port", "extra"],
+                },
+            }
+        ],
+    }
+
+
+def _modules(*names: str) -> dict[str, Any]:
+    return {"integration-name": NAME, "python-modules": [f"practicus_provider.{name}" for name in names]}

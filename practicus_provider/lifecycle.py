@@ -1,0 +1,169 @@
+"""The one place where policy is: follow a cluster to its end, form the outcome, tear down.
+
+One coroutine serves the task's own process and the trigger alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from practicus_provider.backends.base import Backend, Handle
+from practicus_provider.errors import JobFailed, NotFound
+from practicus_provider.plan import Plan
+from practicus_provider.spec import JobSpec, Teardown
+from practicus_provider.status import Reason, State, Status, Verdict
+
+KEEP = 3600.0
+"""Seconds that a cluster stays where ``teardown`` says so; its own timeout may be sooner."""
+
+Say = Callable[[str], None]
+"""Writes one line into the task's log."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to do with a cluster until its end. JSON-able, so that it travels in a trigger.
+
+    :param start_deadline: seconds since the epoch by which all replicas that must run do.
+    :param streamed: roles whose output becomes the task's log.
+    :param teardown: what becomes of the cluster at its end; None leaves it alone (it is another task's).
+    :param lease: seconds that the cluster may outlive whoever follows it; None: until its timeout.
+    :param until_running: stop following as soon as the cluster runs; it then stays.
+    """
+
+    start_deadline: float
+    streamed: tuple[str, ...]
+    teardown: Teardown | None = "always"
+    lease: float | None = None
+    until_running: bool = False
+
+    @classmethod
+    def of(cls, spec: JobSpec, plan: Plan, *, lease: float | None = None, until_running: bool = False) -> Policy:
+        """The policy that a spec asks for."""
+        roles = {"coordinator": (plan.coordinator,), "all": tuple(r.name for r in plan.roles), "none": ()}
+        return cls(time.time() + spec.start_timeout, roles[spec.stream_logs], spec.teardown, lease, until_running)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able mapping; :meth:`from_json` reads it back."""
+        return asdict(self) | {"streamed": list(self.streamed)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Policy:
+        """Inverse of :meth:`to_json`."""
+        return cls(**{**data, "streamed": tuple(data["streamed"])})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended.
+
+    :param result: JSON text that the application left as its result, or None.
+    """
+
+    verdict: Verdict
+    result: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able mapping; :meth:`from_json` reads it back."""
+        return {"verdict": self.verdict.to_json(), "result": self.result}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        """Inverse of :meth:`to_json`."""
+        return cls(Verdict.from_json(data["verdict"]), data["result"])
+
+    def value(self) -> Any:
+        """What the application gave to ``set_result``, or None.
+
+        :raises JobFailed: it did not go well.
+        """
+        if self.verdict.state is not State.SUCCEEDED:
+            raise JobFailed(self.verdict)
+        return None if self.result is None else json.loads(self.result)
+
+
+async def follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Outcome:
+    """Watch a cluster to its end (or its start), stream its logs, form the verdict, tear down.
+
+    Cancelling this leaves the cluster as it is: another may follow it.
+    """
+    try:
+        status = await _watch(backend, handle, policy, say)
+    except NotFound:
+        message = f"cluster {handle.name} was deleted while its task waited for it"
+        return Outcome(Verdict(State.CANCELLED, Reason.DELETED, message))
+    verdict = status.verdict or Verdict(State.SUCCEEDED, Reason.COMPLETED, f"cluster {handle.name} is running")
+    say(verdict.text())
+    if verdict.state is not State.SUCCEEDED or not policy.until_running:
+        await tear_down(backend, handle, policy.teardown, verdict, say)
+    return Outcome(verdict, status.result)
+
+
+async def tear_down(backend: Backend, handle: Handle, teardown: Teardown | None, verdict: Verdict, say: Say) -> None:
+    """Remove a cluster at its end, or let it stay for :data:`KEEP` seconds, as ``teardown`` says."""
+    if teardown is None:
+        return
+    if teardown == "always" or (teardown == "on_success" and verdict.state is State.SUCCEEDED):
+        await backend.delete(handle)
+        say(f"cluster {handle.name} is removed")
+    else:
+        await backend.delete(handle, after=KEEP)
+        say(f"cluster {handle.name} stays for {KEEP:g} s, as teardown={teardown!r} says")
+
+
+async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Status:
+    """The final status, or the first one in which all run; the logs are streamed until then."""
+    streaming = asyncio.create_task(_stream(backend, handle, policy.streamed, say))
+    try:
+        async with contextlib.aclosing(backend.watch(handle, lease=policy.lease)) as statuses:
+            status = await _until_running(statuses, policy, say)
+            if not (status.state.final or policy.until_running):
+                async for later in _told(statuses, status, say):
+                    status = later
+    finally:
+        streaming.cancel()
+        with contextlib.suppress(asyncio.CancelledError, NotFound):
+            await streaming
+    if status.state.final:
+        with contextlib.suppress(NotFound):
+            await _stream(backend, handle, policy.streamed, say)
+    return status
+
+
+async def _until_running(statuses: AsyncIterator[Status], policy: Policy, say: Say) -> Status:
+    last = Status(State.PENDING)
+    try:
+        async with asyncio.timeout(policy.start_deadline - time.time()):
+            async for status in _told(statuses, last, say):
+                last = status
+                if status.state is not State.PENDING:
+                    return status
+    except TimeoutError:
+        message = f"not all replicas that must run did in time; {last.summary()}"
+        advice = "Raise start_timeout=, or look at the log of a replica that is pending."
+        verdict = Verdict(State.FAILED, Reason.START_TIMEOUT, message, advice)
+        return replace(last, state=State.FAILED, verdict=verdict)
+    return last
+
+
+async def _told(statuses: AsyncIterator[Status], last: Status, say: Say) -> AsyncIterator[Status]:
+    """The statuses, each said once where it reads differently from the last."""
+    async for status in statuses:
+        if status.summary() != last.summary():
+            say(status.summary())
+        last = status
+        yield status
+
+
+async def _stream(backend: Backend, handle: Handle, roles: tuple[str, ...], say: Say) -> None:
+    if not roles:
+        return
+    async with contextlib.aclosing(backend.logs(handle, roles)) as lines:
+        async for line in lines:
+            say(line.text if len(roles) == 1 else f"[{line.role}-{line.index}] {line.text}")

@@ -1,0 +1,200 @@
+"""What every operator that waits for a cluster shares: launch, then follow here or in the triggerer, then finish.
+
+A DAG file imports operators on every parse, so what only a running task needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import abstractmethod
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.configuration import conf
+
+from practicus_provider.errors import PracticusError
+from practicus_provider.hooks.practicus import PracticusHook
+from practicus_provider.links import DASHBOARD_KEY, PracticusDashboardLink
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from practicus_provider.backends.base import Backend, Handle
+    from practicus_provider.lifecycle import Outcome, Policy
+    from practicus_provider.names import TaskKey
+
+LAST_TRY_LEASE = 5.0
+"""Seconds that a cluster outlives its task's process where no further try could adopt it."""
+RETRY_SLACK = 600.0
+"""Seconds beyond the retry's delay that a cluster waits for the next try: queues, slow workers."""
+LONGEST_RETRY_DELAY = 24 * 3600.0
+"""Airflow's own bound on an exponential delay (``airflow.models.taskinstance``, ``next_retry_datetime``)."""
+
+
+def default_deferrable() -> bool:
+    """Airflow's ``[operators] default_deferrable``."""
+    deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
+    return deferrable
+
+
+def task_key(context: Context) -> TaskKey:
+    """What names the task instance, whatever its try."""
+    from practicus_provider.names import TaskKey
+
+    ti = context["ti"]
+    return TaskKey(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
+
+
+def task_facts(context: Context) -> dict[str, Any]:
+    """What ``practicus_runtime.context()`` tells the application."""
+    key, when = task_key(context), context.get("logical_date")
+    return {
+        "dag_id": key.dag_id,
+        "task_id": key.task_id,
+        "run_id": key.run_id,
+        "map_index": key.map_index,
+        "try_number": context["ti"].try_number,
+        "logical_date": when.isoformat() if when else None,
+    }
+
+
+class ClusterOperator(BaseOperator):
+    """Launches a cluster (or a job on one) and follows it to the end.
+
+    :param practicus_conn_id: the connection that says where it runs.
+    :param deferrable: wait in the triggerer, without a worker.
+    """
+
+    operator_extra_links = (PracticusDashboardLink(),)
+    ui_color = "#e8f4ea"
+
+    def __init__(
+        self,
+        *,
+        practicus_conn_id: str = PracticusHook.default_conn_name,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.practicus_conn_id = practicus_conn_id
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self._running: tuple[Backend, Handle] | None = None
+
+    @abstractmethod
+    async def launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
+        """Create or adopt what this task follows."""
+
+    def finish(self, outcome: Outcome, context: Context) -> Any:
+        """The task's XCom.
+
+        :raises JobFailed: the outcome is not a success.
+        """
+        return outcome.value()
+
+    def execute(self, context: Context) -> Any:
+        """Launch, then follow: here, or in the triggerer."""
+        from practicus_provider import lifecycle
+
+        backend = PracticusHook(self.practicus_conn_id).get_conn()
+        handle, policy = asyncio.run(self._launch(backend, context))
+        self._running = (backend, handle)
+        if self.deferrable:
+            self._defer(handle, policy, context)
+        outcome = asyncio.run(lifecycle.follow(backend, handle, policy, self.log.info))
+        return self.finish(outcome, context)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Resumed by the trigger's event, where that could not end the task itself."""
+        from practicus_provider.lifecycle import Outcome
+
+        return self.finish(Outcome.from_json(event), context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """As Airflow's, but where the trigger failed or ran out of time, the cluster goes before the task fails."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except PracticusError:
+            raise
+        except Exception:
+            self._delete_by_name(context)
+            raise
+
+    def on_kill(self) -> None:
+        """The task is killed here: its cluster goes. Airflow calls this from a signal handler, amid our event loop."""
+        if self._running is None:
+            return
+        backend, handle = self._running
+        thread = threading.Thread(target=lambda: asyncio.run(backend.delete(handle)))
+        thread.start()
+        thread.join()
+
+    def lease(self, context: Context) -> float | None:
+        """Seconds that the cluster may outlive this process: until the next try could have adopted it."""
+        if self.deferrable:
+            return None
+        ti = context["ti"]
+        if ti.try_number > (ti.max_tries or 0):
+            return LAST_TRY_LEASE
+        growth = max(1.0, float(self.retry_exponential_backoff or 1))
+        delay = self.retry_delay.total_seconds() * growth**ti.try_number
+        longest = seconds(self.max_retry_delay) if self.max_retry_delay else LONGEST_RETRY_DELAY
+        return min(delay, longest) + RETRY_SLACK
+
+    async def _launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
+        handle, policy = await self.launch(backend, context)
+        self.log.info("cluster %s (%s)", handle.name, handle.uid)
+        context["ti"].xcom_push(key="cluster", value=handle.to_json())
+        links = (await anext(backend.watch(handle, lease=policy.lease))).links
+        if links:
+            context["ti"].xcom_push(key=DASHBOARD_KEY, value=next(iter(links.values())))
+            self.log.info("%s", ", ".join(f"{label}: {url}" for label, url in links.items()))
+        return handle, policy
+
+    def _defer(self, handle: Handle, policy: Policy, context: Context) -> None:
+        from practicus_provider.triggers.job import PracticusJobTrigger
+
+        trigger = PracticusJobTrigger(
+            practicus_conn_id=self.practicus_conn_id,
+            cluster=handle.to_json(),
+            policy=policy.to_json(),
+            ends_task=type(self).finish is ClusterOperator.finish and trigger_may_end_task(self),
+            push_result=bool(self.do_xcom_push),
+        )
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
+
+    def _delete_by_name(self, context: Context) -> None:
+        from practicus_provider.backends.base import Handle
+
+        backend = PracticusHook(self.practicus_conn_id).get_conn()
+        cluster = context["ti"].xcom_pull(task_ids=self.task_id, key="cluster", map_indexes=task_key(context).map_index)
+        if cluster:
+            asyncio.run(backend.delete(Handle(**cluster)))
+
+
+def seconds(value: float | timedelta) -> float:
+    """A duration given as seconds or as a timedelta, in seconds."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def trigger_may_end_task(operator: BaseOperator) -> bool:
+    """Whether nothing is lost if the triggerer ends the task.
+
+    Airflow 3.3's ``handle_event_submit`` for a ``BaseTaskEndEvent`` registers no asset events, records no length for
+    mapped consumers, splits no multiple outputs, calls no task listeners and consults no retry policy.
+    ``dag.test()`` takes no such event at all (``airflow.sdk.definitions.dag``, ``_run_task``).
+    """
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
+    from airflow.sdk.listener import get_listener_manager
+
+    return not (
+        operator.outlets
+        or operator.retry_policy
+        or operator.multiple_outputs
+        or next(operator.iter_mapped_dependants(), None) is not None
+        or get_listener_manager().has_listeners
+        or isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), InProcessSupervisorComms)
+    )

@@ -1,0 +1,222 @@
+"""A cluster that several tasks share: create it, submit jobs to it, delete it.
+
+They are Airflow's setup and teardown::
+
+    create = PracticusCreateClusterOperator(task_id="create", adapter="dask", workers=4)
+    job = PracticusSubmitJobOperator(task_id="job", cluster=create.output, application="job.py")
+    delete = PracticusDeleteClusterOperator(task_id="delete", cluster=create.output)
+    create >> job >> delete.as_teardown(setups=create)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.definitions.xcom_arg import XComArg
+
+from practicus_provider.errors import SpecError
+from practicus_provider.hooks.practicus import PracticusHook
+from practicus_provider.operators.base import ClusterOperator, task_facts, task_key
+from practicus_provider.operators.job import check_early, job_spec, shipment_of
+from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from practicus_provider.backends.base import Backend, Handle
+    from practicus_provider.lifecycle import Outcome, Policy
+
+
+class PracticusCreateClusterOperator(ClusterOperator):
+    """Creates a cluster and waits until it runs. Its XCom is what the other two take as ``cluster``.
+
+    The arguments are those of :class:`~practicus_provider.operators.job.PracticusRunJobOperator`, without those that
+    concern the application.
+
+    :param timeout: the cluster's whole life, in seconds or as a timedelta, should nobody delete it.
+    """
+
+    template_fields: Sequence[str] = ("workers", "env", "conf")
+
+    def __init__(
+        self,
+        *,
+        adapter: str,
+        env: Mapping[str, str] | None = None,
+        workers: int | str | Elastic | XComArg = 1,
+        worker_resources: Resources = Resources(),
+        coordinator_resources: Resources = Resources(),
+        conf: Mapping[str, Any] | None = None,
+        timeout: float | timedelta = timedelta(days=1),
+        start_timeout: float | timedelta = timedelta(minutes=10),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.adapter = adapter
+        self.env = env or {}
+        self.workers = workers
+        self.worker_resources = worker_resources
+        self.coordinator_resources = coordinator_resources
+        self.conf = conf or {}
+        self.timeout = timeout
+        self.start_timeout = start_timeout
+        check_early(self)
+
+    async def launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
+        """See :meth:`ClusterOperator.launch`."""
+        from practicus_provider import adapters
+        from practicus_provider.lifecycle import Policy
+
+        spec = job_spec(self, stream_logs="none")
+        plan = adapters.make_plan(spec, ("application",)).serving()
+        handle = await backend.create(task_key(context).cluster_name(), plan, task=task_facts(context))
+        return handle, Policy.of(spec, plan, until_running=True)
+
+    def finish(self, outcome: Outcome, context: Context) -> dict[str, Any]:
+        """The cluster as the other operators take it."""
+        outcome.value()
+        spec = job_spec(self)
+        key = task_key(context)
+        handle = context["ti"].xcom_pull(task_ids=self.task_id, key="cluster", map_indexes=key.map_index)
+        return {**handle, "spec": _shared_spec(spec)}
+
+
+class PracticusSubmitJobOperator(ClusterOperator):
+    """Runs an application on a cluster that :class:`PracticusCreateClusterOperator` made.
+
+    :param cluster: that operator's output. (templated)
+    :param wait_for_completion: else the task ends at once, and its XCom is what
+        :class:`~practicus_provider.sensors.job.PracticusJobSensor` takes as ``job``.
+    :param timeout: of this job, in seconds or as a timedelta.
+
+    The others are those of :class:`~practicus_provider.operators.job.PracticusRunJobOperator`.
+    """
+
+    template_fields: Sequence[str] = ("cluster", "application", "application_args", "env", "files", "conf")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"application_args": "json", "env": "json", "conf": "json"}
+
+    def __init__(
+        self,
+        *,
+        cluster: Mapping[str, Any] | XComArg | str,
+        application: str | XComArg,
+        application_args: Sequence[str] | XComArg = (),
+        env: Mapping[str, str] | XComArg | None = None,
+        files: Sequence[str] | XComArg = (),
+        conf: Mapping[str, Any] | XComArg | None = None,
+        timeout: float | timedelta = timedelta(days=1),
+        start_timeout: float | timedelta = timedelta(minutes=10),
+        stream_logs: StreamLogs = "coordinator",
+        wait_for_completion: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.cluster = cluster
+        self.application = application
+        self.application_args = application_args
+        self.env = env or {}
+        self.files = files
+        self.conf: Any = conf or {}
+        self.timeout = timeout
+        self.start_timeout = start_timeout
+        self.stream_logs = stream_logs
+        self.wait_for_completion = wait_for_completion
+
+    def execute(self, context: Context) -> Any:
+        """Launch, then follow unless told not to wait."""
+        if self.wait_for_completion:
+            return super().execute(context)
+        backend = PracticusHook(self.practicus_conn_id).get_conn()
+        handle, _ = asyncio.run(self._launch(backend, context))
+        return handle.to_json()
+
+    async def launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
+        """See :meth:`ClusterOperator.launch`."""
+        from practicus_provider import adapters
+        from practicus_provider.lifecycle import Policy
+        from practicus_provider.names import job_name
+
+        parent = as_handle("cluster", self.cluster)
+        spec = job_spec(self, **self._shared())
+        shipment = shipment_of(self, spec)
+        plan = adapters.make_plan(spec, shipment.program, shipment.files).deciding()
+        lease = self.lease(context) if self.wait_for_completion else None
+        handle = await backend.create(
+            job_name(parent.name, task_key(context)), plan, task=task_facts(context), lease=lease, parent=parent
+        )
+        return handle, Policy.of(spec, plan, lease=lease)
+
+    def _shared(self) -> dict[str, Any]:
+        """What the cluster's own spec says, this job's ``conf`` over its."""
+        if not (isinstance(self.cluster, Mapping) and "spec" in self.cluster):
+            raise SpecError("cluster", self.cluster, "give the output of a PracticusCreateClusterOperator")
+        shared = self.cluster["spec"]
+        workers = shared["workers"]
+        return {
+            "adapter": shared["adapter"],
+            "workers": workers if isinstance(workers, int) else Elastic(**workers),
+            "worker_resources": Resources(**shared["worker_resources"]),
+            "coordinator_resources": Resources(**shared["coordinator_resources"]),
+            "conf": {**shared["conf"], **self.conf},
+        }
+
+
+class PracticusDeleteClusterOperator(BaseOperator):
+    """Removes a shared cluster, and every job that still runs on it. Absent is fine: use it as a teardown.
+
+    :param cluster: output of :class:`PracticusCreateClusterOperator`; None (it made none) is fine. (templated)
+    :param practicus_conn_id: the connection that says where it runs.
+    """
+
+    template_fields: Sequence[str] = ("cluster",)
+    ui_color = ClusterOperator.ui_color
+
+    def __init__(
+        self,
+        *,
+        cluster: Mapping[str, Any] | XComArg | str | None,
+        practicus_conn_id: str = PracticusHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.cluster = cluster
+        self.practicus_conn_id = practicus_conn_id
+
+    def execute(self, context: Context) -> None:
+        """Delete it."""
+        if not self.cluster:
+            self.log.info("there is no cluster to delete")
+            return
+        backend = PracticusHook(self.practicus_conn_id).get_conn()
+        handle = as_handle("cluster", self.cluster)
+        asyncio.run(backend.delete(handle))
+        self.log.info("cluster %s is removed", handle.name)
+
+
+def as_handle(field: str, value: object) -> Handle:
+    """The handle in an operator's output.
+
+    :raises SpecError: it is none.
+    """
+    from practicus_provider.backends.base import Handle
+
+    match value:
+        case {"name": str(name), "uid": str(uid)}:
+            return Handle(name, uid)
+    raise SpecError(field, value, "give the output of the operator that made it, such as create.output")
+
+
+def _shared_spec(spec: JobSpec) -> dict[str, Any]:
+    """What a job must know of the cluster that it runs on, as JSON."""
+    return {
+        "adapter": spec.adapter,
+        "workers": asdict(spec.workers) if isinstance(spec.workers, Elastic) else spec.workers,
+        "worker_resources": asdict(spec.worker_resources),
+        "coordinator_resources": asdict(spec.coordinator_resources),
+        "conf": dict(spec.conf),
+    }

@@ -1,0 +1,177 @@
+"""The one operator under all frameworks: one task, one cluster, one job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk.definitions.xcom_arg import XComArg
+
+from practicus_provider.errors import SpecError
+from practicus_provider.operators.base import ClusterOperator, seconds, task_facts, task_key
+from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs, Teardown
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from practicus_provider.application import Shipment
+    from practicus_provider.backends.base import Backend, Handle
+    from practicus_provider.lifecycle import Policy
+
+
+class PracticusRunJobOperator(ClusterOperator):
+    """Runs an application on a temporary cluster of its own: created, watched, removed.
+
+    Arguments that are wrong fail when the DAG is parsed, as far as they are known then.
+
+    :param adapter: ``"spark"``, ``"dask"``, the name of an entry point in the group ``practicus_provider.adapters``, or
+        the dotted path of a class of yours.
+    :param application: a Python file, or a folder with a ``__main__.py`` or ``main.py``, beside the DAG: it travels
+        with the job; ``local:///path`` that is there where the job runs; or an http(s) URL. (templated)
+    :param application_args: list of strings. (templated)
+    :param env: environment variables of the application and of the workers. (templated)
+    :param files: further files and folders that travel with it. (templated)
+    :param workers: their number, or ``Elastic(min, max)`` to follow the job's demand. (templated)
+    :param worker_resources: of one worker.
+    :param coordinator_resources: of the coordinator, and of the driver where that is a process of its own.
+    :param conf: the framework's own settings. (templated)
+    :param timeout: the cluster's whole life, in seconds or as a timedelta; the backend enforces it.
+    :param start_timeout: until all replicas that must run do, likewise.
+    :param teardown: ``"always"``, ``"on_success"`` or ``"never"``; what stays is removed an hour later.
+    :param stream_logs: whose output becomes the task's log: ``"coordinator"`` (where the application runs), ``"all"``,
+        or ``"none"``.
+    :raises SpecError: naming the argument, its value, and the way out.
+    """
+
+    template_fields: Sequence[str] = ("application", "application_args", "env", "files", "workers", "conf")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"application_args": "json", "env": "json", "conf": "json"}
+
+    def __init__(
+        self,
+        *,
+        adapter: str,
+        application: str | XComArg,
+        application_args: Sequence[str] | XComArg = (),
+        env: Mapping[str, str] | XComArg | None = None,
+        files: Sequence[str] | XComArg = (),
+        workers: int | str | Elastic | XComArg = 1,
+        worker_resources: Resources = Resources(),
+        coordinator_resources: Resources = Resources(),
+        conf: Mapping[str, Any] | XComArg | None = None,
+        timeout: float | timedelta = timedelta(days=1),
+        start_timeout: float | timedelta = timedelta(minutes=10),
+        teardown: Teardown = "always",
+        stream_logs: StreamLogs = "coordinator",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.adapter = adapter
+        self.application = application
+        self.application_args = application_args
+        self.env = env or {}
+        self.files = files
+        self.workers = workers
+        self.worker_resources = worker_resources
+        self.coordinator_resources = coordinator_resources
+        self.conf = conf or {}
+        self.timeout = timeout
+        self.start_timeout = start_timeout
+        self.teardown = teardown
+        self.stream_logs = stream_logs
+        check_early(self)
+
+    def spec(self) -> JobSpec:
+        """What the arguments ask for.
+
+        :raises SpecError: naming the first that is wrong.
+        """
+        return job_spec(self)
+
+    async def launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
+        """See :meth:`ClusterOperator.launch`."""
+        from practicus_provider import adapters
+        from practicus_provider.lifecycle import Policy
+
+        spec = self.spec()
+        shipment = shipment_of(self, spec)
+        plan = adapters.make_plan(spec, shipment.program, shipment.files)
+        policy = Policy.of(spec, plan, lease=self.lease(context))
+        handle = await backend.create(
+            task_key(context).cluster_name(), plan, task=task_facts(context), lease=policy.lease
+        )
+        return handle, policy
+
+
+SPEC_FIELDS = tuple(JobSpec.__dataclass_fields__)
+
+
+def job_spec(operator: Any, **known: Any) -> JobSpec:
+    """The spec in an operator's attributes of the same names; ``known`` ones come first."""
+    values = {name: getattr(operator, name) for name in SPEC_FIELDS if hasattr(operator, name)} | known
+    for name in ("timeout", "start_timeout"):
+        if name in values:
+            values[name] = seconds(values[name])
+    for name in ("application_args", "files"):
+        if isinstance(values.get(name), list):
+            values[name] = tuple(values[name])
+    workers = values.get("workers")
+    if isinstance(workers, str) and workers.strip().isdecimal():
+        values["workers"] = int(workers)
+    return JobSpec(**values)
+
+
+def shipment_of(operator: Any, spec: JobSpec) -> Shipment:
+    """The application that a spec names, read from beside the operator's DAG."""
+    from practicus_provider.application import ship
+
+    if spec.application is None:
+        raise SpecError("application", None, "give a path, a local:///path or a URL")
+    return ship(spec.application, spec.application_args, spec.files, dag_folder(operator))
+
+
+def dag_folder(operator: Any) -> Path:
+    """Where the DAG's file lies: what an application's relative path is relative to."""
+    return Path(operator.dag.fileloc).parent if operator.has_dag() else Path.cwd()
+
+
+def check_early(operator: Any, **known: Any) -> None:
+    """Refuse at parse what is wrong already; what a template or an XCom will fill in is left out.
+
+    :raises SpecError: naming the argument.
+    """
+    from practicus_provider import adapters
+    from practicus_provider.application import locate, ship
+
+    unknown = {name for name in SPEC_FIELDS if _later(getattr(operator, name, None))}
+    stand_in: dict[str, Any] = {
+        "application": None,
+        "application_args": (),
+        "env": {},
+        "files": (),
+        "workers": 1,
+        "conf": {},
+    }
+    spec = job_spec(operator, **{name: stand_in[name] for name in unknown} | known)
+    adapters.make_plan(spec, ("application",))
+    if not operator.has_dag():
+        return
+    if spec.application is not None and "://" not in spec.application:
+        ship(spec.application, (), (), dag_folder(operator))
+    for name in spec.files:
+        locate("files", name, dag_folder(operator))
+
+
+def _later(value: Any) -> bool:
+    """Whether a value is known only when the task runs."""
+    match value:
+        case XComArg():
+            return True
+        case str():
+            return "{{" in value or "{%" in value
+        case Mapping():
+            return any(_later(item) for item in value.values())
+        case list() | tuple():
+            return any(map(_later, value))
+    return False

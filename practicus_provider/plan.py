@@ -1,0 +1,179 @@
+"""What an adapter makes of a spec: roles and how their replicas are launched. Backend-neutral data.
+
+Where a launch needs something that only the backend knows (an address, a port, its Python), it holds a reference,
+never a format string: what a user wrote is never interpreted. A :data:`Text` is a string, a reference, or a tuple of
+both that is joined, e.g. ``("tcp://", Host("coordinator"), ":", Port("coordinator", "scheduler"))``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from practicus_provider.errors import SpecError
+from practicus_provider.spec import Elastic, Resources
+
+
+class Here(StrEnum):
+    """A fact of the very replica that reads it."""
+
+    PYTHON = "python"
+    """Path of its Python."""
+    APP = "app"
+    """Folder that holds the shipped application."""
+    SCRATCH = "scratch"
+    """Folder that is writable and this replica's alone; a launch's ``files`` lie in it."""
+    HOST = "host"
+    """Its own address, as the cluster's other replicas reach it."""
+    INDEX = "index"
+    """Its index in its role, from 0."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """Address of a role's first replica."""
+
+    role: str
+
+
+@dataclass(frozen=True)
+class Port:
+    """Number of a port of a role's first replica."""
+
+    role: str
+    name: str
+
+
+Part = str | Here | Host | Port
+Text = Part | tuple[Part, ...]
+
+
+def parts(text: Text) -> tuple[Part, ...]:
+    """The parts that a text is joined from."""
+    return text if isinstance(text, tuple) else (text,)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How each replica of a role is started.
+
+    :param command: program and arguments; never seen by a shell.
+    :param env: environment, over the backend's own.
+    :param files: path below ``Here.SCRATCH`` -> content; for what the adapter generates.
+    :param ports: name -> number where replicas have addresses of their own (else the backend chooses a free one).
+    :param after: ports that must accept connections before the command starts.
+    :param ready: name of the own port that accepts connections once the replica is of use; None: once started.
+    """
+
+    command: tuple[Text, ...]
+    env: Mapping[str, Text] = field(default_factory=dict)
+    files: Mapping[str, Text] = field(default_factory=dict)
+    ports: Mapping[str, int] = field(default_factory=dict)
+    after: tuple[Port, ...] = ()
+    ready: str | None = None
+
+    def references(self) -> Iterator[Host | Port]:
+        """Every other role's address or port that this launch reads."""
+        for text in (*self.command, *self.env.values(), *self.files.values(), *self.after):
+            yield from (part for part in parts(text) if isinstance(part, (Host, Port)))
+
+
+@dataclass(frozen=True)
+class Role:
+    """Replicas that share a command and resources.
+
+    :param elastic: the replicas may change between these bounds while the job runs; ``replicas`` is then their start.
+    """
+
+    name: str
+    launch: Launch
+    replicas: int = 1
+    resources: Resources = Resources()
+    elastic: Elastic | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole cluster, ready for a backend.
+
+    :param decides: name of the role whose end is the job's end; None for a cluster that serves until it is deleted.
+    :param timeout: seconds the cluster may live in all; the backend removes it then, whoever watches.
+    :param files: path below ``Here.APP`` -> content of the shipped application.
+    :param client: ``module:attribute.path`` that ``practicus_runtime.get_client()`` calls.
+    :param links: label -> port that serves a web page.
+    :param outside: roles of a parent cluster that this plan may refer to.
+    :raises SpecError: the parts do not fit each other.
+    """
+
+    adapter: str
+    roles: tuple[Role, ...]
+    decides: str | None
+    timeout: float
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    client: str | None = None
+    links: Mapping[str, Port] = field(default_factory=dict)
+    outside: tuple[Role, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.roles:
+            raise self._wrong("roles", self.roles, "a plan needs at least one role")
+        for role in self.roles:
+            if not isinstance(role, Role):
+                raise self._wrong("roles", role, "every role must be a practicus_provider.plan.Role")
+            if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", role.name):
+                raise self._wrong("role", role.name, "a role's name is a short DNS label such as 'worker'")
+            if isinstance(role.replicas, bool) or not isinstance(role.replicas, int) or role.replicas < 1:
+                raise self._wrong(f"{role.name}.replicas", role.replicas, "give at least 1")
+            if not role.launch.command:
+                raise self._wrong(f"{role.name}.command", role.launch.command, "give a program to start")
+            if role.launch.ready is not None and role.launch.ready not in role.launch.ports:
+                raise self._wrong(f"{role.name}.ready", role.launch.ready, f"name one of {list(role.launch.ports)}")
+        names = [role.name for role in (*self.roles, *self.outside)]
+        if len(set(names)) < len(names):
+            raise self._wrong("roles", names, "each name may stand once")
+        if self.decides is not None and self.decides not in names:
+            raise self._wrong("decides", self.decides, f"name one of {names}")
+        ports = {role.name: role.launch.ports for role in (*self.roles, *self.outside)}
+        references = [ref for role in self.roles for ref in role.launch.references()]
+        for ref in (*references, *self.links.values()):
+            if ref.role not in ports or (isinstance(ref, Port) and ref.name not in ports[ref.role]):
+                raise self._wrong("reference", ref, f"there are only these roles and ports: {ports}")
+
+    def _wrong(self, what: str, value: object, way_out: str) -> SpecError:
+        return SpecError(f"adapter {self.adapter}: {what}", value, way_out)
+
+    def role(self, name: str) -> Role:
+        """The role of that name."""
+        return next(role for role in self.roles if role.name == name)
+
+    def serving(self) -> Plan:
+        """The cluster without the role that decides: what several jobs can share.
+
+        :raises SpecError: its replicas are the job, so there is nothing to share.
+        """
+        roles = tuple(role for role in self.roles if role.name != self.decides)
+        if not roles:
+            raise SpecError("adapter", self.adapter, "its replicas are the job: there is no cluster to share")
+        own = {role.name for role in roles}
+        links = {label: port for label, port in self.links.items() if port.role in own}
+        return replace(self, roles=roles, decides=None, files={}, links=links)
+
+    def deciding(self) -> Plan:
+        """The role that decides alone: one job on a cluster that is already there."""
+        roles = tuple(role for role in self.roles if role.name == self.decides)
+        outside = tuple(role for role in self.roles if role.name != self.decides)
+        own = {role.name for role in roles}
+        links = {label: port for label, port in self.links.items() if port.role in own}
+        return replace(self, roles=roles, outside=outside, links=links)
+
+    @property
+    def coordinator(self) -> str:
+        """The role whose log is the job's: the one that decides, else the first."""
+        return self.decides or self.roles[0].name
+
+    def describe(self) -> dict[str, Any]:
+        """A short JSON-able summary for logs."""
+        return {role.name: role.replicas for role in self.roles}

@@ -1,0 +1,109 @@
+"""What an application may use inside a replica. Standard library only, Python 3.8 and later.
+
+Nothing here is needed to run: a plain script of the framework's own tutorial runs unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Optional
+
+RESULT_LIMIT = 1 << 20
+"""Bytes of JSON that a result may have: it becomes an XCom, a row in Airflow's database."""
+
+__all__ = ["RESULT_LIMIT", "Context", "context", "get_client", "progress", "set_result"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The task instance that this replica works for, and this process' place in the cluster.
+
+    :param map_index: -1 where the task is not mapped.
+    :param logical_date: ISO 8601, or None for a run without one.
+    """
+
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    logical_date: Optional[str]  # noqa: UP045  (Python 3.8)
+    role: str
+    index: int
+    rank: int
+    world_size: int
+
+
+def context() -> Context:
+    """The task instance, role and rank that this process runs for.
+
+    :raises RuntimeError: this is not a replica of ours.
+    """
+    try:
+        task = json.loads(os.environ["PRACTICUS_TASK"])
+        index = int(os.environ["PRACTICUS_INDEX"])
+        return Context(
+            dag_id=task["dag_id"],
+            task_id=task["task_id"],
+            run_id=task["run_id"],
+            map_index=task["map_index"],
+            try_number=task["try_number"],
+            logical_date=task["logical_date"],
+            role=os.environ["PRACTICUS_ROLE"],
+            index=index,
+            rank=int(os.environ.get("RANK", index)),
+            world_size=int(os.environ.get("WORLD_SIZE", 1)),
+        )
+    except KeyError as missing:
+        raise RuntimeError(f"not inside a replica: the environment lacks {missing}") from None
+
+
+def get_client() -> Any:
+    """The framework's client, connected to this cluster: a ``SparkSession``, a dask ``Client``, ...
+
+    :raises RuntimeError: this is not a replica, or its adapter has no client.
+    """
+    path = os.environ.get("PRACTICUS_CLIENT")
+    if not path:
+        raise RuntimeError("there is no client here: PRACTICUS_CLIENT is not set by the cluster's adapter")
+    module, _, attributes = path.partition(":")
+    target: Any = import_module(module)
+    for attribute in attributes.split("."):
+        target = getattr(target, attribute)
+    return target()
+
+
+def set_result(obj: Any) -> None:
+    """Make ``obj`` the task's XCom; the last call counts.
+
+    :param obj: anything that JSON can hold, up to :data:`RESULT_LIMIT` bytes.
+    :raises TypeError: JSON cannot hold it.
+    :raises ValueError: it is too large; write it to storage and pass the path.
+    """
+    try:
+        text = json.dumps(obj, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"set_result() takes what JSON can hold, not {type(obj).__name__}: {error}") from error
+    if len(text) > RESULT_LIMIT:
+        raise ValueError(
+            f"the result has {len(text)} bytes of JSON, over the {RESULT_LIMIT} that fit: store it, pass its path"
+        )
+    path = os.environ.get("PRACTICUS_RESULT")
+    if path is None:
+        raise RuntimeError("not inside a replica: PRACTICUS_RESULT is not set")
+    with open(path + ".new", "w") as file:
+        file.write(text)
+    os.replace(path + ".new", path)
+
+
+def progress(fraction: float, text: str = "") -> None:
+    """Say in the task's log how far the job is.
+
+    :param fraction: from 0 to 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction={fraction!r}: give a number from 0 to 1")
+    print(f"[progress {fraction:4.0%}] {text}".rstrip(), flush=True)

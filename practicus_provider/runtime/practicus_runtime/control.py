@@ -1,0 +1,40 @@
+"""Asks the backend for things while the cluster runs. The local backend listens on a socket in the cluster's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from contextlib import contextmanager
+from typing import Iterator
+
+
+def scale(role: str, replicas: int, timeout: float = 10.0) -> None:
+    """Have ``replicas`` replicas of ``role`` in all; missing ones are started, none is stopped.
+
+    :param timeout: seconds to wait for the answer.
+    :raises OSError: the backend cannot be reached or refuses.
+    """
+    with connectable(os.environ["PRACTICUS_CONTROL"]) as path, socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(timeout)
+        connection.connect(path)
+        request = {"do": "scale", "role": role, "replicas": replicas}
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        with connection.makefile("rb") as answers:
+            answer = json.loads(answers.readline() or b'{"error": "the supervisor hung up"}')
+    if "error" in answer:
+        raise OSError(answer["error"])
+
+
+@contextmanager
+def connectable(path: str) -> Iterator[str]:
+    """A name for the socket at ``path`` that fits ``sun_path``, which ends at 108 bytes (unix(7))."""
+    if not sys.platform.startswith("linux"):
+        yield path
+        return
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+    finally:
+        os.close(folder)

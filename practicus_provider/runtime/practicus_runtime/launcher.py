@@ -1,0 +1,187 @@
+"""Parent of a replica's process: PID 1 in a container, leader of a session on a machine.
+
+``python -m practicus_runtime.launcher LAUNCH.json`` waits for the ports that the command needs, starts it, forwards
+SIGTERM (and kills at the second one, or after the grace time), reaps orphans, and leaves no descendant behind. Its exit
+code is the command's, or 128 + the signal's number.
+
+Where a supervisor holds our standard input (``"leash": true``), its end of file means that the supervisor died: then
+everything here dies at once. What happens is reported as JSON lines on the file descriptor ``report``, if there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER = 36
+POLL = 0.05
+"""Seconds between two tries to reach a port, and between two looks at what is still alive."""
+LINUX = sys.platform.startswith("linux")
+
+
+class Launcher:
+    """One command's life."""
+
+    def __init__(self, launch: dict[str, Any]) -> None:
+        self.command: list[str] = launch["command"]
+        self.after: list[list[Any]] = launch["after"]
+        self.grace: float = launch["grace"]
+        self.report_fd: int | None = launch.get("report")
+        self.leash = bool(launch.get("leash"))
+        self.kill_at: float | None = None
+        self.stopping = False
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> int:
+        """Wait, start, watch, clean; the exit code."""
+        self._listen()
+        if not self._reachable():
+            return 128 + signal.SIGTERM
+        try:
+            self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, preexec_fn=_own_group)
+        except OSError as error:
+            print(f"cannot start {self.command[0]}: {error.strerror}", flush=True)
+            self._report(event="ended", exit_code=127, signal=None)
+            return 127
+        self._report(event="started", pid=self.child.pid)
+        status = self._wait(self.child.pid)
+        number = -status if status < 0 else None
+        self._report(event="ended", exit_code=None if number else status, signal=number)
+        self._leave_nothing()
+        return 128 + number if number else status
+
+    def _listen(self) -> None:
+        read, write = os.pipe()
+        for end in (read, write):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self.wakeup = read
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        if LINUX:
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.kill_at = time.monotonic() + (0 if self.stopping else self.grace)
+        self.stopping = True
+        self._signal_group(signal.SIGTERM)
+
+    def _pause(self, timeout: float | None) -> None:
+        """Sleep until a signal, the leash's end, or the time is up."""
+        watched = [self.wakeup, *([0] if self.leash else [])]
+        ready = select.select(watched, [], [], timeout)[0]
+        if self.wakeup in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wakeup, 4096)
+        if 0 in ready and not os.read(0, 4096):
+            self.leash = False
+            self.stopping = True
+            self.kill_at = time.monotonic()
+
+    def _reachable(self) -> bool:
+        """Wait until every port in ``after`` accepts; False if we were stopped before."""
+        for host, port in self.after:
+            while not self.stopping:
+                try:
+                    socket.create_connection((host, port), timeout=1.0).close()
+                    break
+                except OSError:
+                    self._pause(POLL)
+        return not self.stopping
+
+    def _wait(self, pid: int) -> int:
+        """Reap until the command itself ends; its exit code, or minus the signal's number."""
+        while True:
+            found, status = _reap_one()
+            if found == pid:
+                assert self.child is not None
+                self.child.returncode = status
+                return status
+            if found:
+                continue
+            if self.kill_at is not None and time.monotonic() >= self.kill_at:
+                self._signal_group(signal.SIGKILL)
+                _kill(_descendants(os.getpid()), signal.SIGKILL)
+            self._pause(None if self.kill_at is None else max(self.kill_at - time.monotonic(), POLL))
+
+    def _signal_group(self, number: int) -> None:
+        if self.child is not None and self.child.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.child.pid, number)
+
+    def _leave_nothing(self) -> None:
+        """End what the command left behind, daemons too: they are ours, as we are their subreaper."""
+        kill_at = time.monotonic() + min(self.grace, 1.0)
+        while True:
+            while _reap_one()[0]:
+                pass
+            left = _descendants(os.getpid())
+            if not left:
+                return
+            _kill(left, signal.SIGKILL if self.stopping or time.monotonic() >= kill_at else signal.SIGTERM)
+            self._pause(POLL)
+
+    def _report(self, **event: Any) -> None:
+        if self.report_fd is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self.report_fd, json.dumps(event).encode() + b"\n")
+
+
+def _own_group() -> None:
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if LINUX:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _reap_one() -> tuple[int, int]:
+    """(pid, exit code or minus signal) of an ended child; pid 0 if none has ended."""
+    try:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return 0, 0
+    return pid, (-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+
+
+def _descendants(root: int) -> set[int]:
+    """Pids below ``root``. Only Linux's /proc tells; elsewhere the process group has to do."""
+    if not LINUX:
+        return set()
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            children.setdefault(int(fields[1]), []).append(int(name))
+    found: set[int] = set()
+    queue = [root]
+    while queue:
+        for pid in children.get(queue.pop(), ()):
+            found.add(pid)
+            queue.append(pid)
+    return found
+
+
+def _kill(pids: set[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1]) as source:
+        sys.exit(Launcher(json.load(source)).run())

@@ -1,0 +1,160 @@
+"""What the user asks for, as frozen values that refuse what cannot work. No I/O here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal, get_args
+
+from practicus_provider.errors import SpecError
+
+Teardown = Literal["always", "on_success", "never"]
+StreamLogs = Literal["coordinator", "all", "none"]
+
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|[kKMGTPE]i?)?")
+_FACTOR = {None: Decimal(1), "m": Decimal(1) / 1000, "k": Decimal(1000)} | {
+    unit + suffix: Decimal(base) ** power
+    for base, suffix in ((1000, ""), (1024, "i"))
+    for power, unit in enumerate("KMGTPE", start=1)
+}
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def parse_quantity(field_name: str, value: str | float) -> Decimal:
+    """The number that a Kubernetes quantity stands for.
+
+    :param value: e.g. ``"500m"``, ``2``, ``"16Gi"`` (see *resource units* in the Kubernetes docs).
+    :raises SpecError: malformed, negative or zero.
+    """
+    match = _QUANTITY.fullmatch(str(value))
+    number = Decimal(match[1]) * _FACTOR[match[2]] if match and match[2] in _FACTOR else None
+    if isinstance(value, bool) or not number:
+        raise SpecError(
+            field_name, value, "give a positive Kubernetes quantity without spaces, such as 2, '500m' or '16Gi'"
+        )
+    return number
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one replica may use.
+
+    :param cpu: cores, a number or a Kubernetes quantity such as ``"500m"``.
+    :param memory: bytes as a Kubernetes quantity such as ``"16Gi"``.
+    :raises SpecError: a malformed quantity.
+    """
+
+    cpu: float | str = 1
+    memory: str = "2Gi"
+
+    def __post_init__(self) -> None:
+        parse_quantity("cpu", self.cpu)
+        if self.memory_bytes < 1 << 20:
+            raise SpecError("memory", self.memory, "that is under one MiB; did you forget the unit, as in '16Gi'?")
+
+    @property
+    def cores(self) -> int:
+        """Whole cores, at least 1: what a framework is told to use."""
+        return max(1, int(parse_quantity("cpu", self.cpu)))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory in bytes."""
+        return int(parse_quantity("memory", self.memory))
+
+
+@dataclass(frozen=True)
+class Elastic:
+    """Between ``min`` and ``max`` workers, following the job's demand.
+
+    :raises SpecError: ``min`` < 1 or ``min`` > ``max``.
+    """
+
+    min: int
+    max: int
+
+    def __post_init__(self) -> None:
+        for name in ("min", "max"):
+            _positive_int(f"workers.{name}", getattr(self, name))
+        if self.min > self.max:
+            raise SpecError("workers", self, f"min ({self.min}) is over max ({self.max}); swap them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """One run of the user's application on a cluster of its own (or, without application, that cluster alone).
+
+    Field names are the operators' arguments. Times are in seconds.
+
+    :raises SpecError: naming the field, for anything that cannot work.
+    """
+
+    adapter: str
+    application: str | None = None
+    application_args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    workers: int | Elastic = 1
+    worker_resources: Resources = Resources()
+    coordinator_resources: Resources = Resources()
+    conf: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float = 24 * 3600
+    start_timeout: float = 600
+    teardown: Teardown = "always"
+    stream_logs: StreamLogs = "coordinator"
+
+    def __post_init__(self) -> None:
+        _instance("adapter", self.adapter, str, "give an adapter's name or 'module.Class'")
+        if self.application is not None:
+            _instance("application", self.application, str, "give a path, a local:///path or a URL")
+            if not self.application:
+                raise SpecError("application", self.application, "give a path, a local:///path or a URL")
+        for name in ("application_args", "files"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+                raise SpecError(name, value, "give a list of strings")
+        for name in ("env", "conf"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+                raise SpecError(name, value, "give a dict whose keys are strings")
+        for key, text in self.env.items():
+            if not _ENV_NAME.fullmatch(key) or not isinstance(text, str):
+                raise SpecError("env", {key: text}, "names are letters, digits and _; values are strings")
+        if not isinstance(self.workers, Elastic):
+            _positive_int("workers", self.workers, "or Elastic(min, max)")
+        for name in ("worker_resources", "coordinator_resources"):
+            _instance(name, getattr(self, name), Resources, "give Resources(cpu=..., memory=...)")
+        for name in ("timeout", "start_timeout"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                raise SpecError(name, value, "give a positive number of seconds or a timedelta")
+        for name, choices in (("teardown", get_args(Teardown)), ("stream_logs", get_args(StreamLogs))):
+            if getattr(self, name) not in choices:
+                raise SpecError(name, getattr(self, name), f"choose one of {', '.join(choices)}")
+
+    @property
+    def elastic(self) -> Elastic | None:
+        """``workers`` if it is a range."""
+        return self.workers if isinstance(self.workers, Elastic) else None
+
+    @property
+    def min_workers(self) -> int:
+        """Workers that must run."""
+        return self.workers.min if isinstance(self.workers, Elastic) else self.workers
+
+    @property
+    def max_workers(self) -> int:
+        """Workers that may run."""
+        return self.workers.max if isinstance(self.workers, Elastic) else self.workers
+
+
+def _positive_int(name: str, value: object, also: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SpecError(name, value, f"give a whole number of at least 1 {also}".rstrip())
+
+
+def _instance(name: str, value: object, kind: type, way_out: str) -> None:
+    if not isinstance(value, kind):
+        raise SpecError(name, value, way_out)

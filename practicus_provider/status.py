@@ -1,0 +1,189 @@
+"""What became of a cluster and its replicas: states, statuses and the verdict, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    """State of a job, a cluster or a replica."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing follows this state."""
+        return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+
+
+class Reason(StrEnum):
+    """Why a job ended. The names follow Kubernetes' where it has one."""
+
+    COMPLETED = "Completed"
+    ERROR = "Error"
+    KILLED = "Killed"
+    REPLICA_LOST = "ReplicaLost"
+    CLUSTER_LOST = "ClusterLost"
+    PORT_IN_USE = "PortInUse"
+    START_TIMEOUT = "StartTimeout"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    SUPERVISOR_LOST = "SupervisorLost"
+    DELETED = "Deleted"
+    ABANDONED = "Abandoned"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a job ended, and what to do about it.
+
+    :param message: one sentence that says what happened, and to which replica.
+    :param advice: what the user may do; empty where there is nothing to do.
+    :param replica: ``role-index`` of the replica that decided; None where no single one did.
+    :param exit_code: of that replica's process; None where it did not exit by itself.
+    :param signal: name of the signal that ended it, e.g. ``SIGKILL``.
+    :param log_tail: that replica's last lines, newest last.
+    """
+
+    state: State
+    reason: Reason
+    message: str
+    advice: str = ""
+    replica: str | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    log_tail: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """The verdict as the user reads it in the task's log."""
+        lines = [f"{self.reason}: {self.message}"]
+        if self.advice:
+            lines.append(self.advice)
+        if self.log_tail and self.state is not State.SUCCEEDED:
+            lines += [f"Last lines of {self.replica}:", *(f"    {line}" for line in self.log_tail)]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able mapping; :meth:`from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        """Inverse of :meth:`to_json`."""
+        fixed = {
+            "state": State(data["state"]),
+            "reason": Reason(data["reason"]),
+            "log_tail": tuple(data["log_tail"]),
+        }
+        return cls(**{**data, **fixed})
+
+
+@dataclass(frozen=True)
+class ReplicaStatus:
+    """One replica as its backend last saw it. Times are seconds since the epoch."""
+
+    role: str
+    index: int
+    state: State
+    exit_code: int | None = None
+    signal: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """``role-index``."""
+        return f"{self.role}-{self.index}"
+
+
+@dataclass(frozen=True)
+class Status:
+    """A whole cluster (or job) as its backend last saw it.
+
+    :param ended_at: when the deciding role ended, seconds since the epoch.
+    :param result: JSON text that the application gave to ``practicus_runtime.set_result``, else None.
+    :param links: label -> URL of what serves a web page, e.g. ``{"Dask dashboard": "http://..."}``.
+    """
+
+    state: State
+    replicas: tuple[ReplicaStatus, ...] = ()
+    verdict: Verdict | None = None
+    ended_at: float | None = None
+    result: str | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """One line for a log: how many replicas of each role are in which state."""
+        counts: dict[str, dict[str, int]] = {}
+        for replica in self.replicas:
+            states = counts.setdefault(replica.role, {})
+            states[replica.state] = states.get(replica.state, 0) + 1
+        roles = (
+            f"{role} {', '.join(f'{n} {state}' for state, n in states.items())}" for role, states in counts.items()
+        )
+        return f"{self.state}: {'; '.join(roles)}" if counts else str(self.state)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able mapping; :meth:`from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Status:
+        """Inverse of :meth:`to_json`."""
+        verdict = data["verdict"]
+        fixed = {
+            "state": State(data["state"]),
+            "replicas": tuple(
+                ReplicaStatus(**{**replica, "state": State(replica["state"])}) for replica in data["replicas"]
+            ),
+            "verdict": Verdict.from_json(verdict) if verdict else None,
+        }
+        return cls(**{**data, **fixed})
+
+
+TAIL_LINES = 20
+"""Lines of a failed replica's log that its verdict carries."""
+
+
+def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) -> Verdict:
+    """The verdict for a replica that ended although it should not have, or not so.
+
+    :param tail: the last lines of its log, newest last; a Python traceback in them is kept whole.
+    :param decides: whether its role decides the job's outcome (else it merely serves it).
+    """
+    reason, advice = Reason.ERROR if decides else Reason.REPLICA_LOST, ""
+    what = f"{replica.name} exited with code {replica.exit_code}"
+    if replica.signal:
+        reason, what = Reason.KILLED, f"{replica.name} was killed by {replica.signal}"
+        if replica.signal == "SIGKILL":
+            advice = (
+                "Nothing of ours sent it. Most often the kernel does when memory runs out: raise the replica's memory, "
+                "or look at the kernel's log (dmesg)."
+            )
+    elif any("Address already in use" in line for line in tail):
+        reason = Reason.PORT_IN_USE
+        advice = "A port that it listens on is taken: free it, or leave its choice to us by not naming one."
+    return Verdict(
+        State.FAILED,
+        reason,
+        what if decides else f"{what} while the job was running",
+        advice,
+        replica=replica.name,
+        exit_code=replica.exit_code,
+        signal=replica.signal,
+        log_tail=_relevant(tail),
+    )
+
+
+def _relevant(tail: Sequence[str]) -> tuple[str, ...]:
+    """The last lines, from the last Python traceback on if they hold one."""
+    lines = [line.rstrip() for line in tail if line.strip()]
+    starts = [i for i, line in enumerate(lines) if line.lstrip().startswith("Traceback (most recent call last)")]
+    return tuple(lines[starts[-1] :][-TAIL_LINES:] if starts else lines[-TAIL_LINES:])

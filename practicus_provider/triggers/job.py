@@ -1,0 +1,69 @@
+"""The trigger that does the whole rest of a deferred task."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+
+from practicus_provider import lifecycle
+from practicus_provider.backends.base import Handle
+from practicus_provider.hooks.practicus import PracticusHook
+from practicus_provider.lifecycle import Outcome, Policy
+from practicus_provider.status import State
+
+
+class PracticusJobTrigger(BaseTrigger):
+    """Follows a cluster: streams its log, forms the verdict, tears it down, and ends the task.
+
+    :param practicus_conn_id: connection to where it runs.
+    :param cluster: the handle as JSON.
+    :param policy: :class:`~practicus_provider.lifecycle.Policy` as JSON.
+    :param ends_task: whether the event ends the task; else the task resumes on a worker with the outcome.
+    :param push_result: whether the job's result becomes the XCom of a task that ends here.
+    """
+
+    def __init__(
+        self,
+        practicus_conn_id: str,
+        cluster: dict[str, str],
+        policy: dict[str, Any],
+        ends_task: bool = False,
+        push_result: bool = True,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.practicus_conn_id = practicus_conn_id
+        self.cluster = cluster
+        self.policy = policy
+        self.ends_task = ends_task
+        self.push_result = push_result
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Airflow's contract."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "practicus_conn_id": self.practicus_conn_id,
+            "cluster": self.cluster,
+            "policy": self.policy,
+            "ends_task": self.ends_task,
+            "push_result": self.push_result,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """One event: the outcome."""
+        backend = await PracticusHook(self.practicus_conn_id).aget_conn()
+        outcome = await lifecycle.follow(backend, Handle(**self.cluster), Policy.from_json(self.policy), self.log.info)
+        yield self._event(outcome)
+
+    async def on_kill(self) -> None:
+        """The user marked or cleared the deferred task: its cluster goes."""
+        backend = await PracticusHook(self.practicus_conn_id).aget_conn()
+        await backend.delete(Handle(**self.cluster))
+
+    def _event(self, outcome: Outcome) -> TriggerEvent:
+        if not self.ends_task:
+            return TriggerEvent(outcome.to_json())  # type: ignore[no-untyped-call]
+        if outcome.verdict.state is not State.SUCCEEDED:
+            return TaskFailedEvent()
+        value = outcome.value()
+        return TaskSuccessEvent(xcoms={"return_value": value} if self.push_result and value is not None else None)
