@@ -1,0 +1,22 @@
+"""Every backend passes the same suite: a new one is a parameter here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from practicus_provider.backends.base import Backend
+from practicus_provider.backends.local import LocalBackend
+
+
+@pytest.fixture(params=["local"])
+async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    """A backend that holds nothing, and must hold nothing afterwards."""
+    backend = LocalBackend(tmp_path / "root")
+    yield backend
+    left = await backend.list()
+    for listing in left:
+        await backend.delete(listing.handle)
+    assert left == []

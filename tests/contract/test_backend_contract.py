@@ -1,0 +1,333 @@
+"""What every backend promises."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from practicus_provider.backends.base import Backend, Handle, Listing, LogLine
+from practicus_provider.errors import BackendError, NotFound
+from practicus_provider.plan import Here, Host, Port
+from practicus_provider.spec import Elastic
+from practicus_provider.status import Reason, State, Verdict
+from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, read, role, server, until
+
+SUCCEED = "import practicus_runtime as p; p.set_result({'answer': 42})"
+FAIL = "raise ValueError('no such column: delay')"
+
+
+async def test_a_job_that_ends_well_succeeds_with_its_result(backend: Backend) -> None:
+    async with created(backend, "job", plan(role("driver", SUCCEED))) as handle:
+        status = await end(backend, handle)
+    assert status.verdict == Verdict(State.SUCCEEDED, Reason.COMPLETED, "driver-0 ended", exit_code=0)
+    assert (status.state, status.result) == (State.SUCCEEDED, '{"answer": 42}')
+    assert [(r.name, r.state, r.exit_code) for r in status.replicas] == [("driver-0", State.SUCCEEDED, 0)]
+
+
+async def test_a_job_without_a_result_has_none(backend: Backend) -> None:
+    async with created(backend, "job", plan(role("driver", "pass"))) as handle:
+        assert (await end(backend, handle)).result is None
+
+
+async def test_a_job_that_fails_says_its_exit_code_and_the_traceback(backend: Backend) -> None:
+    async with created(backend, "job", plan(role("driver", FAIL))) as handle:
+        verdict = (await end(backend, handle)).verdict
+    assert verdict is not None
+    assert (verdict.reason, verdict.message, verdict.exit_code) == (Reason.ERROR, "driver-0 exited with code 1", 1)
+    assert verdict.log_tail[0] == "Traceback (most recent call last):"
+    assert verdict.log_tail[-1] == "ValueError: no such column: delay"
+
+
+async def test_a_job_that_is_killed_says_by_which_signal(backend: Backend) -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    async with created(backend, "job", plan(role("driver", code))) as handle:
+        verdict = (await end(backend, handle)).verdict
+    assert verdict is not None
+    assert (verdict.reason, verdict.signal, verdict.exit_code) == (Reason.KILLED, "SIGSEGV", None)
+    assert verdict.message == "driver-0 was killed by SIGSEGV"
+
+
+async def test_a_command_that_does_not_exist_fails_with_its_name(backend: Backend) -> None:
+    from practicus_provider.plan import Launch, Role
+
+    async with created(backend, "job", plan(Role("driver", Launch(("no-such-program",))))) as handle:
+        verdict = (await end(backend, handle)).verdict
+    assert verdict is not None
+    assert verdict.exit_code == 127
+    assert verdict.log_tail == ("cannot start no-such-program: No such file or directory",)
+
+
+async def test_a_replica_reaches_another_one_by_reference_once_that_is_ready(backend: Backend) -> None:
+    greet = Port("coordinator", "greet")
+    code = "import os, socket; print(socket.create_connection(os.environ['AT'].split(':')).makefile().readline())"
+    driver = role("driver", code, env={"AT": (Host("coordinator"), ":", greet)}, after=(greet,))
+    async with created(backend, "job", plan(driver, server())) as handle:
+        assert (await end(backend, handle)).state is State.SUCCEEDED
+        assert (await read(backend, handle, "driver"))[0] == LogLine("driver", 0, "hello")
+
+
+async def test_a_replica_is_told_its_place_its_task_and_its_files(backend: Backend) -> None:
+    code = (
+        "import practicus_runtime as p, pathlib, sys, os; c = p.context();"
+        "print(c.role, c.index, c.dag_id, pathlib.Path(sys.argv[1]).read_text(), pathlib.Path('made/x').read_text(),"
+        "sys.argv[2:], os.path.samefile(os.getcwd(), sys.argv[3]))"
+    )
+    text = 'it\'s "${HOME}" `id` $(id)'
+    driver = role("driver", code, (Here.APP, "/data.txt"), Here.INDEX, Here.SCRATCH, text, files={"made/x": "made"})
+    async with created(backend, "job", plan(driver, files={"data.txt": b"shipped"})) as handle:
+        assert (await end(backend, handle)).state is State.SUCCEEDED
+        line = (await read(backend, handle, "driver"))[0].text
+    assert line.startswith("driver 0 d shipped made ['0', ")
+    assert line.endswith(f"{text!r}] True")
+
+
+async def test_airflows_own_settings_and_secrets_do_not_reach_a_replica(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "secret")
+    monkeypatch.setenv("AIRFLOW_CONN_DATABASE", "secret")
+    code = "import os; print([name for name in os.environ if 'AIRFLOW' in name])"
+    async with created(backend, "job", plan(role("driver", code))) as handle:
+        await end(backend, handle)
+        assert [line.text for line in await read(backend, handle, "driver")] == ["[]"]
+
+
+async def test_the_cluster_runs_once_all_replicas_run(backend: Backend) -> None:
+    async with created(backend, "cluster", plan(server(), decides=None)) as handle:
+        status = await until(backend, handle, lambda status: status.state is State.RUNNING)
+        assert [replica.state for replica in status.replicas] == [State.RUNNING]
+
+
+# ---- failure ends the job at once
+
+
+async def test_a_replica_that_dies_while_the_driver_waits_ends_the_job_at_once(backend: Backend) -> None:
+    worker = role("worker", "import time; time.sleep(0.5); raise SystemExit(3)", replicas=2)
+    async with created(backend, "job", plan(worker, role("driver", SLEEP))) as handle:
+        await until(backend, handle, lambda status: status.state is State.RUNNING)
+        began = time.monotonic()
+        verdict = (await end(backend, handle)).verdict
+    assert verdict is not None
+    assert verdict.reason is Reason.REPLICA_LOST
+    assert verdict.message in {f"worker-{i} exited with code 3 while the job was running" for i in (0, 1)}
+    assert time.monotonic() - began < PATIENCE / 4
+
+
+async def test_the_first_rank_that_fails_is_named_and_the_others_are_stopped(backend: Backend) -> None:
+    code = "import sys, time; sys.exit(7) if sys.argv[1] == '1' else time.sleep(600)"
+    ranks = role("worker", code, Here.INDEX, replicas=3)
+    async with created(backend, "job", plan(ranks, decides="worker")) as handle:
+        verdict = (await end(backend, handle)).verdict
+    assert verdict is not None
+    assert (verdict.replica, verdict.exit_code) == ("worker-1", 7)
+
+
+async def test_all_ranks_must_end_well(backend: Backend) -> None:
+    code = "import sys, time; time.sleep(float(sys.argv[1]) / 5)"
+    async with created(backend, "job", plan(role("worker", code, Here.INDEX, replicas=3), decides="worker")) as handle:
+        status = await end(backend, handle)
+    assert [replica.state for replica in status.replicas] == [State.SUCCEEDED] * 3
+
+
+async def test_a_cluster_that_outlives_its_timeout_ends_with_that_verdict(backend: Backend) -> None:
+    async with created(backend, "job", plan(role("driver", SLEEP), timeout=1.0)) as handle:
+        status = await end(backend, handle)
+    assert status.verdict == Verdict(
+        State.FAILED,
+        Reason.DEADLINE_EXCEEDED,
+        "the cluster's time was over after 1 s, its timeout",
+        "Raise timeout=, or make the job faster.",
+    )
+
+
+# ---- logs
+
+
+async def test_every_line_is_read_once_also_by_a_reader_that_comes_later(backend: Backend) -> None:
+    code = "import time\nfor i in range(200): print('line', i, flush=True); time.sleep(0.005)\nprint('end', end='')"
+    async with created(backend, "job", plan(role("driver", code))) as handle:
+        lines = []
+        async with contextlib.aclosing(backend.logs(handle, ["driver"])) as stream:
+            async for line in stream:
+                lines.append(line.text)
+                if len(lines) == 50:
+                    break
+        lines += [line.text for line in await read(backend, handle, "driver")]
+        assert lines == [*(f"line {i}" for i in range(200)), "end"]
+        assert await read(backend, handle, "driver") == []
+
+
+async def test_only_the_roles_that_are_asked_for_are_read(backend: Backend) -> None:
+    both = plan(role("worker", "print('w'); " + SLEEP), role("driver", "import time; time.sleep(0.3); print('d')"))
+    async with created(backend, "job", both) as handle:
+        assert await read(backend, handle, "driver") == [LogLine("driver", 0, "d")]
+
+
+# ---- create or adopt
+
+
+async def test_two_creators_at_once_get_one_cluster(backend: Backend) -> None:
+    job = plan(role("driver", SLEEP))
+    handles = await asyncio.gather(*(backend.create("job", job, task=TASK) for _ in range(4)))
+    assert len(set(handles)) == 1
+    assert [listing.handle for listing in await backend.list()] == [handles[0]]
+    await backend.delete(handles[0])
+
+
+async def test_a_live_cluster_is_adopted_and_a_finished_one_too(backend: Backend) -> None:
+    async with created(backend, "job", plan(role("driver", SUCCEED))) as handle:
+        assert await backend.create("job", plan(role("driver", FAIL)), task=TASK) == handle
+        await end(backend, handle)
+        assert await backend.create("job", plan(role("driver", FAIL)), task=TASK) == handle
+        assert (await end(backend, handle)).result == '{"answer": 42}'
+
+
+async def test_a_failed_cluster_is_replaced(backend: Backend) -> None:
+    first = await backend.create("job", plan(role("driver", FAIL)), task=TASK)
+    await end(backend, first)
+    async with created(backend, "job", plan(role("driver", SUCCEED))) as second:
+        assert second.name == first.name
+        assert second.uid != first.uid
+        assert (await end(backend, second)).state is State.SUCCEEDED
+        with pytest.raises(NotFound, match=f"there is no cluster job \\({first.uid}\\)"):
+            await end(backend, first)
+
+
+async def test_a_released_cluster_runs_on_but_is_not_adopted(backend: Backend) -> None:
+    first = await backend.create("job", plan(role("driver", SLEEP)), task=TASK)
+    await backend.delete(first, after=300)
+    assert (await until(backend, first, lambda status: True)).state is not State.CANCELLED
+    async with created(backend, "job", plan(role("driver", SLEEP))) as second:
+        assert second.uid != first.uid
+
+
+async def test_a_released_cluster_ends_when_its_time_is_over(backend: Backend) -> None:
+    async with created(backend, "job", plan(role("driver", SLEEP))) as handle:
+        await backend.delete(handle, after=0.5)
+        assert (await end(backend, handle)).state is State.CANCELLED
+
+
+# ---- the end
+
+
+async def test_a_deleted_cluster_is_gone_and_deleting_it_again_is_fine(backend: Backend) -> None:
+    handle = await backend.create("job", plan(role("driver", SLEEP)), task=TASK)
+    assert [(listing.handle, listing.task) for listing in await backend.list()] == [(handle, TASK)]
+    await backend.delete(handle)
+    await backend.delete(handle)
+    assert await backend.list() == []
+    with pytest.raises(NotFound):
+        await end(backend, handle)
+    with pytest.raises(NotFound):
+        await read(backend, handle, "driver")
+
+
+async def test_whoever_watches_sees_the_deletion_as_a_cancellation(backend: Backend) -> None:
+    handle = await backend.create("job", plan(role("driver", SLEEP)), task=TASK)
+    watching = asyncio.create_task(end(backend, handle))
+    await until(backend, handle, lambda status: status.state is State.RUNNING)
+    await asyncio.sleep(0)
+    await backend.delete(handle)
+    status = await watching
+    assert status.verdict == Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
+
+
+async def test_a_cluster_that_nobody_watches_ends_with_its_lease(backend: Backend) -> None:
+    async with created(backend, "job", plan(role("driver", SLEEP)), lease=60.0) as handle:
+        async with contextlib.aclosing(backend.watch(handle, lease=0.5)) as statuses:
+            await anext(statuses)
+        await asyncio.sleep(1.5)
+        verdict = (await until(backend, handle, lambda status: True)).verdict
+        assert verdict == Verdict(
+            State.CANCELLED, Reason.ABANDONED, "nobody has watched the cluster for 0.5 s: its task is over"
+        )
+
+
+async def test_a_cluster_that_is_watched_outlives_its_lease(backend: Backend) -> None:
+    async with created(backend, "job", plan(role("driver", SLEEP)), lease=0.5) as handle:
+        async with contextlib.aclosing(backend.watch(handle)) as statuses:
+            await anext(statuses)
+            await asyncio.sleep(1.0)
+            assert (await until(backend, handle, lambda status: True)).state is State.RUNNING
+
+
+# ---- elastic roles
+
+ELASTIC = role("worker", SLEEP, elastic=Elastic(1, 3))
+
+
+async def test_an_elastic_role_grows_to_what_is_asked_for(backend: Backend) -> None:
+    async with created(backend, "job", plan(ELASTIC, role("driver", SLEEP))) as handle:
+        await backend.scale(handle, "worker", 3)
+        status = await until(
+            backend, handle, lambda s: sum(r.state is State.RUNNING and r.role == "worker" for r in s.replicas) == 3
+        )
+        assert [r.name for r in status.replicas if r.role == "worker"] == ["worker-0", "worker-1", "worker-2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "replicas", "message"),
+    [
+        ("worker", 4, "4 replicas are outside 1 to 3"),
+        ("worker", 0, "0 replicas are outside 1 to 3"),
+        ("driver", 2, "'driver' is not an elastic role of this cluster"),
+        ("ghost", 2, "'ghost' is not an elastic role of this cluster"),
+    ],
+)
+async def test_scaling_what_cannot_be_scaled_is_refused(
+    backend: Backend, name: str, replicas: int, message: str
+) -> None:
+    async with created(backend, "job", plan(ELASTIC, role("driver", SLEEP))) as handle:
+        with pytest.raises(BackendError, match=message):
+            await backend.scale(handle, name, replicas)
+
+
+async def test_an_elastic_replica_that_leaves_does_not_end_the_job(backend: Backend) -> None:
+    leaving = role("worker", "import time; time.sleep(0.3)", replicas=2, elastic=Elastic(1, 3))
+    async with created(backend, "job", plan(leaving, role("driver", "import time; time.sleep(1.5)"))) as handle:
+        await until(backend, handle, lambda s: [r.role for r in s.replicas] == ["driver"])
+        assert (await end(backend, handle)).state is State.SUCCEEDED
+
+
+# ---- jobs on a shared cluster
+
+
+async def test_a_job_on_a_shared_cluster_reaches_it_and_leaves_it_running(backend: Backend) -> None:
+    greet = Port("coordinator", "greet")
+    code = "import sys, socket; print(socket.create_connection(sys.argv[1:]).makefile().readline(), end='')"
+    whole = plan(server(), role("driver", code, Host("coordinator"), greet, after=(greet,)))
+    async with created(backend, "cluster", whole.serving()) as cluster:
+        for name in ("first", "second"):
+            async with created(backend, name, whole.deciding(), parent=cluster) as job:
+                assert (await end(backend, job)).state is State.SUCCEEDED
+                assert await read(backend, job, "driver") == [LogLine("driver", 0, "hello")]
+        assert (await until(backend, cluster, lambda status: True)).state is State.RUNNING
+
+
+async def test_a_shared_cluster_takes_its_jobs_with_it(backend: Backend) -> None:
+    whole = plan(server(), role("driver", SLEEP))
+    cluster = await backend.create("cluster", whole.serving(), task=TASK)
+    job = await backend.create("job", whole.deciding(), task=TASK, parent=cluster)
+    await until(backend, job, lambda status: status.state is State.RUNNING)
+    watching = asyncio.create_task(end(backend, job))
+    await asyncio.sleep(0.2)
+    await backend.delete(cluster)
+    status = await watching
+    assert status.verdict is not None
+    assert status.verdict.reason in (Reason.CLUSTER_LOST, Reason.DELETED)
+    assert await backend.list() == []
+
+
+async def test_a_cluster_that_never_was_is_not_found(backend: Backend) -> None:
+    with pytest.raises(NotFound, match="there is no cluster ghost"):
+        await end(backend, Handle("ghost", "0"))
+    assert await backend.list() == []
+
+
+async def test_the_listing_says_state_and_task(backend: Backend) -> None:
+    async with created(backend, "job", plan(role("driver", SLEEP))) as handle:
+        await until(backend, handle, lambda status: status.state is State.RUNNING)
+        assert await backend.list() == [Listing(handle, State.RUNNING, TASK)]

@@ -1,0 +1,71 @@
+"""Small plans of plain Python processes, for tests of backends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from practicus_provider.backends.base import Backend, Handle, LogLine
+from practicus_provider.plan import Here, Launch, Plan, Port, Role, Text
+from practicus_provider.spec import Elastic
+from practicus_provider.status import Status
+
+TASK = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": -1, "try_number": 1, "logical_date": None}
+PATIENCE = 20.0
+"""Seconds after which a test that waits has failed."""
+
+SLEEP = "import time; time.sleep(600)"
+LISTEN = """
+import socket, sys, time
+server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print("listening", flush=True)
+while True:
+    server.accept()[0].sendall(b"hello\\n")
+"""
+
+
+def role(name: str, code: str, *args: Text, replicas: int = 1, elastic: Elastic | None = None, **launch: Any) -> Role:
+    """A role whose replicas run ``code`` in Python."""
+    return Role(name, Launch((Here.PYTHON, "-c", code, *args), **launch), replicas, elastic=elastic)
+
+
+def plan(*roles: Role, decides: str | None = "driver", timeout: float = 300.0, **more: Any) -> Plan:
+    """A plan of these roles."""
+    return Plan("test", roles, decides, timeout, **more)
+
+
+def server(name: str = "coordinator") -> Role:
+    """A role that greets whoever connects to its port."""
+    return role(name, LISTEN, Here.HOST, Port(name, "greet"), ports={"greet": 9000}, ready="greet")
+
+
+async def end(backend: Backend, handle: Handle) -> Status:
+    """The final status."""
+    return await until(backend, handle, lambda status: status.state.final)
+
+
+async def until(backend: Backend, handle: Handle, met: Callable[[Status], bool]) -> Status:
+    """The first status that meets a condition."""
+    async with asyncio.timeout(PATIENCE), contextlib.aclosing(backend.watch(handle)) as statuses:
+        async for status in statuses:
+            if met(status):
+                return status
+    raise AssertionError("the watch ended before")
+
+
+async def read(backend: Backend, handle: Handle, *roles: str) -> list[LogLine]:
+    """All lines that were not read before."""
+    async with asyncio.timeout(PATIENCE):
+        return [line async for line in backend.logs(handle, roles)]
+
+
+@contextlib.asynccontextmanager
+async def created(backend: Backend, name: str, plan: Plan, **how: Any) -> AsyncIterator[Handle]:
+    """A cluster that is gone afterwards."""
+    handle = await backend.create(name, plan, task=TASK, **how)
+    try:
+        yield handle
+    finally:
+        await backend.delete(handle)
