@@ -30,6 +30,8 @@ from practicus_provider.status import Reason, State, Status, Verdict
 
 LOG_POLL = 0.1
 """Seconds between two looks at the log files that somebody reads."""
+STOP_PATIENCE = 15.0
+"""Seconds that a supervisor has to end its cluster before it counts as hung, and is killed."""
 _LOCK_POLL = 0.01
 
 
@@ -115,10 +117,11 @@ class LocalBackend(Backend):
             return
         if after > 0:
             folder.released.touch()
-        with contextlib.suppress(OSError):
-            async with control.request(folder.control, {"do": "delete", "after": after}) as answers:
-                async for _ in answers:
-                    pass
+        try:
+            async with asyncio.timeout(STOP_PATIENCE):
+                await _dismiss(folder, after)
+        except TimeoutError:
+            folder.kill_supervisor()
         if after > 0:
             return
         await asyncio.to_thread(kill_marked, CLUSTER_MARK, handle.uid)
@@ -127,7 +130,7 @@ class LocalBackend(Backend):
                 await self.delete(job.handle)
         async with self._root_lock():
             with contextlib.suppress(NotFound):
-                self._folder(handle).path.rename(self.root / "ended" / f"{handle.name}-{handle.uid}")
+                self._folder(handle).retire()
 
     async def list(self) -> list[Listing]:
         """See :meth:`Backend.list`."""
@@ -271,6 +274,16 @@ class LocalBackend(Backend):
             yield
         finally:
             os.close(descriptor)
+
+
+async def _dismiss(folder: ClusterFolder, after: float) -> None:
+    """Have the supervisor end its cluster, now or later; returns once it has heard, or is gone."""
+    with contextlib.suppress(OSError):
+        async with control.request(folder.control, {"do": "delete", "after": after}) as answers:
+            async for _ in answers:
+                pass
+    while after == 0 and folder.path.exists() and folder.supervised():
+        await asyncio.sleep(_LOCK_POLL)
 
 
 def _new_lines(

@@ -5,7 +5,7 @@
     <root>/<name>/
         cluster.json      uid, plan, task, lease, parent, when it was created; never changes
         app/              the shipped application
-        lock              held by the supervisor for its life
+        lock              held by the supervisor for its life; its pid
         control           socket on which the supervisor listens
         ports.json        role -> port name -> number
         status.json       the last Status
@@ -18,9 +18,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import signal
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -117,6 +119,18 @@ class ClusterFolder:
             os.close(descriptor)
             return None
         return descriptor
+
+    def retire(self) -> None:
+        """Give the name back: what is left, the logs above all, moves to ``ended/``."""
+        handle = self.handle()
+        self.path.rename(self.path.parent / "ended" / f"{handle.name}-{handle.uid}")
+
+    def kill_supervisor(self) -> None:
+        """SIGKILL the lock's holder, if there is one."""
+        pid = (self.path / "lock").read_text()
+        if pid and self.supervised():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
     def supervised(self) -> bool:
         """Whether a supervisor lives."""

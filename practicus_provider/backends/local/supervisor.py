@@ -126,6 +126,8 @@ class Supervisor:
         await asyncio.to_thread(kill_marked, CLUSTER_MARK, self.around.uid)
         shutil.rmtree(self.folder.path / "replicas", ignore_errors=True)
         self.reservations.close()
+        if self.folder.released.exists() or (self.status.verdict and self.status.verdict.reason is Reason.ABANDONED):
+            self.folder.retire()  # nobody will come for it
         for job in self.jobs:
             job.cancel()
 
@@ -350,7 +352,8 @@ async def _accepts(port: int) -> None:
 def main(path: str) -> int:
     """Take the lock, listen, and go on in the background: once this returns, the cluster answers."""
     folder = ClusterFolder(Path(path))
-    if folder.lock() is None:
+    lock = folder.lock()
+    if lock is None:
         return 0
     os.chdir(folder.path)
     folder.control.unlink(missing_ok=True)
@@ -361,6 +364,7 @@ def main(path: str) -> int:
     if os.fork():
         os._exit(0)
     os.setsid()
+    os.write(lock, str(os.getpid()).encode())
     asyncio.run(Supervisor(folder).run(listener))
     return 0
 

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from practicus_provider.adapters import BUILT_IN, Adapter, load, make_plan
+from practicus_provider.adapters.dask import DaskAdapter
+from practicus_provider.errors import AdapterError, SpecError
+from practicus_provider.plan import Host, Launch, Plan, Port, Role
+from practicus_provider.spec import JobSpec
+
+HERE = __name__
+PROGRAM = ("python", "job.py")
+
+
+class Alone(Adapter):
+    """One replica that runs the application."""
+
+    client = "os:getcwd"
+
+    def roles(self, spec, program):
+        return (Role("driver", Launch(program), spec.min_workers),)
+
+
+class Unsaid(Adapter):
+    """Says nothing of its roles."""
+
+
+class Demanding(Alone):
+    def __init__(self, argument):
+        self.argument = argument
+
+
+class Failing(Alone):
+    def roles(self, spec, program):
+        return {}["missing"]
+
+
+class Refusing(Alone):
+    def roles(self, spec, program):
+        raise SpecError("conf", "x", "not here")
+
+
+class Listing(Alone):
+    def roles(self, spec, program):
+        return list(super().roles(spec, program))
+
+
+class Odd(Alone):
+    def roles(self, spec, program):
+        return ("driver",)
+
+
+class Dangling(Alone):
+    def roles(self, spec, program):
+        return (Role("driver", Launch((*program, Host("boss")))),)
+
+
+class Undecided(Alone):
+    def roles(self, spec, program):
+        return (Role("worker", Launch(program)),)
+
+
+class Linked(Alone):
+    links: ClassVar[dict[str, Port]] = {"web": Port("driver", "web")}
+
+
+not_a_class = Alone()
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This very module by its name, as a user's adapter is."""
+    monkeypatch.setitem(sys.modules, "adapters_under_test", sys.modules[HERE])
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that packages can be installed to."""
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    return tmp_path
+
+
+@pytest.fixture
+def installed(site: Path) -> Callable[..., None]:
+    """Installs a distribution with these entry points."""
+
+    def install(entry_points: str) -> None:
+        folder = site / "vendor_adapters-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: vendor-adapters\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(f"[practicus_provider.adapters]\n{entry_points}\n")
+        importlib.invalidate_caches()
+
+    return install
+
+
+def refused(name: str, way_out: str) -> pytest.RaisesExc[AdapterError]:
+    return pytest.raises(AdapterError, match=f"^{re.escape(f'adapter={name!r}: {way_out}')}$")
+
+
+def mine(cls: type | str) -> str:
+    return f"adapters_under_test.{cls if isinstance(cls, str) else cls.__name__}"
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_built_in_adapter_loads_by_its_name(name):
+    assert f"{type(load(name)).__module__}.{type(load(name)).__qualname__}" == BUILT_IN[name]
+
+
+@pytest.mark.parametrize("path", [mine(Alone), mine(Alone).replace(".", ":")])
+def test_an_adapter_loads_by_its_dotted_path(path):
+    assert type(load(path)) is Alone
+
+
+def test_an_unknown_adapter_is_refused_with_those_that_exist():
+    with refused("zzz", "choose one of dask, spark, or give 'module.Class'"):
+        load("zzz")
+
+
+def test_a_slip_of_the_pen_is_refused_with_the_name_that_was_meant():
+    with refused("sprak", "did you mean 'spark'? choose one of dask, spark, or give 'module.Class'"):
+        load("sprak")
+
+
+def test_an_adapter_in_another_installed_package_is_found_by_its_name(installed):
+    installed("alone = adapters_under_test:Alone")
+    assert type(load("alone")) is Alone
+    with refused("alon", "did you mean 'alone'? choose one of alone, dask, spark, or give 'module.Class'"):
+        load("alon")
+
+
+def test_another_package_cannot_replace_a_built_in_adapter(installed):
+    installed("dask = adapters_under_test:Alone")
+    assert type(load("dask")) is DaskAdapter
+
+
+def test_an_adapter_of_a_package_that_is_broken_is_refused_by_its_name(installed):
+    installed("broken = no_such_package.adapters:Broken")
+    with refused(
+        "broken",
+        "cannot load 'no_such_package.adapters:Broken': ModuleNotFoundError: No module named 'no_such_package'",
+    ):
+        load("broken")
+
+
+def test_a_broken_adapter_of_another_package_leaves_the_others_alone(installed):
+    installed("broken = no_such_package:Broken")
+    assert type(load("dask")) is DaskAdapter
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("", "AttributeError: module 'user_adapter' has no attribute 'Mine'"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_refused_with_the_reason(site, monkeypatch, source, reason):
+    (site / "user_adapter.py").write_text(source)
+    monkeypatch.delitem(sys.modules, "user_adapter", raising=False)
+    with refused("user_adapter.Mine", f"cannot load 'user_adapter.Mine': {reason}") as error:
+        load("user_adapter.Mine")
+    sys.modules.pop("user_adapter", None)
+    assert error.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".Mine", "mine.", "a..b", ":"])
+def test_a_name_that_cannot_be_a_dotted_path_is_refused(name):
+    with pytest.raises(AdapterError, match=f"^{re.escape(f'adapter={name!r}: ')}"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["pathlib.Path", "os.getcwd", "os.sep", mine("not_a_class")])
+def test_what_is_not_an_adapter_is_refused(name):
+    with refused(name, f"{name!r} is not a subclass of practicus_provider.adapters.Adapter"):
+        load(name)
+
+
+@pytest.mark.parametrize("cls", [Unsaid, Demanding])
+def test_an_adapter_that_cannot_be_made_is_refused(cls):
+    with pytest.raises(AdapterError, match=f"^{re.escape(f'adapter={mine(cls)!r}: cannot make {mine(cls)!r}: ')}"):
+        load(mine(cls))
+
+
+def test_the_abstract_adapter_is_refused():
+    with pytest.raises(AdapterError, match=r"cannot make 'practicus_provider\.adapters\.Adapter'"):
+        load("practicus_provider.adapters.Adapter")
+
+
+def test_the_plan_holds_what_the_adapter_says():
+    spec = JobSpec(adapter=mine(Alone), workers=3, timeout=60)
+    assert make_plan(spec, PROGRAM, {"job.py": b""}) == Plan(
+        mine(Alone), (Role("driver", Launch(PROGRAM), 3),), "driver", 60, {"job.py": b""}, "os:getcwd"
+    )
+
+
+def test_what_an_adapter_refuses_itself_stays_as_it_says():
+    with pytest.raises(SpecError, match=r"^conf='x': not here$"):
+        make_plan(JobSpec(adapter=mine(Refusing)), PROGRAM)
+
+
+def test_an_adapter_whose_roles_fail_is_refused_with_the_reason():
+    with refused(mine(Failing), "its roles() failed: KeyError: 'missing'") as error:
+        make_plan(JobSpec(adapter=mine(Failing)), PROGRAM)
+    assert isinstance(error.value.__cause__, KeyError)
+
+
+def test_an_adapter_that_returns_a_list_is_refused():
+    with refused(mine(Listing), "its roles() returned list, not a tuple of Role"):
+        make_plan(JobSpec(adapter=mine(Listing)), PROGRAM)
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Odd, "roles='driver': every role must be a practicus_provider.plan.Role"),
+        (Dangling, "reference=Host(role='boss'): there are only these roles and ports: {'driver': {}}"),
+        (Undecided, "decides='driver': name one of ['worker']"),
+        (Linked, "reference=Port(role='driver', name='web'): there are only these roles and ports: {'driver': {}}"),
+    ],
+)
+def test_a_plan_whose_parts_do_not_fit_is_refused_by_its_adapters_name(cls, message):
+    with pytest.raises(SpecError, match=f"^{re.escape(f'adapter {mine(cls)}: {message}')}$"):
+        make_plan(JobSpec(adapter=mine(cls)), PROGRAM)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from practicus_provider.adapters import make_plan
+from practicus_provider.backends.local.codec import dump_plan, load_plan
+from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
+from practicus_provider.spec import Elastic, JobSpec, Resources
+
+SCHEDULER = Port("coordinator", "scheduler")
+FULL = Plan(
+    adapter="test",
+    roles=(
+        Role(
+            "coordinator",
+            Launch(
+                command=(Here.PYTHON, "-m", "x", "--host", Here.HOST, ("", SCHEDULER)),
+                env={"A": "{not} a $format %s", "APP": (Here.APP, "/", Here.INDEX)},
+                files={"conf/x.conf": ("dir=", Here.SCRATCH, "\n")},
+                ports={"scheduler": 8786},
+                ready="scheduler",
+            ),
+            resources=Resources(0.5, "1Gi"),
+        ),
+        Role(
+            "worker",
+            Launch(("x", ("tcp://", Host("coordinator"), ":", SCHEDULER)), after=(SCHEDULER,)),
+            2,
+            Resources("500m", "16Gi"),
+            Elastic(2, 20),
+        ),
+        Role("driver", Launch(("", Host("shared")))),
+    ),
+    decides="driver",
+    timeout=60.5,
+    client="distributed:Client",
+    links={"Dask dashboard": SCHEDULER},
+    outside=(Role("shared", Launch(("x",), ports={"p": 1})),),
+)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [FULL, Plan("test", (Role("worker", Launch(("x",))),), None, 1), make_plan(JobSpec(adapter="dask"), ("x",))],
+    ids=["full", "least", "dask"],
+)
+def test_a_plan_is_equal_after_its_way_through_json(plan):
+    assert load_plan(json.loads(json.dumps(dump_plan(plan)))) == plan
+
+
+def test_shipped_files_do_not_travel_in_the_json():
+    plan = replace(FULL, files={"job.py": b"\xff"})
+    assert load_plan(json.loads(json.dumps(dump_plan(plan)))) == FULL
+
+
+@pytest.mark.parametrize("part", [{"there": 1}, 5, None, {"here": "nowhere"}, {"port": ["a"]}])
+def test_what_is_not_a_part_of_a_text_is_refused(part):
+    data = dump_plan(FULL)
+    data["roles"][0]["command"] = [[part]]
+    with pytest.raises(ValueError, match=r"not a part of a text|not a valid Here"):
+        load_plan(data)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from importlib.metadata import distribution
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from airflow.providers_manager import ProvidersManager
+
+import practicus_provider
+from practicus_provider.get_provider_info import get_provider_info
+
+PACKAGE = Path(practicus_provider.__file__).parent
+INFO = get_provider_info()
+MODULES = [
+    module
+    for kind in ("operators", "sensors", "hooks", "triggers")
+    for group in INFO[kind]
+    for module in group["python-modules"]
+]
+CLASSES = [*INFO["extra-links"], *(connection["hook-class-name"] for connection in INFO["connection-types"])]
+
+PUBLIC = [
+    "practicus_provider.adapters.Adapter",
+    "practicus_provider.hooks.practicus.PracticusHook",
+    "practicus_provider.operators.cluster.PracticusCreateClusterOperator",
+    "practicus_provider.operators.cluster.PracticusDeleteClusterOperator",
+    "practicus_provider.operators.cluster.PracticusSubmitJobOperator",
+    "practicus_provider.operators.dask.PracticusDaskOperator",
+    "practicus_provider.operators.job.PracticusRunJobOperator",
+    "practicus_provider.operators.spark.PracticusSparkOperator",
+    "practicus_provider.plan.Launch",
+    "practicus_provider.plan.Plan",
+    "practicus_provider.plan.Role",
+    "practicus_provider.sensors.job.PracticusJobSensor",
+    "practicus_provider.spec.Elastic",
+    "practicus_provider.spec.JobSpec",
+    "practicus_provider.spec.Resources",
+    "practicus_provider.status.State",
+    "practicus_provider.status.Verdict",
+    "practicus_provider.triggers.job.PracticusJobTrigger",
+]
+
+
+def get(dotted_path: str) -> object:
+    module, _, name = dotted_path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def schema(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((files("airflow") / name).read_text())
+    return found
+
+
+def test_the_provider_info_is_valid_against_airflows_schema():
+    jsonschema.validate(INFO, schema("provider_info.schema.json"))
+
+
+def test_the_connection_and_its_form_are_valid_against_airflows_schema():
+    connections = schema("provider.yaml.schema.json")["properties"]["connection-types"]
+    jsonschema.validate(INFO["connection-types"], connections)
+
+
+def test_airflow_shows_the_connections_form_without_importing_the_hook():
+    manager = ProvidersManager()
+    manager.initialize_providers_hooks()
+    widgets = manager.connection_form_widgets
+    assert {widget.field_name for key, widget in widgets.items() if key.startswith("extra__practicus__")} == {
+        "backend",
+        "root",
+        "python",
+        "ttl",
+    }
+    assert "password" in manager.field_behaviours["practicus"]["hidden_fields"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_that_the_provider_info_names_can_be_imported(module):
+    import_module(module)
+
+
+@pytest.mark.parametrize("path", CLASSES)
+def test_every_class_that_the_provider_info_names_is_there(path):
+    assert isinstance(get(path), type)
+
+
+def test_the_provider_info_names_every_operator_sensor_hook_and_trigger_module():
+    there = {
+        f"practicus_provider.{path.parent.name}.{path.stem}"
+        for kind in ("operators", "sensors", "hooks", "triggers")
+        for path in (PACKAGE / kind).glob("[!_]*.py")
+        if path.stem != "base"
+    }
+    assert set(MODULES) == there
+
+
+def test_airflow_finds_the_provider_and_the_plugin_by_their_entry_points():
+    (provider,) = distribution(INFO["package-name"]).entry_points.select(group="apache_airflow_provider")
+    assert provider.load() is get_provider_info
+    (plugin,) = distribution(INFO["package-name"]).entry_points.select(group="airflow.plugins")
+    assert plugin.load().name == "practicus"
+
+
+@pytest.mark.parametrize("path", PUBLIC)
+def test_a_public_name_stays_where_it_is(path):
+    assert get(path).__name__ == path.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "adapters").glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_an_adapter_stays_under_150_lines(path):
+    assert len(path.read_text().splitlines()) < 150
+
+
+def test_a_task_without_a_dashboard_has_an_empty_link(monkeypatch):
+    links = import_module("practicus_provider.links")
+    monkeypatch.setattr(links.XCom, "get_value", lambda *, ti_key, key: {"dashboard": ti_key}[key])
+    link = links.PracticusDashboardLink()
+    assert link.get_link(None, ti_key="http://localhost:8787") == "http://localhost:8787"
+    assert link.get_link(None, ti_key=None) == ""
