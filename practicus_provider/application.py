@@ -41,6 +41,8 @@ def ship(application: str, args: Sequence[str], files: Sequence[str], base: Path
         _add("files", shipped, locate("files", name, base))
     scheme = urlsplit(application).scheme
     if scheme == "local":
+        if not application.startswith("local:///"):
+            raise SpecError("application", application, "give an absolute path, as in local:///path")
         return Shipment((Here.PYTHON, application.removeprefix("local://"), *args), shipped)
     if scheme in ("http", "https"):
         fetch = (Here.PYTHON, "-m", "practicus_runtime.fetch", application)

@@ -98,11 +98,19 @@ async def follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> 
     except NotFound:
         message = f"cluster {handle.name} was deleted while its task waited for it"
         return Outcome(Verdict(State.CANCELLED, Reason.DELETED, message))
-    verdict = status.verdict or Verdict(State.SUCCEEDED, Reason.COMPLETED, f"cluster {handle.name} is running")
+    verdict = status.verdict or _verdict(handle, status, policy)
     say(verdict.text())
     if verdict.state is not State.SUCCEEDED or not policy.until_running:
         await tear_down(backend, handle, policy.teardown, verdict, say)
     return Outcome(verdict, status.result)
+
+
+def _verdict(handle: Handle, status: Status, policy: Policy) -> Verdict:
+    """Of a cluster that has none itself: it runs, as was waited for, or nobody knows what became of it."""
+    if policy.until_running and status.state is State.RUNNING:
+        return Verdict(State.SUCCEEDED, Reason.COMPLETED, f"cluster {handle.name} is running")
+    message = f"the watch of cluster {handle.name} ended without a verdict; {status.summary()}"
+    return Verdict(State.FAILED, Reason.CLUSTER_LOST, message)
 
 
 async def tear_down(backend: Backend, handle: Handle, teardown: Teardown | None, verdict: Verdict, say: Say) -> None:
@@ -130,7 +138,7 @@ async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say) -> 
         streaming.cancel()
         with contextlib.suppress(asyncio.CancelledError, NotFound):
             await streaming
-    if status.state.final:
+    if status.state.final and not _timed_out(status):  # the log of one that did not start has no end to wait for
         with contextlib.suppress(NotFound):
             await _stream(backend, handle, policy.streamed, say)
     return status
@@ -138,18 +146,25 @@ async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say) -> 
 
 async def _until_running(statuses: AsyncIterator[Status], policy: Policy, say: Say) -> Status:
     last = Status(State.PENDING)
+    told = _told(statuses, last, say)
+    last = await anext(told, last)  # due whatever the time: it may run already
+    if last.state is not State.PENDING:
+        return last
     try:
         async with asyncio.timeout(policy.start_deadline - time.time()):
-            async for status in _told(statuses, last, say):
-                last = status
-                if status.state is not State.PENDING:
-                    return status
+            async for last in told:
+                if last.state is not State.PENDING:
+                    return last
     except TimeoutError:
         message = f"not all replicas that must run did in time; {last.summary()}"
         advice = "Raise start_timeout=, or look at the log of a replica that is pending."
         verdict = Verdict(State.FAILED, Reason.START_TIMEOUT, message, advice)
         return replace(last, state=State.FAILED, verdict=verdict)
     return last
+
+
+def _timed_out(status: Status) -> bool:
+    return status.verdict is not None and status.verdict.reason is Reason.START_TIMEOUT
 
 
 async def _told(statuses: AsyncIterator[Status], last: Status, say: Say) -> AsyncIterator[Status]:

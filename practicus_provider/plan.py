@@ -134,8 +134,9 @@ class Plan:
         names = [role.name for role in (*self.roles, *self.outside)]
         if len(set(names)) < len(names):
             raise self._wrong("roles", names, "each name may stand once")
-        if self.decides is not None and self.decides not in names:
-            raise self._wrong("decides", self.decides, f"name one of {names}")
+        own = names[: len(self.roles)]
+        if self.decides is not None and self.decides not in own:
+            raise self._wrong("decides", self.decides, f"name one of {own}")
         ports = {role.name: role.launch.ports for role in (*self.roles, *self.outside)}
         references = [ref for role in self.roles for ref in role.launch.references()]
         for ref in (*references, *self.links.values()):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import inf
 from typing import Any, Literal, get_args
 
 from practicus_provider.errors import SpecError
@@ -13,7 +14,7 @@ from practicus_provider.errors import SpecError
 Teardown = Literal["always", "on_success", "never"]
 StreamLogs = Literal["coordinator", "all", "none"]
 
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|[kKMGTPE]i?)?")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m|[kMGTPE]|[KMGTPE]i)?")
 _FACTOR = {None: Decimal(1), "m": Decimal(1) / 1000, "k": Decimal(1000)} | {
     unit + suffix: Decimal(base) ** power
     for base, suffix in ((1000, ""), (1024, "i"))
@@ -29,7 +30,7 @@ def parse_quantity(field_name: str, value: str | float) -> Decimal:
     :raises SpecError: malformed, negative or zero.
     """
     match = _QUANTITY.fullmatch(str(value))
-    number = Decimal(match[1]) * _FACTOR[match[2]] if match and match[2] in _FACTOR else None
+    number = Decimal(match[1]) * _FACTOR[match[2]] if match else None
     if isinstance(value, bool) or not number:
         raise SpecError(
             field_name, value, "give a positive Kubernetes quantity without spaces, such as 2, '500m' or '16Gi'"
@@ -113,7 +114,9 @@ class JobSpec:
                 raise SpecError("application", self.application, "give a path, a local:///path or a URL")
         for name in ("application_args", "files"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+            if isinstance(value, str) or not (
+                isinstance(value, Sequence) and all(isinstance(item, str) for item in value)
+            ):
                 raise SpecError(name, value, "give a list of strings")
         for name in ("env", "conf"):
             value = getattr(self, name)
@@ -128,7 +131,7 @@ class JobSpec:
             _instance(name, getattr(self, name), Resources, "give Resources(cpu=..., memory=...)")
         for name in ("timeout", "start_timeout"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
                 raise SpecError(name, value, "give a positive number of seconds or a timedelta")
         for name, choices in (("teardown", get_args(Teardown)), ("stream_logs", get_args(StreamLogs))):
             if getattr(self, name) not in choices:

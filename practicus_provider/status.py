@@ -186,4 +186,4 @@ def _relevant(tail: Sequence[str]) -> tuple[str, ...]:
     """The last lines, from the last Python traceback on if they hold one."""
     lines = [line.rstrip() for line in tail if line.strip()]
     starts = [i for i, line in enumerate(lines) if line.lstrip().startswith("Traceback (most recent call last)")]
-    return tuple(lines[starts[-1] :][-TAIL_LINES:] if starts else lines[-TAIL_LINES:])
+    return tuple(lines[starts[-1] :] if starts else lines[-TAIL_LINES:])

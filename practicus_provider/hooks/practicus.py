@@ -85,8 +85,11 @@ class PracticusHook(BaseHook):
                 f"choose one of {', '.join(BACKENDS)}"
             )
         try:
-            ttl = float(extra.get("ttl") or LocalBackend.ttl)
-        except ValueError:
+            given = extra.get("ttl")
+            ttl = LocalBackend.ttl if given in (None, "") else float(given)
+            if not ttl >= 0:
+                raise ValueError
+        except (TypeError, ValueError):
             raise ConnectionConfigError(
                 f"connection {self.practicus_conn_id!r} has the extra ttl={extra['ttl']!r}; give a number of seconds"
             ) from None

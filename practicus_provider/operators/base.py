@@ -6,6 +6,8 @@ A DAG file imports operators on every parse, so what only a running task needs i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import threading
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -138,10 +140,14 @@ class ClusterOperator(BaseOperator):
         ti = context["ti"]
         if ti.try_number > (ti.max_tries or 0):
             return LAST_TRY_LEASE
-        growth = max(1.0, float(self.retry_exponential_backoff or 1))
-        delay = self.retry_delay.total_seconds() * growth**ti.try_number
+        delay, growth = self.retry_delay.total_seconds(), float(self.retry_exponential_backoff or 1)
+        if growth == 1:
+            return delay + RETRY_SLACK
         longest = seconds(self.max_retry_delay) if self.max_retry_delay else LONGEST_RETRY_DELAY
-        return min(delay, longest) + RETRY_SLACK
+        with contextlib.suppress(OverflowError):
+            # Airflow rounds up, and adds up to as much again
+            longest = min(2 * max(1, math.ceil(delay * growth ** (ti.try_number - 1))), longest)
+        return longest + RETRY_SLACK
 
     async def _launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
         handle, policy = await self.launch(backend, context)

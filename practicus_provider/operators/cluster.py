@@ -126,6 +126,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
         self.start_timeout = start_timeout
         self.stream_logs = stream_logs
         self.wait_for_completion = wait_for_completion
+        check_early(self, adapter="the cluster's")
 
     def execute(self, context: Context) -> Any:
         """Launch, then follow unless told not to wait."""

@@ -153,11 +153,14 @@ def check_early(operator: Any, **known: Any) -> None:
         "workers": 1,
         "conf": {},
     }
+    if "application" not in unknown and getattr(operator, "application", "") is None:
+        raise SpecError("application", None, "give a path, a local:///path or a URL")
     spec = job_spec(operator, **{name: stand_in[name] for name in unknown} | known)
-    adapters.make_plan(spec, ("application",))
+    if hasattr(operator, "adapter"):  # else it is the shared cluster's, known when the task runs
+        adapters.make_plan(spec, ("application",))
     if not operator.has_dag():
         return
-    if spec.application is not None and "://" not in spec.application:
+    if spec.application is not None:
         ship(spec.application, (), (), dag_folder(operator))
     for name in spec.files:
         locate("files", name, dag_folder(operator))

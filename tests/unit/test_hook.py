@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from practicus_provider.backends.local import LocalBackend
+from practicus_provider.errors import ConnectionConfigError
+from practicus_provider.hooks.practicus import PracticusHook
+
+HOME = Path(os.environ["AIRFLOW_HOME"])
+Connect = Callable[..., None]
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Adds the connection ``there``."""
+
+    def add(conn_type: str = "practicus", **extra: Any) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_THERE", json.dumps({"conn_type": conn_type, "extra": extra}))
+
+    return add
+
+
+@pytest.fixture(params=["sync", "async"])
+def backend_of(request: pytest.FixtureRequest) -> Callable[[str], Any]:
+    """The backend of a connection, by either way."""
+
+    async def get(conn_id: str) -> Any:
+        hook = PracticusHook(conn_id)
+        return await hook.aget_conn() if request.param == "async" else hook.get_conn()
+
+    return get
+
+
+def refused(message: str) -> pytest.RaisesExc[ConnectionConfigError]:
+    return pytest.raises(ConnectionConfigError, match=f"^{re.escape(message)}$")
+
+
+async def test_a_connection_without_more_is_the_local_backend_in_airflows_home(connect, backend_of):
+    connect(backend="local")
+    assert await backend_of("there") == LocalBackend(HOME / "practicus", sys.executable, 86_400)
+
+
+async def test_root_python_and_ttl_are_the_connections(connect, backend_of):
+    connect(backend="local", root="~/clusters", python="/opt/python", ttl="60")
+    assert await backend_of("there") == LocalBackend(Path.home() / "clusters", "/opt/python", 60)
+
+
+async def test_empty_fields_of_the_form_mean_the_defaults(connect, backend_of):
+    connect(backend="local", root="", python="", ttl=None)
+    assert await backend_of("there") == LocalBackend(HOME / "practicus", sys.executable, 86_400)
+
+
+async def test_a_ttl_of_zero_keeps_nothing(connect, backend_of):
+    connect(backend="local", ttl=0)
+    assert (await backend_of("there")).ttl == 0
+
+
+async def test_an_absent_connection_is_an_error_that_prints_the_command_which_adds_it(backend_of):
+    with refused(
+        "there is no connection 'absent'. Add it: airflow connections add absent --conn-type practicus --conn-extra "
+        '\'{"backend": "local"}\''
+    ):
+        await backend_of("absent")
+
+
+async def test_a_connection_of_another_type_is_refused(connect, backend_of):
+    connect("http", backend="local")
+    with refused("connection 'there' is of type 'http'; give one of type 'practicus'"):
+        await backend_of("there")
+
+
+@pytest.mark.parametrize("extra", [{}, {"backend": None}, {"backend": "nomad"}, {"backend": ["local"]}])
+async def test_a_backend_that_does_not_exist_is_refused_and_none_is_assumed(connect, backend_of, extra):
+    connect(**extra)
+    with refused(f"connection 'there' has the extra backend={extra.get('backend')!r}; choose one of local"):
+        await backend_of("there")
+
+
+@pytest.mark.parametrize("ttl", ["a day", "-1", -1, "nan", [1], {"a": 1}])
+async def test_a_ttl_that_is_not_a_number_of_seconds_is_refused(connect, backend_of, ttl):
+    connect(backend="local", ttl=ttl)
+    with refused(f"connection 'there' has the extra ttl={ttl!r}; give a number of seconds"):
+        await backend_of("there")
+
+
+def test_the_test_button_says_where_replicas_run(connect, tmp_path):
+    connect(backend="local", root=str(tmp_path / "root"))
+    assert PracticusHook("there").test_connection() == (
+        True,
+        f"replicas run on this machine with {sys.executable}; their folders are in {tmp_path / 'root'}",
+    )
+
+
+def test_the_test_button_says_why_a_root_cannot_be_used(connect, tmp_path):
+    (tmp_path / "file").touch()
+    connect(backend="local", root=str(tmp_path / "file" / "root"))
+    assert PracticusHook("there").test_connection() == (
+        False,
+        f"cannot write to {tmp_path / 'file' / 'root'}: Not a directory; set the connection's extra 'root' to a folder "
+        "that this user may write to",
+    )
+
+
+def test_the_test_button_says_that_a_python_is_not_there(connect, tmp_path):
+    connect(backend="local", root=str(tmp_path), python="/nowhere/python")
+    assert PracticusHook("there").test_connection() == (
+        False,
+        "the replicas' Python '/nowhere/python' cannot be executed; mend the extra 'python'",
+    )
+
+
+def test_the_test_button_says_that_the_connection_is_wrong(connect):
+    connect("http")
+    assert PracticusHook("there").test_connection() == (
+        False,
+        "connection 'there' is of type 'http'; give one of type 'practicus'",
+    )

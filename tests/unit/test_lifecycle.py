@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from practicus_provider import lifecycle
+from practicus_provider.adapters import make_plan
+from practicus_provider.backends.base import Backend, Handle, Lease, Listing, LogLine
+from practicus_provider.errors import JobFailed, NotFound
+from practicus_provider.lifecycle import KEEP, Outcome, Policy, Say, tear_down
+from practicus_provider.plan import Plan
+from practicus_provider.spec import JobSpec
+from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
+
+HANDLE = Handle("c-1", "uid")
+FAR = 1e12
+POLICY = Policy(start_deadline=FAR, streamed=("driver",))
+
+PENDING = Status(State.PENDING, (ReplicaStatus("driver", 0, State.PENDING),))
+RUNNING = Status(State.RUNNING, (ReplicaStatus("driver", 0, State.RUNNING),))
+DONE = Status(
+    State.SUCCEEDED,
+    (ReplicaStatus("driver", 0, State.SUCCEEDED),),
+    Verdict(State.SUCCEEDED, Reason.COMPLETED, "driver-0 exited with code 0"),
+    result='{"rows": 3}',
+)
+BROKEN = Status(
+    State.FAILED,
+    (ReplicaStatus("driver", 0, State.FAILED),),
+    Verdict(State.FAILED, Reason.ERROR, "driver-0 exited with code 1", replica="driver-0", exit_code=1),
+)
+FOREVER = "forever"
+GONE = "gone"
+
+
+@dataclass
+class Scripted(Backend):
+    """Plays a script: statuses (and seconds between them) one by one; log lines, each there from that step on.
+
+    :ivar deleted: the arguments ``after`` of every deletion.
+    """
+
+    statuses: list[Status | float | str]
+    lines: list[tuple[int, LogLine]] = field(default_factory=list)
+    deleted: list[float] = field(default_factory=list)
+    leases: list[Lease] = field(default_factory=list)
+    watchers: int = 0
+    now: int = -1
+    taken: int = 0
+
+    async def create(self, name: str, plan: Plan, **how: Any) -> Handle:
+        return HANDLE
+
+    async def watch(self, handle: Handle, *, lease: Lease = "keep") -> AsyncGenerator[Status, None]:
+        self.leases.append(lease)
+        self.watchers += 1
+        try:
+            for status in self.statuses:
+                self.now += 1
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                match status:
+                    case "forever":
+                        await asyncio.Event().wait()
+                    case float():
+                        await asyncio.sleep(status)
+                    case "gone":
+                        raise NotFound(f"there is no cluster {handle.name}")
+                    case Status():
+                        yield status
+        finally:
+            self.watchers -= 1
+
+    async def logs(self, handle: Handle, roles: Collection[str]) -> AsyncGenerator[LogLine, None]:
+        while True:
+            ended = self.now >= len(self.statuses) - 1 and self.statuses[-1] != FOREVER
+            while self.taken < len(self.lines) and self.lines[self.taken][0] <= self.now:
+                self.taken += 1
+                line = self.lines[self.taken - 1][1]
+                if line.role in roles:
+                    yield line
+            if ended:
+                return
+            await asyncio.sleep(0)
+
+    async def scale(self, handle: Handle, role: str, replicas: int) -> None:
+        raise NotImplementedError
+
+    async def delete(self, handle: Handle, *, after: float = 0) -> None:
+        assert handle == HANDLE
+        self.deleted.append(after)
+
+    async def list(self) -> list[Listing]:
+        return []
+
+
+async def follow(backend: Backend, policy: Policy, say: Say = print) -> Outcome:
+    """As the real one, but what waits for ever fails."""
+    async with asyncio.timeout(2):
+        return await lifecycle.follow(backend, HANDLE, policy, say)
+
+
+def line(text: str, role: str = "driver", index: int = 0) -> LogLine:
+    return LogLine(role, index, text)
+
+
+async def test_a_success_is_followed_to_its_end_and_its_cluster_is_removed():
+    backend, said = Scripted([PENDING, RUNNING, DONE]), []
+    outcome = await follow(backend, POLICY, said.append)
+    assert outcome == Outcome(DONE.verdict, '{"rows": 3}')
+    assert outcome.value() == {"rows": 3}
+    assert said == [
+        "pending: driver 1 pending",
+        "running: driver 1 running",
+        "succeeded: driver 1 succeeded",
+        "Completed: driver-0 exited with code 0",
+        "cluster c-1 is removed",
+    ]
+    assert (backend.deleted, backend.watchers) == ([0], 0)
+
+
+async def test_a_failure_is_an_outcome_that_raises_its_verdict():
+    outcome = await follow(Scripted([RUNNING, BROKEN]), POLICY)
+    assert outcome == Outcome(BROKEN.verdict)
+    with pytest.raises(JobFailed, match=r"^Error: driver-0 exited with code 1$") as error:
+        outcome.value()
+    assert error.value.verdict == BROKEN.verdict
+
+
+@pytest.mark.parametrize(
+    ("teardown", "end", "deleted"),
+    [
+        ("always", DONE, [0]),
+        ("always", BROKEN, [0]),
+        ("on_success", DONE, [0]),
+        ("on_success", BROKEN, [KEEP]),
+        ("never", DONE, [KEEP]),
+        ("never", BROKEN, [KEEP]),
+        (None, DONE, []),
+        (None, BROKEN, []),
+    ],
+)
+async def test_what_becomes_of_the_cluster_is_as_teardown_says(teardown, end, deleted):
+    backend, said = Scripted([RUNNING, end]), []
+    await follow(backend, replace(POLICY, teardown=teardown), said.append)
+    assert backend.deleted == deleted
+    assert [text for text in said if text.startswith("cluster")] == {
+        (): [],
+        (0,): ["cluster c-1 is removed"],
+        (KEEP,): [f"cluster c-1 stays for 3600 s, as teardown={teardown!r} says"],
+    }[tuple(deleted)]
+
+
+async def test_a_cluster_that_does_not_start_in_time_fails_with_what_is_pending():
+    status = Status(
+        State.PENDING, (ReplicaStatus("driver", 0, State.RUNNING), ReplicaStatus("worker", 0, State.PENDING))
+    )
+    backend = Scripted([status, FOREVER])
+    outcome = await follow(backend, replace(POLICY, start_deadline=0.0))
+    assert outcome == Outcome(
+        Verdict(
+            State.FAILED,
+            Reason.START_TIMEOUT,
+            "not all replicas that must run did in time; pending: driver 1 running; worker 1 pending",
+            "Raise start_timeout=, or look at the log of a replica that is pending.",
+        )
+    )
+    assert (backend.deleted, backend.watchers) == ([0], 0)
+
+
+async def test_the_log_of_a_cluster_that_does_not_start_in_time_is_read_to_its_end(monkeypatch):
+    monkeypatch.setattr(lifecycle.time, "time", lambda: 0.0)
+    backend, said = Scripted([PENDING, FOREVER], [(0, line("cannot reach the coordinator"))]), []
+    await follow(backend, replace(POLICY, start_deadline=0.1), said.append)
+    assert said.count("cannot reach the coordinator") == 1
+
+
+async def test_a_cluster_that_runs_already_is_followed_though_the_time_to_start_is_over():
+    outcome = await follow(Scripted([RUNNING, DONE]), replace(POLICY, start_deadline=0.0))
+    assert outcome.verdict == DONE.verdict
+
+
+async def test_the_time_to_start_does_not_concern_a_cluster_that_runs(monkeypatch):
+    monkeypatch.setattr(lifecycle.time, "time", lambda: 0.0)
+    outcome = await follow(Scripted([RUNNING, 0.1, DONE]), replace(POLICY, start_deadline=0.05))
+    assert outcome.verdict == DONE.verdict
+
+
+async def test_each_log_line_is_said_once_and_the_last_ones_before_the_end():
+    lines = [(0, line("starting")), (1, line("working")), (1, line("still")), (2, line("bye"))]
+    backend, said = Scripted([PENDING, RUNNING, DONE], lines), []
+    await follow(backend, POLICY, said.append)
+    assert [text for text in said if text in ("starting", "working", "still", "bye")] == [
+        "starting",
+        "working",
+        "still",
+        "bye",
+    ]
+    assert said.index("bye") < said.index("Completed: driver-0 exited with code 0")
+
+
+async def test_lines_of_several_roles_say_whose_they_are():
+    lines = [(0, line("a")), (0, line("b", "worker", 1)), (0, line("c", "other"))]
+    backend, said = Scripted([RUNNING, DONE], lines), []
+    await follow(backend, replace(POLICY, streamed=("driver", "worker")), said.append)
+    assert [text for text in said if text[-1] in "abc" and " " in text[-3:]] == ["[driver-0] a", "[worker-1] b"]
+
+
+async def test_no_log_is_read_where_none_is_wanted():
+    backend = Scripted([RUNNING, DONE], [(0, line("a"))])
+    await follow(backend, replace(POLICY, streamed=()))
+    assert backend.taken == 0
+
+
+async def test_a_status_that_reads_like_the_last_is_not_said_again():
+    said: list[str] = []
+    await follow(Scripted([PENDING, PENDING, RUNNING, RUNNING, DONE]), POLICY, said.append)
+    assert said[:3] == ["pending: driver 1 pending", "running: driver 1 running", "succeeded: driver 1 succeeded"]
+
+
+@pytest.mark.parametrize("before", [[], [PENDING], [RUNNING]])
+async def test_a_cluster_that_is_gone_is_a_failure_and_not_a_success(before):
+    backend = Scripted([*before, GONE])
+    outcome = await follow(backend, POLICY)
+    assert outcome == Outcome(
+        Verdict(State.CANCELLED, Reason.DELETED, "cluster c-1 was deleted while its task waited for it")
+    )
+    with pytest.raises(JobFailed, match="was deleted while its task waited"):
+        outcome.value()
+    assert backend.deleted == []
+
+
+@pytest.mark.parametrize("before", [[], [PENDING], [RUNNING]])
+async def test_a_watch_that_ends_without_a_verdict_is_a_failure_and_not_a_success(before):
+    outcome = await follow(Scripted([*before]), POLICY)
+    assert outcome.verdict.state is State.FAILED
+    assert outcome.verdict.reason is Reason.CLUSTER_LOST
+
+
+@pytest.mark.parametrize("before", [PENDING, RUNNING])
+async def test_cancelling_leaves_the_cluster_alone(before):
+    backend = Scripted([before, FOREVER], [(0, line("a"))])
+    following = asyncio.create_task(follow(backend, POLICY))
+    while backend.now < 1:
+        await asyncio.sleep(0)
+    following.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await following
+    assert following.cancelled()
+    assert (backend.deleted, backend.watchers) == ([], 0)
+
+
+async def test_who_only_waits_for_the_start_stops_there_and_removes_nothing():
+    backend, said = Scripted([PENDING, RUNNING, FOREVER]), []
+    outcome = await follow(backend, replace(POLICY, until_running=True), said.append)
+    assert outcome == Outcome(Verdict(State.SUCCEEDED, Reason.COMPLETED, "cluster c-1 is running"))
+    assert outcome.value() is None
+    assert (said[-1], backend.deleted, backend.watchers) == ("Completed: cluster c-1 is running", [], 0)
+
+
+async def test_a_cluster_that_fails_before_it_runs_is_removed_by_who_waits_for_its_start():
+    backend = Scripted([PENDING, BROKEN])
+    outcome = await follow(backend, replace(POLICY, until_running=True))
+    assert (outcome, backend.deleted) == (Outcome(BROKEN.verdict), [0])
+
+
+@pytest.mark.parametrize("lease", [None, 5.0])
+async def test_the_cluster_has_the_policys_lease_from_now_on(lease):
+    backend = Scripted([DONE])
+    await follow(backend, replace(POLICY, lease=lease))
+    assert backend.leases == [lease]
+
+
+async def test_tearing_down_is_also_for_who_did_not_follow():
+    backend, said = Scripted([]), []
+    await tear_down(backend, HANDLE, "always", BROKEN.verdict, said.append)
+    assert (backend.deleted, said) == ([0], ["cluster c-1 is removed"])
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [POLICY, Policy(1.5, ("a", "b"), "never", 5.0, True), Policy(1.5, (), None)],
+)
+def test_a_policy_is_equal_after_its_way_through_json(policy):
+    assert Policy.from_json(json.loads(json.dumps(policy.to_json()))) == policy
+
+
+@pytest.mark.parametrize("outcome", [Outcome(DONE.verdict, "[1]"), Outcome(BROKEN.verdict)])
+def test_an_outcome_is_equal_after_its_way_through_json(outcome):
+    assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
+
+
+@pytest.mark.parametrize(
+    ("stream_logs", "streamed"),
+    [("coordinator", ("driver",)), ("all", ("coordinator", "worker", "driver")), ("none", ())],
+)
+def test_the_policy_is_what_the_spec_asks_for(monkeypatch, stream_logs, streamed):
+    monkeypatch.setattr(lifecycle.time, "time", lambda: 1000.0)
+    spec = JobSpec(adapter="dask", start_timeout=60, teardown="never", stream_logs=stream_logs)
+    plan = make_plan(spec, ("x",))
+    assert Policy.of(spec, plan, lease=5.0) == Policy(1060.0, streamed, "never", 5.0, False)
+    assert Policy.of(spec, plan, until_running=True) == Policy(1060.0, streamed, "never", None, True)

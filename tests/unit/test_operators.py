@@ -1,0 +1,569 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import runpy
+import types
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import BundleDagBag
+from airflow.listeners import hookimpl
+from airflow.models.taskinstance import TaskInstance
+from airflow.sdk import DAG, Asset, BaseOperator, Param, TriggerRule, task
+from airflow.sdk.definitions.retry_policy import RetryPolicy
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
+from airflow.sdk.listener import get_listener_manager
+from airflow.sdk.serde import deserialize, serialize
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+
+from practicus_provider.errors import AdapterError, JobFailed, SpecError
+from practicus_provider.lifecycle import Outcome, Policy
+from practicus_provider.operators.base import (
+    LAST_TRY_LEASE,
+    LONGEST_RETRY_DELAY,
+    RETRY_SLACK,
+    task_facts,
+    task_key,
+    trigger_may_end_task,
+)
+from practicus_provider.operators.cluster import (
+    PracticusCreateClusterOperator,
+    PracticusDeleteClusterOperator,
+    PracticusSubmitJobOperator,
+    as_handle,
+)
+from practicus_provider.operators.dask import PracticusDaskOperator
+from practicus_provider.operators.job import PracticusRunJobOperator, shipment_of
+from practicus_provider.sensors.job import PracticusJobSensor
+from practicus_provider.spec import Elastic, JobSpec, Resources
+from practicus_provider.status import Reason, State, Verdict
+from practicus_provider.triggers.job import PracticusJobTrigger
+
+JOB = "local:///job.py"
+CLUSTER = {
+    "name": "c-1",
+    "uid": "u",
+    "spec": {
+        "adapter": "dask",
+        "workers": {"min": 2, "max": 3},
+        "worker_resources": {"cpu": 2, "memory": "4Gi"},
+        "coordinator_resources": {"cpu": 1, "memory": "2Gi"},
+        "conf": {"a": 1, "b": 1},
+    },
+}
+Parse = Callable[..., BaseOperator]
+
+
+@pytest.fixture
+def parse(tmp_path: Path) -> Parse:
+    """Parses a DAG file with one task, which is given as source, beside ``job.py``; gives the task."""
+
+    def parse(source: str, imports: str = "") -> BaseOperator:
+        (tmp_path / "jobs").mkdir(exist_ok=True)
+        (tmp_path / "jobs" / "job.py").write_text("print()")
+        (tmp_path / "dag.py").write_text(
+            "from airflow.sdk import DAG\n"
+            "from practicus_provider.operators.cluster import *\n"
+            "from practicus_provider.operators.dask import PracticusDaskOperator\n"
+            "from practicus_provider.operators.job import PracticusRunJobOperator\n"
+            f"from practicus_provider.spec import Elastic, Resources\n{imports}\n"
+            f"with DAG('sales') as dag:\n    {source}\n"
+        )
+        dag = runpy.run_path(str(tmp_path / "dag.py"))["dag"]
+        return dag.get_task("t")
+
+    return parse
+
+
+def dask(**more: Any) -> PracticusDaskOperator:
+    return PracticusDaskOperator(**{"task_id": "t", "application": JOB} | more)
+
+
+def refused(kind: type[Exception], message: str) -> pytest.RaisesExc[Exception]:
+    return pytest.raises(kind, match=f"^{re.escape(message)}")
+
+
+def ti(**more: Any) -> dict[str, Any]:
+    """The context of a task instance."""
+    one = {"dag_id": "sales", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1, "max_tries": 0}
+    return {"ti": SimpleNamespace(**one | more)}
+
+
+# ---- what a wrong DAG says when it is parsed
+
+
+@pytest.mark.parametrize(
+    ("argument", "kind", "message"),
+    [
+        ("adapter='dsak'", AdapterError, "adapter='dsak': did you mean 'dask'? choose one of dask, spark"),
+        ("adapter=''", AdapterError, "adapter='': choose one of dask, spark"),
+        ("adapter='os.getcwd'", AdapterError, "adapter='os.getcwd': 'os.getcwd' is not a subclass of"),
+        ("application='gone.py'", SpecError, "application='gone.py': there is no such file or folder; looked for /"),
+        ("application='jobs'", SpecError, "application='jobs': the folder has no __main__.py and no main.py to start"),
+        ("application='s3://b/job.py'", SpecError, "application='s3://b/job.py': give a path, a local:///path, or an"),
+        ("application=''", SpecError, "application='': give a path"),
+        ("application=None", SpecError, "application=None: give a path"),
+        ("application_args='--x'", SpecError, "application_args='--x': give a list of strings"),
+        ("application_args=[1]", SpecError, "application_args=(1,): give a list of strings"),
+        ("application_args=None", SpecError, "application_args=None: give a list of strings"),
+        ("files=['gone.csv']", SpecError, "files='gone.csv': there is no such file or folder; looked for /"),
+        ("files='jobs'", SpecError, "files='jobs': give a list of strings"),
+        ("workers=0", SpecError, "workers=0: give a whole number of at least 1 or Elastic(min, max)"),
+        ("workers='many'", SpecError, "workers='many': give a whole number of at least 1"),
+        ("workers='0'", SpecError, "workers=0: give a whole number of at least 1"),
+        ("workers=Elastic(3, 1)", SpecError, "workers=Elastic(min=3, max=1): min (3) is over max (1); swap them"),
+        ("worker_resources=Resources(memory='4 Gi')", SpecError, "memory='4 Gi': give a positive Kubernetes quantity"),
+        ("worker_resources={'cpu': 1}", SpecError, "worker_resources={'cpu': 1}: give Resources(cpu=..., memory=...)"),
+        ("conf={1: 2}", SpecError, "conf={1: 2}: give a dict whose keys are strings"),
+        ("conf={'no key': 2}", SpecError, "conf='no key': give a dotted Dask key"),
+        ("conf=['x']", SpecError, "conf=['x']: give a dict whose keys are strings"),
+        ("env={'A B': 'x'}", SpecError, "env={'A B': 'x'}: names are letters, digits and _"),
+        ("env={'A': 1}", SpecError, "env={'A': 1}: names are letters, digits and _; values are strings"),
+        ("timeout=0", SpecError, "timeout=0: give a positive number of seconds or a timedelta"),
+        ("timeout=None", SpecError, "timeout=None: give a positive number of seconds or a timedelta"),
+        ("start_timeout='5m'", SpecError, "start_timeout='5m': give a positive number of seconds or a timedelta"),
+        ("teardown='Always'", SpecError, "teardown='Always': choose one of always, on_success, never"),
+        ("stream_logs=True", SpecError, "stream_logs=True: choose one of coordinator, all, none"),
+        ("wokers=2", TypeError, "Invalid arguments were passed to PracticusRunJobOperator (task_id: t). Invalid"),
+    ],
+)
+def test_a_wrong_argument_fails_when_the_dag_is_parsed_with_its_name_and_value(parse, argument, kind, message):
+    name, value = argument.split("=", 1)
+    arguments = {"adapter": "'dask'", "application": "'jobs/job.py'"} | {name: value}
+    given = ", ".join(f"{key}={text}" for key, text in arguments.items())
+    with refused(kind, message):
+        parse(f"PracticusRunJobOperator(task_id='t', {given})")
+
+
+def test_an_unknown_argument_of_a_frameworks_operator_is_named(parse):
+    with pytest.raises(TypeError, match=r"passed to PracticusDaskOperator \(task_id: t\)[^{]*\{'wokers': 2\}"):
+        parse("PracticusDaskOperator(task_id='t', application='jobs/job.py', wokers=2)")
+
+
+@pytest.mark.parametrize("operator", ["PracticusRunJobOperator(adapter='dask', ", "PracticusDaskOperator("])
+def test_a_job_without_an_application_is_refused_by_its_name(parse, operator):
+    with pytest.raises(TypeError, match="application"):
+        parse(f"{operator}task_id='t')")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("adapter='dsak'", "adapter='dsak': did you mean 'dask'?"),
+        ("adapter='dask', workers=0", "workers=0: give a whole number"),
+        ("adapter='dask', conf={'no key': 1}", "conf='no key': give a dotted Dask key"),
+    ],
+)
+def test_a_wrong_cluster_fails_when_the_dag_is_parsed(parse, arguments, message):
+    with refused(SpecError, message):
+        parse(f"PracticusCreateClusterOperator(task_id='t', {arguments})")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("application='gone.py'", "application='gone.py': there is no such file or folder; looked for /"),
+        ("application=JOB, application_args='--x'", "application_args='--x': give a list of strings"),
+        ("application=JOB, env={'A': 1}", "env={'A': 1}: names are letters, digits and _; values are strings"),
+        ("application=JOB, timeout=0", "timeout=0: give a positive number of seconds or a timedelta"),
+        ("application=JOB, stream_logs=True", "stream_logs=True: choose one of coordinator, all, none"),
+    ],
+)
+def test_a_wrong_job_for_a_shared_cluster_fails_when_the_dag_is_parsed(parse, arguments, message):
+    with refused(SpecError, message):
+        parse(f"PracticusSubmitJobOperator(task_id='t', cluster='{{{{ c }}}}', {arguments})", f"JOB = '{JOB}'")
+
+
+def test_airflow_shows_the_argument_in_the_dags_import_error(tmp_path):
+    (tmp_path / "wrong.py").write_text(
+        "from airflow.sdk import DAG\n"
+        "from practicus_provider.operators.dask import PracticusDaskOperator\n"
+        "with DAG('wrong'):\n"
+        f"    PracticusDaskOperator(task_id='t', application='{JOB}', workers=0)\n"
+    )
+    bag = BundleDagBag(tmp_path, bundle_path=tmp_path, bundle_name="tests")
+    [error] = bag.import_errors.values()
+    assert "workers=0: give a whole number of at least 1 or Elastic(min, max)" in error
+
+
+# ---- what is known only when the task runs
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "application='{{ params.application }}'",
+        "application='jobs/{% if params.x %}a{% endif %}.py'",
+        "application='jobs/job.py', application_args=['--date', '{{ ds }}']",
+        "application='jobs/job.py', files=['{{ params.file }}']",
+        "application='jobs/job.py', workers='{{ params.n }}'",
+        "application='jobs/job.py', env={'DATE': '{{ ds }}'}",
+        "application='jobs/job.py', conf={'a': {'b': ['{{ ds }}']}}",
+        "application=upstream.output",
+        "application='jobs/job.py', application_args=upstream.output",
+        "application='jobs/job.py', application_args=['--from', upstream.output]",
+        "application='jobs/job.py', files=upstream.output",
+        "application='jobs/job.py', workers=upstream.output",
+        "application='jobs/job.py', env={'A': upstream.output}",
+        "application='jobs/job.py', env=upstream.output",
+        "application='jobs/job.py', conf=upstream.output",
+    ],
+)
+def test_what_a_template_or_another_task_fills_in_does_not_fail_at_parse(parse, arguments):
+    upstream = "from airflow.providers.standard.operators.empty import EmptyOperator"
+    source = f"upstream = EmptyOperator(task_id='u'); PracticusDaskOperator(task_id='t', {arguments})"
+    found = parse(source, upstream)
+    assert found.upstream_task_ids == ({"u"} if "upstream.output" in arguments else set())
+
+
+def test_one_argument_that_comes_later_does_not_hide_another_that_is_wrong(parse):
+    with refused(SpecError, "workers=0: give a whole number"):
+        parse("PracticusDaskOperator(task_id='t', application='{{ params.x }}', workers=0)")
+
+
+@pytest.mark.parametrize("rendered", ["4", " 4 ", 4])
+def test_a_worker_count_from_a_template_becomes_a_number(rendered):
+    with DAG("sales", params={"n": Param(rendered)}):
+        operator = dask(workers="{{ params.n }}", application_args=["--date", "{{ ds }}"], env={"A": "{{ ds }}"})
+    operator.render_template_fields({"params": {"n": rendered}, "ds": "2013-01-05"})
+    assert operator.spec() == JobSpec(
+        adapter="dask",
+        application=JOB,
+        application_args=("--date", "2013-01-05"),
+        env={"A": "2013-01-05"},
+        workers=4,
+    )
+
+
+@pytest.mark.parametrize("rendered", ["0", "-1", "many", "", "4.5"])
+def test_a_worker_count_from_a_template_that_is_wrong_is_refused_when_the_task_runs(rendered):
+    with DAG("sales"):
+        operator = dask(workers="{{ n }}")
+    operator.render_template_fields({"n": rendered})
+    with refused(SpecError, "workers="):
+        operator.spec()
+
+
+def test_a_range_of_workers_passes_through_rendering():
+    with DAG("sales"):
+        operator = dask(workers=Elastic(2, 20))
+    operator.render_template_fields({})
+    assert operator.spec().workers == Elastic(2, 20)
+
+
+# ---- how arguments are read
+
+
+def test_an_application_is_looked_for_beside_the_dag(parse, tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    operator = parse("PracticusDaskOperator(task_id='t', application='jobs/job.py', files=['dag.py'])")
+    shipment = shipment_of(operator, operator.spec())
+    assert shipment.files == {"job.py": b"print()", "dag.py": (tmp_path / "dag.py").read_bytes()}
+
+
+def test_without_a_dag_an_application_is_looked_for_in_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.py").write_text("")
+    operator = dask(application="job.py")
+    assert shipment_of(operator, operator.spec()).files == {"job.py": b""}
+
+
+def test_the_arguments_are_the_spec():
+    operator = PracticusRunJobOperator(
+        task_id="t",
+        adapter="dask",
+        application=JOB,
+        application_args=["a"],
+        env={"A": "b"},
+        files=["c"],
+        workers=3,
+        worker_resources=Resources(2, "4Gi"),
+        coordinator_resources=Resources(1, "1Gi"),
+        conf={"a.b": 1},
+        timeout=timedelta(hours=1),
+        start_timeout=timedelta(seconds=90),
+        teardown="never",
+        stream_logs="all",
+    )
+    assert operator.spec() == JobSpec(
+        adapter="dask",
+        application=JOB,
+        application_args=("a",),
+        env={"A": "b"},
+        files=("c",),
+        workers=3,
+        worker_resources=Resources(2, "4Gi"),
+        coordinator_resources=Resources(1, "1Gi"),
+        conf={"a.b": 1},
+        timeout=3600,
+        start_timeout=90,
+        teardown="never",
+        stream_logs="all",
+    )
+
+
+def test_what_is_not_given_is_as_the_spec_has_it():
+    assert dask().spec() == JobSpec(adapter="dask", application=JOB)
+
+
+def test_a_dags_default_arguments_reach_every_operator():
+    defaults = {"workers": 5, "practicus_conn_id": "there", "deferrable": True, "conf": {"a": 1}, "teardown": "never"}
+    with DAG("sales", default_args=defaults):
+        operator = dask()
+        create = PracticusCreateClusterOperator(task_id="c", adapter="dask")
+    assert (operator.workers, operator.practicus_conn_id, operator.deferrable, operator.conf, operator.teardown) == (
+        5,
+        "there",
+        True,
+        {"a": 1},
+        "never",
+    )
+    assert (create.workers, create.practicus_conn_id, create.conf) == (5, "there", {"a": 1})
+
+
+@pytest.mark.parametrize(("setting", "deferrable"), [("True", True), ("False", False)])
+def test_whether_a_task_defers_is_airflows_setting_unless_it_says(monkeypatch, setting, deferrable):
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", setting)
+    assert dask().deferrable is deferrable
+    assert dask(deferrable=not deferrable).deferrable is not deferrable
+
+
+def test_a_dag_of_all_operators_is_serialized():
+    with DAG("sales") as dag:
+        create = PracticusCreateClusterOperator(task_id="create", adapter="dask", workers=Elastic(1, 2))
+        job = PracticusSubmitJobOperator(
+            task_id="job", cluster=create.output, application=JOB, wait_for_completion=False
+        )
+        wait = PracticusJobSensor(task_id="wait", job=job.output)
+        delete = PracticusDeleteClusterOperator(task_id="delete", cluster=create.output)
+        wait >> delete.as_teardown(setups=create)
+        dask(workers=Elastic(2, 3), worker_resources=Resources(2, "4Gi"))
+        PracticusDaskOperator.partial(task_id="mapped", application=JOB).expand(workers=[1, 2])
+    read = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+    assert set(read.task_dict) == {"create", "job", "wait", "delete", "t", "mapped"}
+    assert read.get_task("delete").trigger_rule == TriggerRule.ALL_DONE_SETUP_SUCCESS
+    assert [link.name for link in read.get_task("t").operator_extra_links] == ["Cluster dashboard"]
+
+
+def test_an_unknown_argument_of_a_mapped_operator_is_named():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'wokers'"):
+        PracticusDaskOperator.partial(task_id="t", application=JOB, wokers=2)
+
+
+# ---- a shared cluster
+
+
+def test_a_job_on_a_shared_cluster_has_the_clusters_spec_and_its_own_settings_over_it():
+    operator = PracticusSubmitJobOperator(
+        task_id="t", cluster=CLUSTER, application=JOB, conf={"b": 2}, timeout=timedelta(minutes=1)
+    )
+    assert operator._shared() == {
+        "adapter": "dask",
+        "workers": Elastic(2, 3),
+        "worker_resources": Resources(2, "4Gi"),
+        "coordinator_resources": Resources(1, "2Gi"),
+        "conf": {"a": 1, "b": 2},
+    }
+
+
+@pytest.mark.parametrize("cluster", [None, "c-1", {"name": "c-1", "uid": "u"}, {}])
+def test_a_job_on_what_is_not_a_shared_cluster_is_refused(cluster):
+    operator = PracticusSubmitJobOperator(task_id="t", cluster=cluster, application=JOB)
+    with pytest.raises(SpecError, match=f"^{re.escape(f'cluster={cluster!r}: give the output of')}"):
+        asyncio.run(operator.launch(None, ti()))
+
+
+@pytest.mark.parametrize("value", [None, "c-1", {}, {"name": "c-1"}, {"name": 1, "uid": 2}])
+def test_what_is_not_a_handle_is_refused(value):
+    with refused(SpecError, f"job={value!r}: give the output of the operator that made it, such as create.output"):
+        as_handle("job", value)
+
+
+@pytest.mark.parametrize("cluster", [None, "", {}])
+def test_deleting_a_cluster_that_was_never_made_is_fine(cluster):
+    PracticusDeleteClusterOperator(task_id="t", cluster=cluster, practicus_conn_id="absent").execute({})
+
+
+# ---- which cluster, and for how long
+
+
+@pytest.mark.parametrize("map_index", [None, -1])
+def test_a_task_that_is_not_mapped_has_the_map_index_minus_one(map_index):
+    assert task_key(ti(map_index=map_index)) == task_key(ti())
+
+
+def test_the_application_is_told_its_task_instance():
+    assert task_facts(ti(map_index=3, try_number=2)) == {
+        "dag_id": "sales",
+        "run_id": "r",
+        "task_id": "t",
+        "map_index": 3,
+        "try_number": 2,
+        "logical_date": None,
+    }
+
+
+def test_a_new_try_is_the_same_task_instance():
+    assert task_key(ti(try_number=1)) == task_key(ti(try_number=2))
+
+
+@pytest.mark.parametrize(("try_number", "max_tries"), [(1, 0), (1, None), (3, 2), (4, 2)])
+def test_on_its_last_try_a_cluster_outlives_its_task_for_seconds(try_number, max_tries):
+    assert dask(deferrable=False).lease(ti(try_number=try_number, max_tries=max_tries)) == LAST_TRY_LEASE == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "try_number", "delay"),
+    [
+        ({}, 1, 300),
+        ({"retry_delay": timedelta(seconds=7)}, 2, 7),
+        ({"retry_delay": 7}, 1, 7),
+        ({"max_retry_delay": 60}, 1, 300),  # Airflow bounds exponential delays only
+        ({"retry_delay": timedelta(days=2)}, 1, 2 * 86_400),
+        ({"retry_exponential_backoff": 2}, 3, 2400),
+        ({"retry_exponential_backoff": 2, "max_retry_delay": timedelta(minutes=1)}, 3, 60),
+        ({"retry_exponential_backoff": 2, "max_retry_delay": 60}, 3, 60),
+        ({"retry_exponential_backoff": 2}, 50, LONGEST_RETRY_DELAY),
+        ({"retry_exponential_backoff": 2}, 5000, LONGEST_RETRY_DELAY),
+    ],
+)
+def test_where_retries_are_left_a_cluster_waits_for_the_next(arguments, try_number, delay):
+    operator = dask(deferrable=False, **arguments)
+    assert operator.lease(ti(try_number=try_number, max_tries=9999)) == delay + RETRY_SLACK
+
+
+@pytest.mark.parametrize("multiplier", [0, 0.5, 1, 1.2, 2, 3])
+@pytest.mark.parametrize("more", [{}, {"max_retry_delay": 60}, {"retry_delay": timedelta(days=2)}])
+def test_a_cluster_waits_longer_than_airflow_lets_the_next_try_wait(multiplier, more):
+    operator = dask(deferrable=False, retry_exponential_backoff=multiplier, **{"retry_delay": 3600.0} | more)
+    for try_number in (1, 2, 5):
+        for date in range(20):  # Airflow adds up to as much again, by a hash
+            failed = SimpleNamespace(
+                dag_id="sales",
+                task_id="t",
+                logical_date=date,
+                try_number=try_number,
+                task=operator,
+                retry_delay_override=None,
+                end_date=datetime(2013, 1, 5),
+            )
+            waits = (TaskInstance.next_retry_datetime(failed) - failed.end_date).total_seconds()
+            assert operator.lease(ti(try_number=try_number, max_tries=9)) >= waits + RETRY_SLACK
+
+
+@pytest.mark.parametrize("max_tries", [0, 3])
+def test_a_deferred_tasks_cluster_lives_until_its_timeout(max_tries):
+    assert dask(deferrable=True).lease(ti(max_tries=max_tries)) is None
+
+
+# ---- the trigger
+
+
+@pytest.fixture
+def trigger() -> PracticusJobTrigger:
+    return PracticusJobTrigger("there", {"name": "c-1", "uid": "u"}, Policy(1.5, ("driver",)).to_json(), True, False)
+
+
+def test_a_trigger_is_the_same_after_its_way_through_airflow(trigger):
+    path, arguments = trigger.serialize()
+    assert path == "practicus_provider.triggers.job.PracticusJobTrigger"
+    read = deserialize(json.loads(json.dumps(serialize(arguments))))
+    assert PracticusJobTrigger(**read).serialize() == (path, arguments)
+    assert Policy.from_json(read["policy"]) == Policy(1.5, ("driver",))
+
+
+GOOD = Outcome(Verdict(State.SUCCEEDED, Reason.COMPLETED, "done"), '{"rows": 3}')
+NOTHING = Outcome(Verdict(State.SUCCEEDED, Reason.COMPLETED, "done"))
+BAD = Outcome(Verdict(State.FAILED, Reason.ERROR, "driver-0 exited with code 1", log_tail=("x",)))
+
+
+def event(outcome: Outcome, **more: Any) -> TriggerEvent:
+    return PracticusJobTrigger("there", {}, {}, **more)._event(outcome)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "push_result", "xcoms"),
+    [(GOOD, True, {"return_value": {"rows": 3}}), (GOOD, False, None), (NOTHING, True, None)],
+)
+def test_a_trigger_that_ends_the_task_gives_it_the_result(outcome, push_result, xcoms):
+    ended = event(outcome, ends_task=True, push_result=push_result)
+    assert isinstance(ended, TaskSuccessEvent)
+    assert ended.xcoms == xcoms
+
+
+def test_a_trigger_that_ends_the_task_fails_it_where_the_job_failed():
+    assert isinstance(event(BAD, ends_task=True), TaskFailedEvent)
+
+
+@pytest.mark.parametrize("outcome", [GOOD, NOTHING])
+def test_a_task_that_resumes_has_the_result_that_the_trigger_saw(outcome):
+    payload = json.loads(json.dumps(event(outcome).payload))
+    assert dask().execute_complete({}, payload) == outcome.value()
+    assert PracticusJobSensor(task_id="s", job=CLUSTER).execute_complete({}, payload) == outcome.value()
+
+
+def test_a_task_that_resumes_fails_with_the_verdict_that_the_trigger_saw():
+    with pytest.raises(JobFailed) as error:
+        dask().execute_complete({}, json.loads(json.dumps(event(BAD).payload)))
+    assert error.value.verdict == BAD.verdict
+
+
+def test_the_trigger_ends_a_plain_task():
+    with DAG("sales"):
+        assert trigger_may_end_task(dask())
+
+
+def test_the_trigger_does_not_end_a_task_whose_success_is_an_asset_event():
+    with DAG("sales"):
+        assert not trigger_may_end_task(dask(outlets=[Asset("rates")]))
+
+
+def test_the_trigger_does_not_end_a_task_that_others_are_mapped_over():
+    @task
+    def use(item):
+        pass
+
+    with DAG("sales"):
+        operator = dask()
+        use.expand(item=operator.output)
+    assert not trigger_may_end_task(operator)
+
+
+def test_the_trigger_does_not_end_a_task_with_several_outputs():
+    with DAG("sales"):
+        assert not trigger_may_end_task(dask(multiple_outputs=True))
+
+
+def test_the_trigger_does_not_end_a_task_that_decides_by_its_error_whether_to_retry():
+    class Never(RetryPolicy):
+        def evaluate(self, *args, **kwargs):
+            raise NotImplementedError
+
+    with DAG("sales"):
+        assert not trigger_may_end_task(dask(retry_policy=Never()))
+
+
+def test_the_trigger_does_not_end_a_task_that_somebody_listens_to():
+    manager, listener = get_listener_manager(), types.ModuleType("listener")
+    listener.on_task_instance_success = hookimpl(lambda previous_state, task_instance: None)
+    manager.add_listener(listener)
+    try:
+        with DAG("sales"):
+            assert not trigger_may_end_task(dask())
+    finally:
+        manager.clear()
+
+
+def test_the_trigger_does_not_end_a_task_of_a_dag_that_is_tested(monkeypatch):
+    comms = InProcessSupervisorComms.__new__(InProcessSupervisorComms)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+    with DAG("sales"):
+        assert not trigger_may_end_task(dask())

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+import pytest
+
+from practicus_provider.errors import SpecError
+from practicus_provider.spec import Elastic, JobSpec, Resources, parse_quantity
+
+QUANTITY = "give a positive Kubernetes quantity without spaces, such as 2, '500m' or '16Gi'"
+
+
+def refusal(field: str, value: object, way_out: str) -> str:
+    """A regular expression for the whole message."""
+    return f"^{re.escape(f'{field}={value!r}: {way_out}')}$"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        (2, 2),
+        (0.5, "0.5"),
+        ("3", 3),
+        ("500m", "0.5"),
+        ("1.5", "1.5"),
+        ("2k", 2000),
+        ("1M", 10**6),
+        ("1Ki", 1024),
+        ("1.5Gi", 3 * 2**29),
+        ("1Ei", 2**60),
+        ("1E", 10**18),
+    ],
+)
+def test_a_quantity_is_the_number_that_kubernetes_reads(text, number):
+    assert parse_quantity("cpu", text) == Decimal(number)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "4 Gi", " 4Gi", "4Gi\n", "1e", "Gi", "4GB", "4gi", "4ki", "1K", "-1", "-1Gi", -1, 0, "0", "0Gi"]
+    + ["0.0", True, False, None, "1,5", "1_000", "0x10", "inf", "nan", float("inf"), float("nan"), "٤Gi", []],
+)
+def test_what_is_not_a_positive_quantity_is_refused_with_the_field_and_the_value(text):
+    with pytest.raises(SpecError, match=refusal("cpu", text, QUANTITY)) as error:
+        parse_quantity("cpu", text)
+    assert error.value.field == "cpu"
+
+
+@pytest.mark.parametrize("field", ["cpu", "memory"])
+def test_malformed_resources_are_refused_when_they_are_made(field):
+    with pytest.raises(SpecError, match=refusal(field, "4 Gi", QUANTITY)):
+        Resources(**{field: "4 Gi"})
+
+
+@pytest.mark.parametrize("memory", ["16", "500m", "1000k"])
+def test_memory_without_its_unit_is_refused_with_a_hint(memory):
+    with pytest.raises(
+        SpecError, match=refusal("memory", memory, "that is under one MiB; did you forget the unit, as in '16Gi'?")
+    ):
+        Resources(memory=memory)
+
+
+@pytest.mark.parametrize(("cpu", "cores"), [("100m", 1), (1, 1), (1.9, 1), ("2500m", 2), (4, 4)])
+def test_a_framework_is_told_whole_cores_and_at_least_one(cpu, cores):
+    assert Resources(cpu=cpu).cores == cores
+
+
+def test_memory_in_bytes_is_a_whole_number():
+    assert Resources(memory="1.5Gi").memory_bytes == 3 * 2**29
+
+
+def test_an_elastic_range_whose_min_is_over_its_max_is_refused_with_both():
+    with pytest.raises(SpecError, match=re.escape("workers=Elastic(min=3, max=1): min (3) is over max (1); swap them")):
+        Elastic(3, 1)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "2", 1.5, None])
+@pytest.mark.parametrize("field", ["min", "max"])
+def test_an_elastic_bound_that_is_not_a_positive_whole_number_is_refused(field, value):
+    with pytest.raises(SpecError, match=refusal(f"workers.{field}", value, "give a whole number of at least 1")):
+        Elastic(**{"min": 1, "max": 1} | {field: value})
+
+
+@pytest.mark.parametrize("value", [0, -3, True, False, "4", "four", 2.0, None, [1], (1, 2)])
+def test_a_worker_count_that_is_not_a_positive_whole_number_is_refused_with_the_field_and_the_value(value):
+    way_out = "give a whole number of at least 1 or Elastic(min, max)"
+    with pytest.raises(SpecError, match=refusal("workers", value, way_out)):
+        JobSpec(adapter="dask", workers=value)
+
+
+@pytest.mark.parametrize(
+    ("workers", "elastic", "at_least", "at_most"),
+    [(4, None, 4, 4), (Elastic(2, 20), Elastic(2, 20), 2, 20), (Elastic(2, 2), Elastic(2, 2), 2, 2)],
+)
+def test_workers_are_a_number_or_a_range(workers, elastic, at_least, at_most):
+    spec = JobSpec(adapter="dask", workers=workers)
+    assert (spec.elastic, spec.min_workers, spec.max_workers) == (elastic, at_least, at_most)
+
+
+@pytest.mark.parametrize("field", ["application_args", "files"])
+@pytest.mark.parametrize("value", ["--date 2013-01-05", (1,), ["a", None], 5, None])
+def test_a_list_of_strings_that_is_none_is_refused(field, value):
+    with pytest.raises(SpecError, match=refusal(field, value, "give a list of strings")):
+        JobSpec(adapter="dask", **{field: value})
+
+
+@pytest.mark.parametrize("field", ["env", "conf"])
+@pytest.mark.parametrize("value", ["A=1", ["A"], {1: "a"}, None])
+def test_a_dict_with_string_keys_that_is_none_is_refused(field, value):
+    with pytest.raises(SpecError, match=refusal(field, value, "give a dict whose keys are strings")):
+        JobSpec(adapter="dask", **{field: value})
+
+
+@pytest.mark.parametrize("item", [("A", 1), ("A", None), ("", "a"), ("1A", "a"), ("A B", "a"), ("A=B", "a"), ("Ä", "")])
+def test_an_environment_variable_that_no_process_can_have_is_refused_by_name(item):
+    wrong = dict([item])
+    with pytest.raises(SpecError, match=refusal("env", wrong, "names are letters, digits and _; values are strings")):
+        JobSpec(adapter="dask", env={"FINE": "yes"} | wrong)
+
+
+def test_an_environment_variable_may_be_empty():
+    assert JobSpec(adapter="dask", env={"A": ""}).env == {"A": ""}
+
+
+@pytest.mark.parametrize("field", ["timeout", "start_timeout"])
+@pytest.mark.parametrize("value", [0, -1, True, "60", None, float("nan"), float("inf")])
+def test_a_time_that_is_not_a_positive_number_is_refused(field, value):
+    with pytest.raises(SpecError, match=refusal(field, value, "give a positive number of seconds or a timedelta")):
+        JobSpec(adapter="dask", **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "choices"),
+    [("teardown", "always, on_success, never"), ("stream_logs", "coordinator, all, none")],
+)
+@pytest.mark.parametrize("value", ["Always", "", None, True, ["always"]])
+def test_a_choice_that_does_not_exist_is_refused_with_those_that_do(field, choices, value):
+    with pytest.raises(SpecError, match=refusal(field, value, f"choose one of {choices}")):
+        JobSpec(adapter="dask", **{field: value})
+
+
+@pytest.mark.parametrize("field", ["worker_resources", "coordinator_resources"])
+@pytest.mark.parametrize("value", ["4Gi", {"cpu": 4}, None])
+def test_resources_that_are_not_resources_are_refused(field, value):
+    with pytest.raises(SpecError, match=refusal(field, value, "give Resources(cpu=..., memory=...)")):
+        JobSpec(adapter="dask", **{field: value})
+
+
+@pytest.mark.parametrize("value", ["", 5, ["job.py"]])
+def test_an_application_that_names_nothing_is_refused(value):
+    with pytest.raises(SpecError, match=refusal("application", value, "give a path, a local:///path or a URL")):
+        JobSpec(adapter="dask", application=value)
+
+
+@pytest.mark.parametrize("value", [None, 1, object])
+def test_an_adapter_that_is_not_a_name_is_refused(value):
+    with pytest.raises(SpecError, match=refusal("adapter", value, "give an adapter's name or 'module.Class'")):
+        JobSpec(adapter=value)
+
+
+def test_what_is_not_given_has_the_documented_default():
+    assert JobSpec(adapter="dask") == JobSpec(
+        adapter="dask",
+        application=None,
+        application_args=(),
+        env={},
+        files=(),
+        workers=1,
+        worker_resources=Resources(cpu=1, memory="2Gi"),
+        coordinator_resources=Resources(cpu=1, memory="2Gi"),
+        conf={},
+        timeout=86_400,
+        start_timeout=600,
+        teardown="always",
+        stream_logs="coordinator",
+    )

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, explain_exit
+
+TRACEBACK = [
+    "Traceback (most recent call last):",
+    '  File "job.py", line 1, in <module>',
+    "    1 / 0",
+    "ZeroDivisionError: division by zero",
+]
+
+
+def ended(exit_code: int | None = None, signal: str | None = None, role: str = "driver") -> ReplicaStatus:
+    return ReplicaStatus(role, 0, State.FAILED, exit_code, signal)
+
+
+def test_a_wrong_exit_code_is_an_error_of_the_replica_that_decides():
+    assert explain_exit(ended(3), tail=["bye"], decides=True) == Verdict(
+        State.FAILED,
+        Reason.ERROR,
+        "driver-0 exited with code 3",
+        replica="driver-0",
+        exit_code=3,
+        log_tail=("bye",),
+    )
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_end_of_a_replica_that_serves_is_a_loss_whatever_its_exit_code(code):
+    assert explain_exit(ended(code, role="coordinator"), tail=[], decides=False) == Verdict(
+        State.FAILED,
+        Reason.REPLICA_LOST,
+        f"coordinator-0 exited with code {code} while the job was running",
+        replica="coordinator-0",
+        exit_code=code,
+    )
+
+
+def test_a_sigkill_comes_with_advice_about_memory():
+    assert explain_exit(ended(signal="SIGKILL"), tail=[], decides=True) == Verdict(
+        State.FAILED,
+        Reason.KILLED,
+        "driver-0 was killed by SIGKILL",
+        "Nothing of ours sent it. Most often the kernel does when memory runs out: raise the replica's memory, or look "
+        "at the kernel's log (dmesg).",
+        replica="driver-0",
+        signal="SIGKILL",
+    )
+
+
+def test_another_signal_is_named_without_a_guess():
+    assert explain_exit(ended(signal="SIGSEGV", role="worker"), tail=[], decides=False) == Verdict(
+        State.FAILED,
+        Reason.KILLED,
+        "worker-0 was killed by SIGSEGV while the job was running",
+        replica="worker-0",
+        signal="SIGSEGV",
+    )
+
+
+def test_a_port_that_is_taken_is_told_from_other_errors():
+    tail = [*TRACEBACK[:3], "OSError: [Errno 98] Address already in use"]
+    assert explain_exit(ended(1), tail=tail, decides=True) == Verdict(
+        State.FAILED,
+        Reason.PORT_IN_USE,
+        "driver-0 exited with code 1",
+        "A port that it listens on is taken: free it, or leave its choice to us by not naming one.",
+        replica="driver-0",
+        exit_code=1,
+        log_tail=tuple(tail),
+    )
+
+
+def test_only_the_last_traceback_is_shown_with_what_follows_it():
+    tail = ["start", *TRACEBACK, "", "retry", *TRACEBACK, "bye   "]
+    assert explain_exit(ended(1), tail=tail, decides=True).log_tail == (*TRACEBACK, "bye")
+
+
+def test_a_long_traceback_is_kept_whole():
+    frames = [f'  File "job.py", line {line}, in f' for line in range(60)]
+    tail = ["noise", TRACEBACK[0], *frames, TRACEBACK[-1]]
+    assert explain_exit(ended(1), tail=tail, decides=True).log_tail == tuple(tail[1:])
+
+
+def test_without_a_traceback_the_last_lines_are_shown_and_blank_ones_are_not():
+    tail = [f"line {number}\n" if number % 2 else "  " for number in range(100)]
+    assert explain_exit(ended(1), tail=tail, decides=True).log_tail == tuple(
+        f"line {number}" for number in range(61, 100, 2)
+    )
+
+
+FULL = Verdict(State.FAILED, Reason.ERROR, "driver-0 exited", "Mend it.", "driver-0", 1, "SIGKILL", ("a", "b"))
+VERDICTS = [FULL, Verdict(State.SUCCEEDED, Reason.COMPLETED, "done")]
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_verdict_is_equal_after_its_way_through_json(verdict):
+    assert Verdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        Status(State.UNKNOWN),
+        Status(
+            State.FAILED,
+            (ReplicaStatus("driver", 0, State.FAILED, 1, None, 1.5, 2.5), ReplicaStatus("worker", 1, State.RUNNING)),
+            FULL,
+            2.5,
+            '{"a": 1}',
+            {"Dask dashboard": "http://127.0.0.1:8787"},
+        ),
+    ],
+)
+def test_a_status_is_equal_after_its_way_through_json(status):
+    assert Status.from_json(json.loads(json.dumps(status.to_json()))) == status
+
+
+def test_the_user_reads_the_reason_the_advice_and_the_last_lines():
+    assert FULL.text() == "Error: driver-0 exited\nMend it.\nLast lines of driver-0:\n    a\n    b"
+
+
+def test_a_success_is_one_line():
+    assert VERDICTS[1].text() == "Completed: done"
+
+
+@pytest.mark.parametrize("state", State)
+def test_nothing_follows_success_failure_and_cancellation_only(state):
+    assert state.final == (state in (State.SUCCEEDED, State.FAILED, State.CANCELLED))
+
+
+def test_a_summary_counts_the_replicas_of_each_role_by_state():
+    replicas = (
+        ReplicaStatus("coordinator", 0, State.RUNNING),
+        ReplicaStatus("worker", 0, State.RUNNING),
+        ReplicaStatus("worker", 1, State.PENDING),
+        ReplicaStatus("worker", 2, State.RUNNING),
+    )
+    assert Status(State.PENDING, replicas).summary() == "pending: coordinator 1 running; worker 2 running, 1 pending"
+
+
+def test_a_summary_without_replicas_is_the_state():
+    assert Status(State.UNKNOWN).summary() == "unknown"
