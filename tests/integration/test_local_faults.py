@@ -150,6 +150,19 @@ async def test_sigterm_lets_a_driver_clean_up(backend: LocalBackend, tmp_path: P
     assert (tmp_path / "saved").exists()
 
 
+async def test_a_driver_that_is_out_of_time_may_clean_up(backend: LocalBackend, tmp_path: Path) -> None:
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "def leave(*_):\n    time.sleep(0.8); pathlib.Path(sys.argv[1]).touch(); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, leave)\ntime.sleep(600)"
+    )
+    async with created(backend, "job", plan(role("driver", code, str(tmp_path / "saved")), timeout=1.5)) as handle:
+        verdict = (await end(backend, handle)).verdict
+    assert verdict is not None
+    assert verdict.reason is Reason.DEADLINE_EXCEEDED
+    assert (tmp_path / "saved").exists()
+
+
 async def test_a_port_in_use_is_said_in_the_verdict(backend: LocalBackend) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code = f"import socket; socket.create_server(('127.0.0.1', {taken.getsockname()[1]}))"

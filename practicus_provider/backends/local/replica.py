@@ -50,6 +50,7 @@ class Replica:
     port_of: PortOf
     status: ReplicaStatus = field(init=False)
     process: asyncio.subprocess.Process | None = None
+    stopping: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -80,6 +81,8 @@ class Replica:
                 self.process = await self._launch(launcher_end)
             finally:
                 os.close(launcher_end)
+            if self.stopping:
+                self._signal(signal.SIGTERM)
             async for line in reader:
                 event = json.loads(line)
                 if event["event"] == "ended":
@@ -94,10 +97,19 @@ class Replica:
             yield self._end(None, -code) if code < 0 else self._end(code, None)
 
     def stop(self) -> None:
-        """SIGTERM its launcher, which forwards it and kills what stays; at the second time at once."""
+        """SIGTERM, once, as soon as there is a process; its launcher forwards it and kills what stays."""
+        if not self.stopping:
+            self.stopping = True
+            self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End its launcher, and with it everything below."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self.process.terminate()
+                self.process.send_signal(number)
 
     def _end(self, exit_code: int | None, number: int | None) -> ReplicaStatus:
         self.status = replace(

@@ -114,13 +114,13 @@ class Supervisor:
 
     async def _close(self) -> None:
         """Stop every replica, end what escaped, and free the disk and the ports."""
-        over = self.status.state.final
+        only_serves = self.status.state.final and all(replica.ended.is_set() for replica in self._deciding())
         self._finish(Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted"))
         self.closing = True
-        for patience in (GRACE_SERVING if over else GRACE, GRACE):
+        for end, patience in ((Replica.stop, GRACE_SERVING if only_serves else GRACE), (Replica.kill, GRACE)):
             left = [replica for replica in self.replicas.values() if not replica.ended.is_set()]
             for replica in left:
-                replica.stop()
+                end(replica)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.gather(*(replica.ended.wait() for replica in left)), patience)
         await asyncio.to_thread(kill_marked, CLUSTER_MARK, self.around.uid)
@@ -135,7 +135,7 @@ class Supervisor:
         """The outcome; the first one counts."""
         if self.status.state.final:
             return
-        deciding = [replica for replica in self.replicas.values() if replica.role.name == self.plan.decides]
+        deciding = self._deciding()
         result = None
         if verdict.state is State.SUCCEEDED:
             with contextlib.suppress(FileNotFoundError):
@@ -147,6 +147,9 @@ class Supervisor:
         self._close_in(KEEP_ENDED)
 
     # ---- replicas
+
+    def _deciding(self) -> list[Replica]:
+        return [replica for replica in self.replicas.values() if replica.role.name == self.plan.decides]
 
     def _start(self, role: Role, index: int) -> None:
         own = self.ports[role.name] if index == 0 else {name: self.reservations.take() for name in role.launch.ports}
@@ -163,8 +166,6 @@ class Supervisor:
         """One replica from start to end, and what that means for the job."""
         try:
             async for status in replica.run():
-                if self.closing:
-                    replica.stop()
                 if status.state.final:
                     self._ended(replica)
                 else:

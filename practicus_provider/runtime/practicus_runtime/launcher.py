@@ -53,6 +53,8 @@ class Launcher:
             print(f"cannot start {self.command[0]}: {error.strerror}", flush=True)
             self._report(event="ended", exit_code=127, signal=None)
             return 127
+        if self.stopping:  # the signal came before there was anybody to forward it to
+            self._signal_group(signal.SIGTERM)
         self._report(event="started", pid=self.child.pid)
         status = self._wait(self.child.pid)
         number = -status if status < 0 else None
