@@ -114,7 +114,7 @@ class Supervisor:
 
     async def _close(self) -> None:
         """Stop every replica, end what escaped, and free the disk and the ports."""
-        only_serves = self.status.state.final and all(replica.ended.is_set() for replica in self._deciding())
+        only_serves = self.status.state.final and all(replica.status.state.final for replica in self._deciding())
         self._finish(Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted"))
         self.closing = True
         for end, patience in ((Replica.stop, GRACE_SERVING if only_serves else GRACE), (Replica.kill, GRACE)):
@@ -254,7 +254,8 @@ class Supervisor:
             queue.put_nowait(self.status)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
+        # asyncio's streams log a connection's task that ends cancelled, as it does with the cluster, as an error.
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError), contextlib.closing(writer):
             request = json.loads(await reader.readline() or "{}")
             match request:
                 case {"do": "watch", "lease": lease}:
