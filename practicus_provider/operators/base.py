@@ -32,8 +32,6 @@ LAST_TRY_LEASE = 5.0
 """Seconds that a cluster outlives its task's process where no further try could adopt it."""
 RETRY_SLACK = 600.0
 """Seconds beyond the retry's delay that a cluster waits for the next try: queues, slow workers."""
-LONGEST_RETRY_DELAY = 24 * 3600.0
-"""Airflow's own bound on an exponential delay (``airflow.models.taskinstance``, ``next_retry_datetime``)."""
 
 
 def default_deferrable() -> bool:
@@ -143,7 +141,8 @@ class ClusterOperator(BaseOperator):
         delay, growth = self.retry_delay.total_seconds(), float(self.retry_exponential_backoff or 1)
         if growth == 1:
             return delay + RETRY_SLACK
-        longest = seconds(self.max_retry_delay) if self.max_retry_delay else LONGEST_RETRY_DELAY
+        # Airflow's own bound: airflow.models.taskinstance, next_retry_datetime
+        longest = seconds(self.max_retry_delay or conf.getint("core", "max_task_retry_delay", fallback=24 * 3600))
         with contextlib.suppress(OverflowError):
             # Airflow rounds up, and adds up to as much again
             longest = min(2 * max(1, math.ceil(delay * growth ** (ti.try_number - 1))), longest)

@@ -28,7 +28,6 @@ from practicus_provider.errors import AdapterError, JobFailed, SpecError
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.operators.base import (
     LAST_TRY_LEASE,
-    LONGEST_RETRY_DELAY,
     RETRY_SLACK,
     task_facts,
     task_key,
@@ -431,13 +430,19 @@ def test_on_its_last_try_a_cluster_outlives_its_task_for_seconds(try_number, max
         ({"retry_exponential_backoff": 2}, 3, 2400),
         ({"retry_exponential_backoff": 2, "max_retry_delay": timedelta(minutes=1)}, 3, 60),
         ({"retry_exponential_backoff": 2, "max_retry_delay": 60}, 3, 60),
-        ({"retry_exponential_backoff": 2}, 50, LONGEST_RETRY_DELAY),
-        ({"retry_exponential_backoff": 2}, 5000, LONGEST_RETRY_DELAY),
+        ({"retry_exponential_backoff": 2}, 50, 86_400),
+        ({"retry_exponential_backoff": 2}, 5000, 86_400),
     ],
 )
 def test_where_retries_are_left_a_cluster_waits_for_the_next(arguments, try_number, delay):
     operator = dask(deferrable=False, **arguments)
     assert operator.lease(ti(try_number=try_number, max_tries=9999)) == delay + RETRY_SLACK
+
+
+def test_a_cluster_heeds_airflows_own_setting_of_the_longest_delay(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_TASK_RETRY_DELAY", "90000")
+    operator = dask(deferrable=False, retry_exponential_backoff=2)
+    assert operator.lease(ti(try_number=50, max_tries=9999)) == 90_000 + RETRY_SLACK
 
 
 @pytest.mark.parametrize("multiplier", [0, 0.5, 1, 1.2, 2, 3])
