@@ -188,7 +188,8 @@ def trigger_may_end_task(operator: BaseOperator) -> bool:
     """Whether nothing is lost if the triggerer ends the task.
 
     Airflow 3.3's ``handle_event_submit`` for a ``BaseTaskEndEvent`` registers no asset events, records no length for
-    mapped consumers, splits no multiple outputs, calls no task listeners and consults no retry policy.
+    mapped consumers, splits no multiple outputs, marks no DAG result, calls no task listeners and consults no retry
+    policy.
     ``dag.test()`` takes no such event at all (``airflow.sdk.definitions.dag``, ``_run_task``).
     """
     from airflow.sdk.execution_time import task_runner
@@ -199,6 +200,7 @@ def trigger_may_end_task(operator: BaseOperator) -> bool:
         operator.outlets
         or operator.retry_policy
         or operator.multiple_outputs
+        or operator.returns_dag_result
         or next(operator.iter_mapped_dependants(), None) is not None
         or get_listener_manager().has_listeners
         or isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), InProcessSupervisorComms)

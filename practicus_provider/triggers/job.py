@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
 from practicus_provider import lifecycle
@@ -53,6 +54,8 @@ class PracticusJobTrigger(BaseTrigger):
         """One event: the outcome."""
         backend = await PracticusHook(self.practicus_conn_id).aget_conn()
         outcome = await lifecycle.follow(backend, Handle(**self.cluster), Policy.from_json(self.policy), self.log.info)
+        if self.ends_task and self.push_result and outcome.verdict.state is State.SUCCEEDED:
+            await self._push(outcome.value())
         yield self._event(outcome)
 
     async def on_kill(self) -> None:
@@ -63,7 +66,22 @@ class PracticusJobTrigger(BaseTrigger):
     def _event(self, outcome: Outcome) -> TriggerEvent:
         if not self.ends_task:
             return TriggerEvent(outcome.to_json())  # type: ignore[no-untyped-call]
-        if outcome.verdict.state is not State.SUCCEEDED:
-            return TaskFailedEvent()
-        value = outcome.value()
-        return TaskSuccessEvent(xcoms={"return_value": value} if self.push_result and value is not None else None)
+        return TaskSuccessEvent() if outcome.verdict.state is State.SUCCEEDED else TaskFailedEvent()
+
+    async def _push(self, result: Any) -> None:
+        """The result becomes the task's XCom.
+
+        Airflow 3.3 would store an event's own ``xcoms`` encoded twice (``airflow.models.xcom``, ``XComModel.set``), and
+        without the XCom backend that is configured.
+        """
+        ti = self.task_instance
+        if result is None or ti is None:
+            return
+        await XCom.aset(
+            "return_value",
+            result,
+            dag_id=ti.dag_id,
+            task_id=ti.task_id,
+            run_id=ti.run_id,
+            map_index=-1 if ti.map_index is None else ti.map_index,
+        )

@@ -1,0 +1,203 @@
+"""A real Airflow for tests: ``airflow standalone`` in a home of its own, and its REST API."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+REPO = Path(__file__).parents[2]
+PATIENCE = 120.0
+"""Seconds after which what a test waits for has failed to happen."""
+
+
+def settings(home: Path, dags: Path) -> dict[str, str]:
+    """Environment of an Airflow that lives in ``home`` alone."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
+    return clean | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW_CONN_PRACTICUS_DEFAULT": json.dumps({"conn_type": "practicus", "extra": {"backend": "local"}}),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
+
+
+def eventually(what: str, met: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """The first true value of ``met()``."""
+    give_up = time.monotonic() + patience
+    while not (value := met()):
+        assert time.monotonic() < give_up, f"not within {patience:g} s: {what}"
+        time.sleep(0.1)
+    return value
+
+
+@dataclass
+class Airflow:
+    """A running ``airflow standalone``."""
+
+    home: Path
+    env: dict[str, str]
+    url: str
+    process: subprocess.Popen[bytes]
+    token: str = ""
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """One request to the REST API."""
+        request = urllib.request.Request(
+            f"{self.url}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Authorization": f"Bearer {self.token}",
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+            },
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
+        """Unpause and run a DAG, as a user does in the UI."""
+        eventually(f"DAG {dag_id} is parsed", lambda: self.found(f"/api/v2/dags/{dag_id}"))
+        self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+        self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
+
+    def found(self, path: str) -> Any:
+        """The answer, or None for 404."""
+        try:
+            return self.call("GET", path)
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    def task(self, dag_id: str, run_id: str, task_id: str = "job") -> dict[str, Any]:
+        """A task instance."""
+        return self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
+
+    def await_state(self, dag_id: str, run_id: str, *states: str, task_id: str = "job") -> str:
+        """Wait until the task instance is in one of these states."""
+        return eventually(
+            f"{dag_id}.{task_id} is {' or '.join(states)}",
+            lambda: (state := self.task(dag_id, run_id, task_id)["state"]) in states and state,
+        )
+
+    def await_run(self, dag_id: str, run_id: str) -> str:
+        """The state in which a DAG run ends."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+        return eventually(
+            f"{dag_id} ends",
+            lambda: (state := self.call("GET", path)["state"]) in ("success", "failed") and state,
+            3 * PATIENCE,
+        )
+
+    def log(self, dag_id: str, run_id: str, task_id: str = "job", attempt: int = 1) -> list[str]:
+        """The task's log as the UI shows it."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}?full_content=true"
+        return [str(line["event"]) for line in self.call("GET", path)["content"]]
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str = "job", key: str = "return_value") -> Any:
+        """An XCom's value."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}?deserialize=true"
+        return self.call("GET", path)["value"]
+
+    def cli(self, *args: str) -> str:
+        """An ``airflow`` command's output."""
+        done = subprocess.run(["airflow", *args], env=self.env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def component(self, name: str) -> psutil.Process:
+        """One of standalone's processes: ``triggerer``, ``scheduler``, ..."""
+        children = psutil.Process(self.process.pid).children()
+        live = (child for child in children if child.status() != psutil.STATUS_ZOMBIE)
+        return next(child for child in live if name in child.cmdline())
+
+    def clusters(self) -> list[Path]:
+        """Folders of the clusters that are there."""
+        return [path.parent for path in (self.home / "practicus").glob("*/cluster.json")]
+
+    def replicas(self) -> list[int]:
+        """Processes of any cluster of this Airflow."""
+        root, found = str(self.home / "practicus"), []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("PRACTICUS_CONTROL", "").startswith(root):
+                    found.append(process.pid)
+        return found
+
+    def nothing_left(self, within: float = 10.0) -> None:
+        """Wait until no cluster and no process is left."""
+        eventually("nothing of a cluster is left", lambda: not self.clusters() and not self.replicas(), within)
+
+
+@contextlib.contextmanager
+def running(home: Path, dag_folders: list[Path]) -> Iterator[Airflow]:
+    """``airflow standalone`` with these folders' DAGs; its log is printed if it does not come up."""
+    dags = home / "dags"
+    for folder in dag_folders:
+        shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    api, worker_logs, trigger_logs = free_ports(3)
+    env = settings(home, dags) | {
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(api),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{api}/execution/",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    }
+    with (home / "standalone.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["airflow", "standalone"], env=env, stdout=log, stderr=log, cwd=home, start_new_session=True
+        )
+    airflow = Airflow(home, env, f"http://127.0.0.1:{api}", process)
+    try:
+        eventually("Airflow is up", lambda: _healthy(airflow))
+        airflow.token = airflow.call("GET", "/auth/token")["access_token"]
+        yield airflow
+    except BaseException:
+        print((home / "standalone.log").read_text()[-8000:])
+        raise
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _healthy(airflow: Airflow) -> bool:
+    assert airflow.process.poll() is None, "airflow standalone has ended"
+    try:
+        health = airflow.call("GET", "/api/v2/monitor/health")
+    except OSError:
+        return False
+    return all(health[part]["status"] == "healthy" for part in ("scheduler", "triggerer", "dag_processor"))

@@ -1,0 +1,223 @@
+"""Every example DAG, run by ``airflow dags test`` on the local backend; what comes out is checked with pandas."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from example_dags.data import make_data
+
+DAGS = Path(__file__).parents[2] / "example_dags"
+DATE = "2013-01-05"
+TAIL = 8000
+"""Characters of a failed run's output to show."""
+LIST_DAGS = """
+import json
+from airflow.configuration import conf
+from airflow.dag_processing.dagbag import BundleDagBag
+
+folder = conf.get("core", "dags_folder")
+bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
+dags = {
+    dag.dag_id: (dag.doc_md, sorted(dag.tags), {name: param.schema for name, param in dag.params.items()})
+    for dag in bag.dags.values()
+}
+print(json.dumps({"dags": dags, "errors": {str(path): error for path, error in bag.import_errors.items()}}))
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one ``airflow dags test`` left."""
+
+    state: str
+    output: str
+    results: Mapping[str, list[Any]]
+    """task id -> its XComs, by map index."""
+
+    def result(self, task_id: str) -> Any:
+        [value] = self.results[task_id]
+        return value
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """An Airflow in a folder of its own."""
+
+    home: Path
+
+    def run(self, *args: str) -> str:
+        own = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW_", "_AIRFLOW"))}
+        process = subprocess.run(
+            [sys.executable, *args],
+            cwd=self.home,
+            env=own
+            | {
+                "AIRFLOW_HOME": str(self.home),
+                "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+                "AIRFLOW_CONN_PRACTICUS_DEFAULT": '{"conn_type": "practicus", "extra": {"backend": "local"}}',
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=400,
+        )
+        assert process.returncode == 0, process.stdout[-TAIL:]
+        return process.stdout
+
+    def test(self, dag_id: str, **params: Any) -> Run:
+        output = self.run("-m", "airflow", "dags", "test", dag_id, DATE, "--conf", json.dumps(params))
+        with sqlite3.connect(self.home / "airflow.db") as database:
+            [[state]] = database.execute("SELECT state FROM dag_run WHERE dag_id = ?", [dag_id])
+            rows = database.execute(
+                "SELECT task_id, CAST(value AS TEXT) FROM xcom WHERE dag_id = ? AND key = 'return_value' "
+                "ORDER BY map_index",
+                [dag_id],
+            )
+            results: dict[str, list[Any]] = {}
+            for task_id, value in rows:
+                results.setdefault(task_id, []).append(json.loads(value))
+        return Run(state, output, results)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRACTICUS_DATA", str(tmp_path_factory.mktemp("data")))
+        yield make_data()
+
+
+@pytest.fixture(scope="module")
+def flights(data: Path) -> pd.DataFrame:
+    return pd.read_parquet(data / "flights")
+
+
+@pytest.fixture(scope="module")
+def airflow(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    airflow = Airflow(tmp_path_factory.mktemp("airflow"))
+    airflow.run("-m", "airflow", "db", "migrate")
+    return airflow
+
+
+def test_every_dag_file_imports_without_an_error_and_holds_one_documented_dag(airflow: Airflow) -> None:
+    found = json.loads(airflow.run("-c", LIST_DAGS).splitlines()[-1])
+    files = {path.stem for path in DAGS.glob("*.py")} - {"data", "demo", "mapreduce"}
+    assert found["errors"] == {}
+    assert set(found["dags"]) == {f"practicus_{name}" for name in files}
+    for dag_id, (doc, tags, params) in found["dags"].items():
+        assert doc.startswith("### "), dag_id
+        assert "practicus" in tags, dag_id
+        assert params, dag_id
+        assert all("type" in schema and "title" in schema for schema in params.values()), dag_id
+
+
+def test_the_data_holds_every_flight_and_making_it_again_changes_nothing(data: Path, flights: pd.DataFrame) -> None:
+    written = {path: path.stat().st_mtime_ns for path in data.rglob("*.parquet") if "out" not in path.parts}
+    assert make_data() == data
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert len(flights) == 336_776
+    assert flights["date"].is_monotonic_increasing
+    assert flights["date"].nunique() == 365
+    assert {path.name for path in data.parent.iterdir()} == {data.name}
+
+
+def test_spark_sums_up_the_flights_of_the_chosen_day_from_the_chosen_airport(
+    airflow: Airflow, flights: pd.DataFrame
+) -> None:
+    run = airflow.test("practicus_spark_etl", day=DATE, origin="JFK", late=30, workers=1)
+    assert run.state == "success"
+    some = flights[(flights["date"].astype("str") == DATE) & (flights["origin"] == "JFK")]
+    expected = {
+        carrier: (len(part), int(part["dep_time"].isna().sum()), int((part["arr_delay"] >= 30).sum()))
+        for carrier, part in some.groupby("carrier")
+    }
+    summary = run.result("etl")
+    assert {row["carrier"]: (row["flights"], row["cancelled"], row["late"]) for row in summary["carriers"]} == expected
+    assert {row["carrier"]: row["mean_delay"] for row in summary["carriers"]} == pytest.approx(
+        some.groupby("carrier")["arr_delay"].mean().to_dict(), abs=0.006
+    )
+    assert pd.read_parquet(summary["path"])["flights"].sum() == len(some) == run.result("check")
+
+
+def test_dask_trains_models_that_beat_the_naive_forecast(airflow: Airflow, flights: pd.DataFrame) -> None:
+    run = airflow.test("practicus_dask_training")
+    assert run.state == "success"
+    arrived = flights.dropna(subset=["arr_delay"])
+    tested = arrived[arrived["month"] >= 10]
+    metrics = run.result("train")
+    assert metrics["flights"] == len(arrived)
+    assert metrics["tested"] == len(tested)
+    assert metrics["naive_mae"] == pytest.approx((tested["dep_delay"] - tested["arr_delay"]).abs().mean(), abs=0.001)
+    assert metrics["mae"] < metrics["naive_mae"]
+    assert metrics["params"] in [{"learning_rate": rate, "max_leaf_nodes": 31} for rate in (0.1, 0.3)]
+    assert run.result("judge").endswith("minutes off")
+
+
+def test_dask_trains_on_what_spark_wrote_and_both_agree(airflow: Airflow, flights: pd.DataFrame, data: Path) -> None:
+    run = airflow.test("practicus_spark_then_dask", learning_rate=[0.3])
+    assert run.state == "success"
+    *carriers, everyone = run.result("report")
+    arrived = flights.dropna(subset=["arr_delay"])
+    names = pd.read_parquet(data / "airlines.parquet").set_index("carrier")["name"]
+    by_carrier = arrived.groupby("carrier")["arr_delay"].agg(["count", "mean"]).rename(index=names)
+    assert {row["carrier"]: row["flights"] for row in carriers} == by_carrier["count"].to_dict()
+    assert {row["carrier"]: row["mean_delay"] for row in carriers} == pytest.approx(
+        by_carrier["mean"].to_dict(), abs=0.001
+    )
+    assert everyone["flights"] == len(arrived)
+    assert everyone["model_error"] < everyone["naive_error"]
+
+
+def test_three_jobs_share_one_cluster_and_a_sensor_brings_the_third_one_s_result(
+    airflow: Airflow, flights: pd.DataFrame
+) -> None:
+    run = airflow.test("practicus_shared_cluster", month=7)
+    assert run.state == "success"
+    july = flights[flights["month"] == 7]
+    for task_id, column in (("by_origin", "origin"), ("by_carrier", "carrier"), ("by_hour_done", "hour")):
+        by = july.groupby(column)
+        result = run.result(task_id)
+        assert result["flights"] == {str(key): count for key, count in by["flight"].count().items()}
+        delays = {str(key): delay for key, delay in by["dep_delay"].mean().dropna().items()}
+        assert {key: delay for key, delay in result["mean_delay"].items() if delay is not None} == pytest.approx(
+            delays, abs=0.001
+        )
+    assert "flights" not in run.result("by_hour")
+
+
+def test_each_airport_has_a_cluster_of_its_own_and_together_they_have_all_flights(
+    airflow: Airflow, flights: pd.DataFrame
+) -> None:
+    run = airflow.test("practicus_mapped", airports=["LGA", "JFK"])
+    assert run.state == "success"
+    some = flights[flights["origin"] != "EWR"]
+    assert [sum(result["flights"].values()) for result in run.results["count"]] == [
+        (some["origin"] == airport).sum() for airport in ("LGA", "JFK")
+    ]
+    assert run.result("total") == some.groupby("carrier")["flight"].count().to_dict()
+
+
+def test_an_adapter_of_the_user_s_own_runs_by_its_dotted_path(airflow: Airflow, flights: pd.DataFrame) -> None:
+    run = airflow.test("practicus_custom_adapter")
+    assert run.state == "success"
+    routes = (flights["origin"] + "-" + flights["dest"]).value_counts()
+    assert run.result("routes") == routes.to_dict()
+    assert run.result("busiest") == routes.index[:5].to_list()
+
+
+def test_plain_spark_and_dask_scripts_run_unchanged_and_print_into_the_task_s_log(airflow: Airflow) -> None:
+    run = airflow.test("practicus_plain_scripts", partitions=2)
+    assert run.state == "success"
+    assert run.output.count("Pi is roughly 3.1") == 2
+    assert "Connected to tcp://127.0.0.1:" in run.output

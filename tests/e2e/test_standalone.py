@@ -1,0 +1,218 @@
+"""On a real Airflow (API server, scheduler, triggerer): what users do, and what goes wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.airflow_home import REPO, Airflow, eventually, running
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    home = tmp_path_factory.mktemp("airflow")
+    with running(home, [REPO / "example_dags", REPO / "tests" / "e2e" / "dags"]) as airflow:
+        yield airflow
+
+
+@pytest.fixture
+def meeting(tmp_path: Path, airflow: Airflow) -> Iterator[Path]:
+    """Where a waiting job says that it started, and is let go; afterwards no cluster is left."""
+    yield tmp_path
+    (tmp_path / "go").touch()
+    airflow.nothing_left(30)
+
+
+def starts(meeting: Path) -> list[int]:
+    path = meeting / "starts"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def started(meeting: Path) -> int:
+    return eventually("the job has started", lambda: starts(meeting))[-1]
+
+
+def worker_of(airflow: Airflow, dag_id: str, run_id: str) -> psutil.Process:
+    """The process that runs the task."""
+    pid = eventually("the task has a process", lambda: airflow.task(dag_id, run_id)["pid"])
+    return psutil.Process(pid)
+
+
+def test_a_deferred_job_ends_with_its_result_and_its_log_each_line_once(airflow: Airflow, meeting: Path) -> None:
+    airflow.trigger("wait_deferred", "once", {"folder": str(meeting)})
+    airflow.await_state("wait_deferred", "once", "deferred")
+    pid = started(meeting)
+    (meeting / "go").touch()
+    assert airflow.await_state("wait_deferred", "once", "success", "failed") == "success"
+    assert airflow.await_run("wait_deferred", "once") == "success"
+    assert airflow.xcom("wait_deferred", "once", "echo") == [str(pid)]
+    log = airflow.log("wait_deferred", "once")
+    said = ["started", "line 0", "line 1", "line 2", "[progress 100%] let go", "Completed: driver-0 ended"]
+    assert [line for line in log if line in said] == said
+    airflow.nothing_left()
+
+
+def test_marking_a_deferred_task_failed_kills_its_job_within_five_seconds(airflow: Airflow, meeting: Path) -> None:
+    airflow.trigger("wait_deferred", "marked", {"folder": str(meeting)})
+    airflow.await_state("wait_deferred", "marked", "deferred")
+    pid = started(meeting)
+    eventually("the trigger runs", lambda: any("starting" in line for line in airflow.log("wait_deferred", "marked")))
+    body = {"new_state": "failed"}
+    airflow.call("PATCH", "/api/v2/dags/wait_deferred/dagRuns/marked/taskInstances/job", body)
+    eventually("the job is killed", lambda: not psutil.pid_exists(pid), 5.0)
+    airflow.nothing_left(5.0)
+
+
+def test_a_retry_after_the_workers_death_adopts_the_running_job(airflow: Airflow, meeting: Path) -> None:
+    airflow.trigger("wait_retried", "killed", {"folder": str(meeting)})
+    pid = started(meeting)
+    clusters = airflow.clusters()
+    worker_of(airflow, "wait_retried", "killed").kill()
+    eventually("it is tried again", lambda: airflow.task("wait_retried", "killed")["try_number"] == 2)
+    airflow.await_state("wait_retried", "killed", "running")
+    (meeting / "go").touch()
+    assert airflow.await_state("wait_retried", "killed", "success", "failed") == "success"
+    assert airflow.xcom("wait_retried", "killed") == [str(pid)]
+    assert len(clusters) == 1
+    airflow.nothing_left()
+
+
+def test_a_job_whose_last_tries_worker_is_killed_does_not_stay(airflow: Airflow, meeting: Path) -> None:
+    airflow.trigger("wait_last_try", "killed", {"folder": str(meeting)})
+    pid = started(meeting)
+    worker_of(airflow, "wait_last_try", "killed").kill()
+    assert airflow.await_state("wait_last_try", "killed", "failed", "success") == "failed"
+    eventually("nothing of the job runs", lambda: not psutil.pid_exists(pid) and not airflow.replicas(), 10.0)
+
+
+def test_a_killed_supervisor_fails_the_task_with_that_verdict(airflow: Airflow, meeting: Path) -> None:
+    airflow.trigger("wait_deferred", "orphaned", {"folder": str(meeting)})
+    airflow.await_state("wait_deferred", "orphaned", "deferred")
+    started(meeting)
+    (folder,) = airflow.clusters()
+    os.kill(int((folder / "lock").read_text()), 9)
+    assert airflow.await_state("wait_deferred", "orphaned", "success", "failed") == "failed"
+    verdict = "SupervisorLost: the cluster's supervisor was killed, and its replicas with it"
+    eventually("the verdict is in the log", lambda: verdict in "\n".join(airflow.log("wait_deferred", "orphaned")))
+    airflow.nothing_left()
+
+
+def test_a_killed_replica_fails_the_task_with_its_name_and_signal(airflow: Airflow, meeting: Path) -> None:
+    airflow.trigger("wait_last_try", "replica", {"folder": str(meeting)})
+    os.kill(started(meeting), 9)
+    assert airflow.await_state("wait_last_try", "replica", "success", "failed") == "failed"
+    assert "Killed: driver-0 was killed by SIGKILL" in "\n".join(airflow.log("wait_last_try", "replica"))
+    airflow.nothing_left()
+
+
+def test_marking_a_running_task_failed_kills_its_job(airflow: Airflow, meeting: Path) -> None:
+    airflow.trigger("wait_last_try", "marked", {"folder": str(meeting)})
+    airflow.await_state("wait_last_try", "marked", "running")
+    pid = started(meeting)
+    body = {"new_state": "failed"}
+    airflow.call("PATCH", "/api/v2/dags/wait_last_try/dagRuns/marked/taskInstances/job", body)
+    eventually("the job is killed", lambda: not psutil.pid_exists(pid), 30.0)
+    airflow.nothing_left()
+
+
+def test_a_shared_cluster_is_created_used_and_deleted_without_a_worker_waiting(airflow: Airflow, meeting: Path) -> None:
+    airflow.trigger("shared", "once", {"folder": str(meeting)})
+    pid = started(meeting)
+    assert len(airflow.clusters()) == 2
+    (meeting / "go").touch()
+    assert airflow.await_run("shared", "once") == "success"
+    assert airflow.xcom("shared", "once") == [str(pid)]
+    airflow.nothing_left()
+
+
+def test_the_teardown_deletes_a_shared_cluster_whose_job_failed(airflow: Airflow, meeting: Path) -> None:
+    airflow.trigger("shared", "failed", {"folder": str(meeting)})
+    os.kill(started(meeting), 9)
+    assert airflow.await_run("shared", "failed") == "failed"
+    assert airflow.task("shared", "failed", "delete")["state"] == "success"
+    airflow.nothing_left()
+
+
+def test_outlets_and_mapped_consumers_get_what_a_deferred_job_gives(airflow: Airflow, meeting: Path) -> None:
+    (meeting / "go").touch()
+    airflow.trigger("consumed", "once", {"folder": str(meeting)})
+    assert airflow.await_run("consumed", "once") == "success"
+    (pid,) = starts(meeting)
+    path = "/api/v2/dags/consumed/dagRuns/once/taskInstances/consume/listMapped"
+    mapped = airflow.call("GET", path)["task_instances"]
+    assert [(ti["map_index"], ti["state"]) for ti in mapped] == [(0, "success")]
+    path = (
+        "/api/v2/dags/consumed/dagRuns/once/taskInstances/consume/xcomEntries/return_value?map_index=0&deserialize=true"
+    )
+    assert str(airflow.call("GET", path)["value"]) == str(pid)
+    events = airflow.call("GET", "/api/v2/assets/events?source_dag_id=consumed&source_run_id=once")
+    assert [event["name"] for event in events["asset_events"]] == ["starts"]
+
+
+def test_a_spark_dag_runs_by_trigger_with_a_changed_param(airflow: Airflow) -> None:
+    airflow.trigger("practicus_spark_etl", "changed", {"origin": "LGA", "day": "2013-03-07"})
+    assert airflow.await_run("practicus_spark_etl", "changed") == "success"
+    summary = airflow.xcom("practicus_spark_etl", "changed", "etl")
+    assert summary["path"].endswith("/origin=LGA/date=2013-03-07")
+    assert airflow.xcom("practicus_spark_etl", "changed", "check") == 306
+    airflow.nothing_left()
+
+
+def test_a_backfill_of_five_dates_succeeds_and_leaves_nothing(airflow: Airflow) -> None:
+    dates = ("--from-date", "2013-03-01", "--to-date", "2013-03-05")
+    airflow.cli("backfill", "create", "--dag-id", "practicus_spark_etl", *dates, "--max-active-runs", "2")
+    path = "/api/v2/dags/practicus_spark_etl/dagRuns?run_type=backfill&limit=100"
+    states = eventually(
+        "the backfill ends",
+        lambda: (
+            (states := [run["state"] for run in airflow.call("GET", path)["dag_runs"]])
+            and len(states) == 5
+            and {"success", "failed"}.issuperset(states)
+            and states
+        ),
+        300.0,
+    )
+    assert states == ["success"] * 5
+    runs = [run["dag_run_id"] for run in airflow.call("GET", path)["dag_runs"]]
+    days = {airflow.xcom("practicus_spark_etl", run, "etl")["date"] for run in runs}
+    assert days == {f"2013-03-0{day}" for day in range(1, 6)}
+    airflow.nothing_left()
+
+
+# It takes the triggerer away, so it comes last.
+def test_a_triggerers_restart_kills_no_job_and_loses_no_line(airflow: Airflow, meeting: Path) -> None:
+    airflow.trigger("wait_deferred", "restarted", {"folder": str(meeting)})
+    airflow.await_state("wait_deferred", "restarted", "deferred")
+    pid = started(meeting)
+    eventually("its log is read", lambda: "line 2" in airflow.log("wait_deferred", "restarted"))
+    airflow.component("triggerer").terminate()
+    eventually("the triggerer is gone", lambda: _gone(airflow))
+    assert psutil.pid_exists(pid)
+    with (airflow.home / "triggerer.log").open("ab") as log:
+        second = subprocess.Popen(["airflow", "triggerer"], env=airflow.env, stdout=log, stderr=log, cwd=airflow.home)
+    try:
+        (meeting / "go").touch()
+        assert airflow.await_state("wait_deferred", "restarted", "success", "failed") == "success"
+    finally:
+        second.terminate()
+        second.wait(30)
+    assert airflow.xcom("wait_deferred", "restarted") == [str(pid)]
+    log = airflow.log("wait_deferred", "restarted")
+    assert [line for line in log if line.startswith(("line", "[progress"))] == [
+        "line 0",
+        "line 1",
+        "line 2",
+        "[progress 100%] let go",
+    ]
+
+
+def _gone(airflow: Airflow) -> bool:
+    try:
+        return not airflow.component("triggerer").is_running()
+    except StopIteration:
+        return True
