@@ -86,6 +86,7 @@ def _settings(spec: JobSpec) -> dict[str, Text]:
         "spark.executor.cores": str(cores),
         "spark.cores.max": str(cores * spec.max_workers),
         "spark.scheduler.minRegisteredResourcesRatio": "0.8",
+        "spark.ui.showConsoleProgress": "false",  # a bar that redraws itself is many lines in a log
         "spark.driver.defaultJavaOptions": "-Djava.io.tmpdir=.",
         "spark.executor.defaultJavaOptions": "-Djava.io.tmpdir=.",
     }

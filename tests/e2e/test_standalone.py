@@ -175,7 +175,7 @@ def test_a_backfill_of_five_dates_succeeds_and_leaves_nothing(airflow: Airflow) 
             and {"success", "failed"}.issuperset(states)
             and states
         ),
-        300.0,
+        600.0,
     )
     assert states == ["success"] * 5
     runs = [run["dag_run_id"] for run in airflow.call("GET", path)["dag_runs"]]
