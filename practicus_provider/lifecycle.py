@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from practicus_provider.backends.base import Backend, Handle
+from practicus_provider.backends.base import Backend, Handle, Lease
 from practicus_provider.errors import JobFailed, NotFound
 from practicus_provider.plan import Plan
 from practicus_provider.spec import JobSpec, Teardown
@@ -33,18 +33,19 @@ class Policy:
     :param start_deadline: seconds since the epoch by which all replicas that must run do.
     :param streamed: roles whose output becomes the task's log.
     :param teardown: what becomes of the cluster at its end; None leaves it alone (it is another task's).
-    :param lease: seconds that the cluster may outlive whoever follows it; None: until its timeout.
+    :param lease: seconds that the cluster may outlive whoever follows it; None: until its timeout; ``"keep"``: as it
+        was.
     :param until_running: stop following as soon as the cluster runs; it then stays.
     """
 
     start_deadline: float
     streamed: tuple[str, ...]
     teardown: Teardown | None = "always"
-    lease: float | None = None
+    lease: Lease = None
     until_running: bool = False
 
     @classmethod
-    def of(cls, spec: JobSpec, plan: Plan, *, lease: float | None = None, until_running: bool = False) -> Policy:
+    def of(cls, spec: JobSpec, plan: Plan, *, lease: Lease = None, until_running: bool = False) -> Policy:
         """The policy that a spec asks for."""
         roles = {"coordinator": (plan.coordinator,), "all": tuple(r.name for r in plan.roles), "none": ()}
         return cls(time.time() + spec.start_timeout, roles[spec.stream_logs], spec.teardown, lease, until_running)
@@ -102,6 +103,9 @@ async def follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> 
     say(verdict.text())
     if verdict.state is not State.SUCCEEDED or not policy.until_running:
         await tear_down(backend, handle, policy.teardown, verdict, say)
+    elif policy.lease is not None:  # it is for others now, and lives until its timeout
+        async with contextlib.aclosing(backend.watch(handle, lease=None)) as statuses:
+            await anext(statuses)
     return Outcome(verdict, status.result)
 
 

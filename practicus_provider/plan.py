@@ -160,7 +160,10 @@ class Plan:
             raise SpecError("adapter", self.adapter, "its replicas are the job: there is no cluster to share")
         own = {role.name for role in roles}
         links = {label: port for label, port in self.links.items() if port.role in own}
-        return replace(self, roles=roles, decides=None, files={}, links=links)
+        try:
+            return replace(self, roles=roles, decides=None, files={}, links=links)
+        except SpecError as error:
+            raise SpecError("adapter", self.adapter, f"its cluster cannot be shared: {error}") from error
 
     def deciding(self) -> Plan:
         """The role that decides alone: one job on a cluster that is already there."""

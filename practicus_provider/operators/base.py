@@ -100,7 +100,6 @@ class ClusterOperator(BaseOperator):
 
         backend = PracticusHook(self.practicus_conn_id).get_conn()
         handle, policy = asyncio.run(self._launch(backend, context))
-        self._running = (backend, handle)
         if self.deferrable:
             self._defer(handle, policy, context)
         outcome = asyncio.run(lifecycle.follow(backend, handle, policy, self.log.info))
@@ -150,6 +149,7 @@ class ClusterOperator(BaseOperator):
 
     async def _launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
         handle, policy = await self.launch(backend, context)
+        self._running = (backend, handle)
         self.log.info("cluster %s (%s)", handle.name, handle.uid)
         context["ti"].xcom_push(key="cluster", value=handle.to_json())
         links = (await anext(backend.watch(handle, lease=policy.lease))).links

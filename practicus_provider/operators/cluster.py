@@ -74,8 +74,9 @@ class PracticusCreateClusterOperator(ClusterOperator):
 
         spec = job_spec(self, stream_logs="none")
         plan = adapters.make_plan(spec, ("application",)).serving()
-        handle = await backend.create(task_key(context).cluster_name(), plan, task=task_facts(context))
-        return handle, Policy.of(spec, plan, until_running=True)
+        lease = self.lease(context)
+        handle = await backend.create(task_key(context).cluster_name(), plan, task=task_facts(context), lease=lease)
+        return handle, Policy.of(spec, plan, lease=lease, until_running=True)
 
     def finish(self, outcome: Outcome, context: Context) -> dict[str, Any]:
         """The cluster as the other operators take it."""

@@ -97,11 +97,9 @@ class PracticusRunJobOperator(ClusterOperator):
         spec = self.spec()
         shipment = shipment_of(self, spec)
         plan = adapters.make_plan(spec, shipment.program, shipment.files)
-        policy = Policy.of(spec, plan, lease=self.lease(context))
-        handle = await backend.create(
-            task_key(context).cluster_name(), plan, task=task_facts(context), lease=policy.lease
-        )
-        return handle, policy
+        lease = self.lease(context)
+        handle = await backend.create(task_key(context).cluster_name(), plan, task=task_facts(context), lease=lease)
+        return handle, Policy.of(spec, plan, lease=lease)
 
 
 SPEC_FIELDS = tuple(JobSpec.__dataclass_fields__)
@@ -153,11 +151,15 @@ def check_early(operator: Any, **known: Any) -> None:
         "workers": 1,
         "conf": {},
     }
+    for name in sorted(unknown - stand_in.keys()):
+        raise SpecError(name, getattr(operator, name), "this argument is not templated: give the value itself")
     if "application" not in unknown and getattr(operator, "application", "") is None:
         raise SpecError("application", None, "give a path, a local:///path or a URL")
     spec = job_spec(operator, **{name: stand_in[name] for name in unknown} | known)
     if hasattr(operator, "adapter"):  # else it is the shared cluster's, known when the task runs
-        adapters.make_plan(spec, ("application",))
+        plan = adapters.make_plan(spec, ("application",))
+        if not hasattr(operator, "application"):
+            plan.serving()
     if not operator.has_dag():
         return
     if spec.application is not None:

@@ -55,7 +55,7 @@ class PracticusJobSensor(BaseSensorOperator):
         from practicus_provider.lifecycle import Policy
         from practicus_provider.triggers.job import PracticusJobTrigger
 
-        policy = Policy(start_deadline=time.time() + self.timeout, streamed=(), teardown=None)
+        policy = Policy(start_deadline=time.time() + self.timeout, streamed=(), teardown=None, lease="keep")
         trigger = PracticusJobTrigger(
             practicus_conn_id=self.practicus_conn_id,
             cluster=as_handle("job", self.job).to_json(),

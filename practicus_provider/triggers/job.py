@@ -59,7 +59,9 @@ class PracticusJobTrigger(BaseTrigger):
         yield self._event(outcome)
 
     async def on_kill(self) -> None:
-        """The user marked or cleared the deferred task: its cluster goes."""
+        """The user marked or cleared the deferred task: its cluster goes, unless it is another task's."""
+        if self.policy["teardown"] is None:
+            return
         backend = await PracticusHook(self.practicus_conn_id).aget_conn()
         await backend.delete(Handle(**self.cluster))
 

@@ -264,6 +264,12 @@ async def test_who_only_waits_for_the_start_stops_there_and_removes_nothing():
     assert (said[-1], backend.deleted, backend.watchers) == ("Completed: cluster c-1 is running", [], 0)
 
 
+async def test_a_cluster_that_is_for_others_lives_on_without_whoever_waited_for_its_start():
+    backend = Scripted([PENDING, RUNNING, FOREVER])
+    await follow(backend, replace(POLICY, until_running=True, lease=5.0))
+    assert backend.leases == [5.0, None]
+
+
 async def test_a_cluster_that_fails_before_it_runs_is_removed_by_who_waits_for_its_start():
     backend = Scripted([PENDING, BROKEN])
     outcome = await follow(backend, replace(POLICY, until_running=True))

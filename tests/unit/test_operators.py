@@ -131,6 +131,8 @@ def ti(**more: Any) -> dict[str, Any]:
         ("start_timeout='5m'", SpecError, "start_timeout='5m': give a positive number of seconds or a timedelta"),
         ("teardown='Always'", SpecError, "teardown='Always': choose one of always, on_success, never"),
         ("stream_logs=True", SpecError, "stream_logs=True: choose one of coordinator, all, none"),
+        ("teardown='{{ x }}'", SpecError, "teardown='{{ x }}': this argument is not templated: give the value itself"),
+        ("adapter='{{ x }}'", SpecError, "adapter='{{ x }}': this argument is not templated"),
         ("wokers=2", TypeError, "Invalid arguments were passed to PracticusRunJobOperator (task_id: t). Invalid"),
     ],
 )
@@ -159,6 +161,11 @@ def test_a_job_without_an_application_is_refused_by_its_name(parse, operator):
         ("adapter='dsak'", "adapter='dsak': did you mean 'dask'?"),
         ("adapter='dask', workers=0", "workers=0: give a whole number"),
         ("adapter='dask', conf={'no key': 1}", "conf='no key': give a dotted Dask key"),
+        ("adapter='example_dags.mapreduce.MapReduceAdapter'", "adapter='example_dags.mapreduce.MapReduceAdapter': its"),
+        (
+            "adapter='tests.e2e.dags.single.SingleAdapter'",
+            "adapter='tests.e2e.dags.single.SingleAdapter': its replicas are the job: there is no cluster to share",
+        ),
     ],
 )
 def test_a_wrong_cluster_fails_when_the_dag_is_parsed(parse, arguments, message):

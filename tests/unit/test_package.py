@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib import import_module
 from importlib.metadata import distribution
 from importlib.resources import files
@@ -113,6 +115,16 @@ def test_a_public_name_stays_where_it_is(path):
 @pytest.mark.parametrize("path", sorted((PACKAGE / "adapters").glob("[!_]*.py")), ids=lambda path: path.stem)
 def test_an_adapter_stays_under_150_lines(path):
     assert len(path.read_text().splitlines()) < 150
+
+
+HEAVY = ("dask", "distributed", "kubernetes", "kubernetes_asyncio", "pandas", "pyspark")
+
+
+def test_what_a_dag_file_imports_brings_no_client_and_no_framework():
+    modules = [name for name in MODULES if ".triggers." not in name]
+    code = f"import sys, {', '.join(modules)}; sys.exit(' '.join({set(HEAVY)} & sys.modules.keys()) or 0)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_task_without_a_dashboard_has_an_empty_link(monkeypatch):

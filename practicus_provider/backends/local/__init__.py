@@ -86,17 +86,18 @@ class LocalBackend(Backend):
         """See :meth:`Backend.logs`."""
         folder = self._folder(handle)
         taken: dict[str, int] = folder.read("cursor.json")
-        try:
-            while True:
-                ended = folder.state().final
+        while True:
+            ended, before = folder.state().final, dict(taken)
+            try:
                 for line in _new_lines(folder, roles, taken, whole=ended):
                     yield line
-                if ended:
-                    return
-                await asyncio.sleep(LOG_POLL)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                folder.write("cursor.json", taken)
+            finally:
+                if taken != before:
+                    with contextlib.suppress(FileNotFoundError):
+                        folder.write("cursor.json", taken)
+            if ended:
+                return
+            await asyncio.sleep(LOG_POLL)
 
     async def scale(self, handle: Handle, role: str, replicas: int) -> None:
         """See :meth:`Backend.scale`."""

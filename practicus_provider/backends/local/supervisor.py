@@ -366,6 +366,7 @@ def main(path: str) -> int:
     if os.fork():
         os._exit(0)
     os.setsid()
+    os.ftruncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
     asyncio.run(Supervisor(folder).run(listener))
     return 0

@@ -1,0 +1,243 @@
+"""What the documentation says is what the code does."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import BundleDagBag
+
+from practicus_provider.adapters import BUILT_IN, ENTRY_POINT_GROUP, Adapter
+from practicus_provider.application import SHIP_LIMIT
+from practicus_provider.backends.base import Backend
+from practicus_provider.backends.local import LocalBackend
+from practicus_provider.errors import ConnectionConfigError
+from practicus_provider.get_provider_info import get_provider_info
+from practicus_provider.hooks.practicus import BACKENDS, PracticusHook
+from practicus_provider.operators.base import ClusterOperator
+from practicus_provider.operators.job import PracticusRunJobOperator
+from practicus_provider.plan import Here, Launch, Role
+from practicus_provider.spec import Resources
+from practicus_provider.status import Reason, State
+
+REPO = Path(__file__).parents[2]
+README = REPO / "README.md"
+ARCHITECTURE = REPO / "docs" / "architecture.md"
+CUSTOM = REPO / "docs" / "custom-adapters.md"
+PAGES = [README, *sorted((REPO / "docs").glob("*.md"))]
+FENCE = re.compile(r"(?:<!-- quotes (?P<source>\S+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```\n", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; ``source`` is the file that it claims to quote."""
+
+    page: Path
+    language: str
+    text: str
+    source: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page.stem}: {self.text.strip().splitlines()[0].strip()}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    for match in FENCE.finditer(page.read_text()):
+        yield Block(page, match["language"], match["text"], match["source"])
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+QUOTES = [block for block in BLOCKS if block.source]
+PYTHON = [block for block in BLOCKS if block.language == "python" and not block.source]
+DAGS = [block for block in PYTHON if "with DAG(" in block.text]
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks."""
+    return FENCE.sub("", page.read_text())
+
+
+def table(page: Path, first: str) -> list[list[str]]:
+    """The cells of the table whose first column has that title, without its head."""
+    (rows,) = re.findall(rf"^\| {re.escape(first)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE)
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows.splitlines()]
+
+
+def code(cell: str) -> str:
+    """What stands between a cell's backticks."""
+    return cell.strip("`")
+
+
+def anchor(heading: str) -> str:
+    """The fragment by which a heading is linked."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+# ---- what every page is held to
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_leads_to_a_page_and_a_heading_that_are_there(page):
+    for target in re.findall(r"\]\(([^)]+)\)", prose(page)):
+        if "://" in target:
+            continue
+        path, _, fragment = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.is_file(), target
+        if fragment:
+            headings = re.findall(r"^#+ (.+)$", prose(linked), re.MULTILINE)
+            assert fragment in map(anchor, headings), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_file_that_a_page_names_is_there(page):
+    folders = "practicus_provider|example_dags|benchmarks|tests|docs"
+    named = re.findall(rf"`((?:{folders})/[^`<]*)`", page.read_text())
+    assert [name for name in named if not (REPO / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_target_of_make_that_a_page_names_is_there(page):
+    targets = set(re.findall(r"^([a-z]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`?make ([a-z]+)`", page.read_text())) <= targets
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_every_block_of_python_is_python(block):
+    ast.parse(block.text)
+
+
+@pytest.mark.parametrize("block", QUOTES, ids=str)
+def test_what_a_page_quotes_is_in_the_file_as_it_stands(block):
+    source = (REPO / block.source).read_text()
+    assert block.text in source or indent(block.text, "    ") in source
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_line_is_longer_than_the_code_s(page):
+    long = [line for line in page.read_text().splitlines() if len(line) > 120 and not line.startswith("|")]
+    assert long == []
+
+
+# ---- the README
+
+
+@pytest.mark.parametrize("block", DAGS, ids=str)
+def test_airflow_reads_a_dag_of_the_readme_with_every_task_in_it(block, tmp_path):
+    for application in re.findall(r'application="([^"]+)"', block.text):
+        (tmp_path / application).parent.mkdir(exist_ok=True)
+        (tmp_path / application).touch()
+    (tmp_path / "dag.py").write_text(block.text)
+    bag = BundleDagBag(tmp_path, bundle_path=tmp_path, bundle_name="tests")
+    assert bag.import_errors == {}
+    [dag] = bag.dags.values()
+    assert dag.task_ids == re.findall(r'task_id="(\w+)"', block.text)
+
+
+def test_the_readme_s_command_adds_the_connection_that_is_missing(monkeypatch):
+    (command,) = [line for block in blocks(README) for line in block.text.splitlines() if "connections add" in line]
+    with pytest.raises(ConnectionConfigError) as error:
+        PracticusHook().get_conn()
+    assert str(error.value).endswith(f"Add it: {command}")
+    extra = json.loads(command.partition("--conn-extra ")[2].strip("'"))
+    connection = json.dumps({"conn_type": "practicus", "extra": extra})
+    monkeypatch.setenv("AIRFLOW_CONN_PRACTICUS_DEFAULT", connection)
+    assert isinstance(PracticusHook().get_conn(), LocalBackend)
+
+
+def test_the_readme_s_extras_are_those_of_the_connection():
+    rows = {code(name): (default, meaning) for name, default, meaning in table(README, "extra")}
+    (connection,) = get_provider_info()["connection-types"]
+    assert list(rows) == list(connection["conn-fields"])
+    assert [code(name) for name in rows["backend"][1].split(", ")] == list(BACKENDS)
+    assert rows["ttl"][0] == f"{LocalBackend.ttl:g}"
+
+
+def test_the_readme_s_adapters_are_those_that_are_built_in():
+    rows = {code(row[0]): code(row[1]) for row in table(README, "adapter")}
+    assert set(rows) == set(BUILT_IN)
+    for name, operator in rows.items():
+        module = f"practicus_provider.operators.{name}"
+        assert operator in vars(__import__(module, fromlist=[operator]))
+
+
+def test_the_readme_s_arguments_are_the_operators_with_their_defaults():
+    rows = {code(name): code(default) for name, default, _ in table(README, "argument")}
+    arguments: dict[str, Any] = {}
+    for cls in (PracticusRunJobOperator, ClusterOperator):
+        for name, parameter in inspect.signature(cls.__init__).parameters.items():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                arguments[name] = parameter.default
+    names = {"Resources": Resources, "timedelta": timedelta, "required": inspect.Parameter.empty}
+    assert {name: eval(default, names) for name, default in rows.items()} == arguments
+
+
+def test_the_readme_s_templated_arguments_are_the_operators():
+    (names,) = re.findall(r"^Templated: (.+)\.$", README.read_text(), re.MULTILINE)
+    assert {code(name) for name in names.split(", ")} == set(PracticusRunJobOperator.template_fields)
+
+
+def test_the_readme_s_limit_of_what_travels_is_the_code_s():
+    assert f"{SHIP_LIMIT >> 20} MiB" in README.read_text()
+
+
+# ---- the architecture
+
+
+def test_the_architecture_s_states_and_reasons_are_all_that_there_are():
+    assert [code(name) for name, _ in table(ARCHITECTURE, "reason")] == [*dict.fromkeys(map(str, Reason))]
+    words = dict(table(ARCHITECTURE, "word"))
+    assert words["state"].split(", ") == list(map(str, State))
+
+
+def test_the_architecture_names_every_verb_of_a_backend():
+    verbs = re.search(r"its six verbs: (.+?)\. Its", ARCHITECTURE.read_text(), re.DOTALL)[1]
+    assert set(re.findall(r"`(\w+)`", verbs)) == Backend.__abstractmethods__
+
+
+def test_the_architecture_s_layers_are_those_that_are_enforced():
+    (drawn,) = [block.text for block in blocks(ARCHITECTURE) if block.text.startswith("operators :")]
+    (enforced,) = re.findall(r"^layers = \[\n(.*?)\]", (REPO / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
+    layers = [re.split(r"\s{2,}", line)[0] for line in drawn.splitlines()]
+    assert layers == re.findall(r'"(.+)"', enforced)
+
+
+# ---- custom adapters
+
+
+def test_the_tutorial_s_test_of_the_example_passes(monkeypatch):
+    monkeypatch.syspath_prepend(REPO / "example_dags")
+    pure, on_this_machine = [block for block in PYTHON if block.page == CUSTOM]
+    found: dict[str, Any] = {}
+    exec(pure.text, found)
+    found["test_two_workers_start_once_the_driver_listens"](monkeypatch)
+    exec(on_this_machine.text, found)  # to run it takes a cluster; the example's own DAG does that
+
+
+def test_the_tutorial_s_fields_and_attributes_are_those_that_there_are():
+    assert [code(name) for name, _ in table(CUSTOM, "field")] == list(Launch.__dataclass_fields__)
+    references = [code(name) for name, _ in table(CUSTOM, "reference")]
+    assert references[: len(Here)] == [f"Here.{member.name}" for member in Here]
+    rows = {code(name): code(default) for name, default, _ in table(CUSTOM, "attribute")}
+    assert {name: ast.literal_eval(default) for name, default in rows.items()} == {
+        name: getattr(Adapter, name) for name in Adapter.__annotations__
+    }
+
+
+@pytest.mark.parametrize("cls", [Role, Launch])
+def test_the_tutorial_s_signatures_are_those_that_there_are(cls):
+    (given,) = re.findall(rf"^`{cls.__name__}\((.*)\)`", CUSTOM.read_text(), re.MULTILINE)
+    assert [argument.partition("=")[0] for argument in given.split(", ")] == list(cls.__dataclass_fields__)
+
+
+def test_the_tutorial_s_entry_point_is_in_the_group_that_is_read():
+    assert f'[project.entry-points."{ENTRY_POINT_GROUP}"]' in CUSTOM.read_text()
