@@ -6,6 +6,10 @@ Sources: Dask's ``dask scheduler`` and ``dask worker`` command lines, and its co
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import re
+
 from practicus_provider.adapters import Adapter, Program
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Part, Port, Role
@@ -14,6 +18,8 @@ from practicus_provider.spec import JobSpec
 SCHEDULER = Port("coordinator", "scheduler")
 DASHBOARD = Port("coordinator", "dashboard")
 ADDRESS: tuple[Part, ...] = ("tcp://", Host("coordinator"), ":", SCHEDULER)
+_WORD = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+"""Of a key: Dask lowers its environment variables' names, and reads ``__`` as a dot."""
 
 
 class DaskAdapter(Adapter):
@@ -24,7 +30,7 @@ class DaskAdapter(Adapter):
 
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
         """Coordinator (the scheduler), ``spec.workers`` workers, and the driver."""
-        config = {_env_name(key): repr(value) for key, value in spec.conf.items()}
+        config = {_env_name(key): _literal(key, value) for key, value in spec.conf.items()}
         preload: Program = ()
         if spec.elastic:
             preload = ("--preload", "practicus_runtime.dask_elastic")
@@ -53,6 +59,15 @@ class DaskAdapter(Adapter):
 
 def _env_name(key: str) -> str:
     """``distributed.worker.memory.target`` as the environment variable that Dask reads it from."""
-    if not all(word.replace("-", "_").isidentifier() for word in key.split(".")):
+    if not all(map(_WORD.fullmatch, key.split("."))) or key == "config":
         raise SpecError("conf", key, "give a dotted Dask key such as 'distributed.worker.memory.target'")
     return "DASK_" + key.replace(".", "__").replace("-", "_").upper()
+
+
+def _literal(key: str, value: object) -> str:
+    """The text that Dask reads as that very value, by ``ast.literal_eval``."""
+    text = repr(value)
+    with contextlib.suppress(ValueError, SyntaxError):
+        if ast.literal_eval(text) == value:
+            return text
+    raise SpecError("conf", {key: value}, "give a string, a number, a bool, None, or a list or dict of these")

@@ -40,8 +40,7 @@ class SparkAdapter(Adapter):
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
         """Coordinator (the master), workers of one executor each, and the driver.
 
-        An elastic cluster starts ``max`` workers, the places in which Spark's dynamic allocation lets executors come
-        and go.
+        An elastic cluster starts ``max`` workers: places in which dynamic allocation lets executors come and go.
         """
         place: dict[str, Text] = {"SPARK_LOCAL_IP": Here.HOST, "SPARK_LOCAL_DIRS": (Here.SCRATCH, "/local")}
         master = Launch(
@@ -112,7 +111,8 @@ def _settings(spec: JobSpec) -> dict[str, Text]:
 
 def _value(key: str, value: object) -> str:
     if not key.startswith("spark."):
-        near = difflib.get_close_matches(f"spark.{key.partition('.')[2]}", KNOWN, n=1, cutoff=0.8)
+        guesses = (f"spark.{key}", f"spark.{key.partition('.')[2]}")
+        near = [name for guess in guesses for name in difflib.get_close_matches(guess, KNOWN, n=1, cutoff=0.8)]
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise SpecError("conf", key, f"{hint}Spark's properties start with 'spark.'")
     if isinstance(value, bool):
@@ -134,14 +134,14 @@ def _properties(settings: Mapping[str, Text]) -> tuple[Part, ...]:
     """A Java properties file (``java.util.Properties.load``): only what it would read otherwise is escaped."""
     file: list[Part] = []
     for key, text in settings.items():
-        file += [_escape(key, " :=#!"), "="]
-        file += [_escape(part, "") if type(part) is str else part for part in parts(text)]
+        file += [_escape(key, " :="), "="]
+        file += [part if isinstance(part, (Here, Host, Port)) else _escape(str(part), "") for part in parts(text)]
         file.append("\n")
     return tuple(file)
 
 
 def _escape(text: str, special: str) -> str:
     named = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\f": "\\f"}
-    if text[:1] == " ":
-        return "\\ " + _escape(text[1:], special)
-    return "".join(named.get(char, f"\\{char}" if char in special else char) for char in text)
+    body = text.lstrip(" ")
+    indent = "\\ " * (len(text) - len(body))
+    return indent + "".join(named.get(char, f"\\{char}" if char in special else char) for char in body)

@@ -118,7 +118,10 @@ class ClusterOperator(BaseOperator):
         except PracticusError:
             raise
         except Exception:
-            self._delete_by_name(context)
+            try:
+                self._delete_by_name(context)
+            except PracticusError as error:
+                self.log.error("its cluster may be left: %s", error)
             raise
 
     def on_kill(self) -> None:

@@ -84,6 +84,14 @@ async def test_a_replica_is_told_its_place_its_task_and_its_files(backend: Backe
     assert line.endswith(f"{text!r}] True")
 
 
+async def test_a_users_search_path_does_not_hide_the_applications_and_ours(backend: Backend) -> None:
+    code = "import practicus_runtime, shipped, sys; print('/of/the/user' in sys.path)"
+    driver = role("driver", code, env={"PYTHONPATH": "/of/the/user"})
+    async with created(backend, "job", plan(driver, files={"shipped.py": b""})) as handle:
+        assert (await end(backend, handle)).state is State.SUCCEEDED
+        assert await read(backend, handle, "driver") == [LogLine("driver", 0, "True")]
+
+
 async def test_airflows_own_settings_and_secrets_do_not_reach_a_replica(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

