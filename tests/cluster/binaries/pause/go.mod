@@ -1,0 +1,3 @@
+module practicus.test/pause
+
+go 1.24.0

@@ -1,0 +1,165 @@
+"""One run of ``up``: starts what does not run, and waits until all of it is ready."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tests.cluster import binaries, cgroups, control_plane, images, network, node, packages, simulation
+from tests.cluster.api import Api
+from tests.cluster.errors import ClusterError
+from tests.cluster.layout import CACHE, CLUSTER_DOMAIN, DNS_SERVICE, Layout, NodeAddress
+from tests.cluster.machine import Component, Machine
+from tests.cluster.pki import Authority
+from tests.cluster.process import tail, wait_until
+
+READY_WITHIN = 90.0
+"""Seconds that a busy machine may take for one step."""
+
+
+class Boot:
+    """From whatever there is to a cluster that is ready."""
+
+    def __init__(self, layout: Layout, nodes: list[NodeAddress], simulated: int) -> None:
+        self._layout = layout
+        self._nodes = nodes
+        self._simulated = simulated
+        self._hub = Machine(layout, "control-plane")
+        self._started: list[str] = []
+
+    def run(self) -> None:
+        """Do it.
+
+        :raises ClusterError: something is missing, or does not become ready.
+        """
+        packages.ensure(packages.TO_RUN)
+        self._binaries = binaries.built(CACHE / "binaries", without=() if self._simulated else ("kwok",))
+        self._began = time.time()
+        self._layout.root.mkdir(parents=True, exist_ok=True)
+        self._authority = Authority(self._layout.pki)
+        self._write_kubeconfig()
+        self._api = Api(self._layout.kubeconfig)
+
+        self._start_machine(self._hub)
+        network.connect_host(self._hub)
+        network.route(self._hub, self._nodes)
+        self._ensure(self._hub, *control_plane.store_and_server(self._layout, self._binaries, self._authority))
+        for address in self._nodes:
+            self._start_node(address)
+
+        self._wait(self._hub, "the API server is ready", lambda: self._api.get("/readyz"), "etcd", "kube-apiserver")
+        self._ensure(self._hub, *control_plane.controllers(self._layout, self._binaries, self._authority))
+        control_plane.furnish(self._api)
+        for address in self._nodes:
+            self._start_kubelet(address)
+        self._simulate()
+        self._wait_until_ready()
+        if self._started:
+            print(f"started in {time.time() - self._began:.1f} s: {', '.join(self._started)}")
+
+    def _write_kubeconfig(self) -> None:
+        aside = self._layout.kubeconfig.with_suffix(".new")
+        aside.touch(mode=0o600)
+        aside.write_text(self._authority.kubeconfig("admin", "system:masters"))
+        aside.rename(self._layout.kubeconfig)
+
+    def _start_machine(self, machine: Machine) -> None:
+        if machine.start(self._binaries["pause"]):
+            self._started.append(machine.name)
+
+    def _ensure(self, machine: Machine, *components: Component) -> None:
+        for component in components:
+            if machine.ensure(component):
+                self._started.append(f"{machine.name}/{component.name}")
+
+    def _start_node(self, address: NodeAddress) -> None:
+        machine = Machine(self._layout, address.name)
+        self._start_machine(machine)
+        network.connect(self._hub, machine, address.address)
+        network.route(machine, self._nodes)
+        cgroups.make(node.cgroup(address))
+        self._ensure(machine, node.containerd(self._layout, address))
+
+    def _start_kubelet(self, address: NodeAddress) -> None:
+        machine = Machine(self._layout, address.name)
+        self._wait(machine, "containerd answers", partial(_succeeds, machine, "ctr", "version"), "containerd")
+        if not images.present(machine, images.PAUSE):
+            images.import_archive(machine, images.pause_archive(Path(self._binaries["pause"]), machine.folder))
+        self._ensure(machine, *node.components(self._layout, self._binaries, self._authority, address))
+
+    def _simulate(self) -> None:
+        if self._simulated:
+            self._ensure(self._hub, simulation.component(self._layout, self._binaries, self._authority))
+        else:
+            self._hub.end(simulation.NAME)
+        simulation.set_nodes(self._api, self._simulated)
+
+    def _wait_until_ready(self) -> None:
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        self._wait(
+            self._hub, "the default ServiceAccount exists", lambda: self._api.get(account), "kube-controller-manager"
+        )
+        for address in self._nodes:
+            machine = Machine(self._layout, address.name)
+            self._wait(machine, "it is ready", partial(self._node_ready, address), "kubelet", "containerd")
+            look_up = partial(_succeeds, machine, sys.executable, "-I", "-c", _LOOK_UP)
+            self._wait(machine, "DNS answers pods", look_up, "kube-proxy")
+        self._forget_removed_nodes()
+
+    def _node_ready(self, address: NodeAddress) -> bool:
+        found = self._api.object(f"/api/v1/nodes/{address.name}")
+        lease = self._api.object(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{address.name}")
+        if not found or not lease:
+            return False
+        conditions = {condition["type"]: condition["status"] for condition in found["status"].get("conditions", ())}
+        # A node says that it is ready for a while after its kubelet was killed.
+        renewed = datetime.datetime.fromisoformat(lease["spec"]["renewTime"]).timestamp()
+        fresh = renewed > (self._began if self._started else time.time() - node.LEASE_SECONDS)
+        return conditions.get("Ready") == "True" and fresh
+
+    def _forget_removed_nodes(self) -> None:
+        ours = {address.name for address in self._nodes}
+        for found in (self._api.object("/api/v1/nodes") or {"items": ()})["items"]:
+            if found["metadata"]["name"] not in ours and not simulation.is_simulated(found):
+                self._api.delete(f"/api/v1/nodes/{found['metadata']['name']}")
+
+    def _wait(self, machine: Machine, what: str, met: Callable[[], object], *components: str) -> None:
+        """Wait until a machine's components have come so far; not for one that has ended."""
+
+        def ended() -> list[str]:
+            processes = {name: machine.process(name) for name in components}
+            return [name for name, process in processes.items() if not (process and process.alive)]
+
+        def explain() -> str:
+            return "\n".join(
+                [f"{name} has ended" for name in ended()] + [tail(machine.log(name)) for name in components]
+            )
+
+        wait_until(lambda: met() or ended(), f"{machine.name}: {what}", READY_WITHIN, explain=explain)
+        if ended():
+            raise ClusterError(f"{machine.name}, before {what}: {explain()}")
+
+
+_LOOK_UP = f"""
+import socket, struct
+name = "kubernetes.default.svc.{CLUSTER_DOMAIN}"
+labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asker.settimeout(2)
+asker.sendto(struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + labels + struct.pack(">BHH", 0, 1, 1), ("{DNS_SERVICE}", 53))
+flags, _, answers = struct.unpack(">3H", asker.recv(512)[2:8])
+raise SystemExit(flags & 15 != 0 or answers == 0)
+"""
+"""Asks for the API server's name where pods ask: at the DNS service's address, which takes kube-proxy to reach."""
+
+
+def _succeeds(machine: Machine, *command: str) -> bool:
+    try:
+        machine.run(*command)
+    except ClusterError:
+        return False
+    return True

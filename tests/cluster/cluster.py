@@ -1,0 +1,118 @@
+"""The cluster in one folder: made to run, told about, taken down."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+
+from tests.cluster import boot, cgroups, images, network, node, packages
+from tests.cluster.errors import ClusterError
+from tests.cluster.layout import CACHE, MAX_NODES, Layout, NodeAddress
+from tests.cluster.machine import Machine
+from tests.cluster.process import exclusive
+
+NODES = 2
+"""How many a new cluster has."""
+
+
+class Cluster:
+    """What the commands act on."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    @property
+    def control_plane(self) -> Machine:
+        """Where the API server is."""
+        return Machine(self.layout, "control-plane")
+
+    @property
+    def nodes(self) -> list[NodeAddress]:
+        """Those that it was last told to have."""
+        numbers = [int(folder.name.removeprefix("node")) for folder in self.layout.root.glob("machines/node*")]
+        return [NodeAddress(number) for number in sorted(numbers)]
+
+    @property
+    def machines(self) -> list[Machine]:
+        """All of them, running or not."""
+        nodes = [Machine(self.layout, address.name) for address in self.nodes]
+        return [self.control_plane, *nodes] if self.layout.root.exists() else []
+
+    def machine(self, name: str) -> Machine:
+        """One of its machines.
+
+        :raises ClusterError: there is none of that name.
+        """
+        for machine in self.machines:
+            if machine.name == name:
+                return machine
+        raise ClusterError(f"the cluster has no machine {name!r}, but {[machine.name for machine in self.machines]}")
+
+    def up(self, nodes: int | None = None, simulated: int = 0) -> None:
+        """Make it run, whatever there is of it; return when it is ready.
+
+        :param nodes: how many; by default as many as it has.
+        :param simulated: nodes besides that only pretend to run pods.
+        """
+        with self._locked():
+            wanted = nodes if nodes is not None else len(self.nodes) or NODES
+            if not 1 <= wanted <= MAX_NODES:
+                raise ClusterError(f"a cluster has 1 to {MAX_NODES} nodes, not {wanted}")
+            addresses = [NodeAddress(number + 1) for number in range(wanted)]
+            was_there = self.layout.root.exists()
+            try:
+                self._boot(addresses, simulated)
+            except ClusterError as error:
+                if not was_there:
+                    raise
+                print(f"{error}\nit cannot be repaired: building it anew", flush=True)
+                self._destroy()
+                self._boot(addresses, simulated)
+
+    def down(self) -> None:
+        """End all of it, and leave nothing."""
+        with self._locked():
+            self._destroy()
+
+    def load(self, image: str) -> None:
+        """Give an image to every node.
+
+        :param image: an archive's file, or the name of an image in ``images/``.
+        """
+        packages.ensure(packages.TO_BUILD_IMAGES)
+        archive = images.archive(image, CACHE / "images")
+        with self._locked():
+            for address in self.nodes:
+                images.import_archive(Machine(self.layout, address.name), archive)
+
+    def _boot(self, addresses: list[NodeAddress], simulated: int) -> None:
+        for address in self.nodes:
+            if address not in addresses:
+                self._remove(address)
+        boot.Boot(self.layout, addresses, simulated).run()
+
+    def _destroy(self) -> None:
+        for address in self.nodes:
+            self._remove(address)
+        if self.control_plane.init:
+            self.control_plane.kill()
+            network.wait_until_disconnected()
+        cgroups.remove(node.CGROUP_ROOT)
+        if self.layout.root.exists():
+            shutil.rmtree(self.layout.root)
+
+    def _remove(self, address: NodeAddress) -> None:
+        machine = Machine(self.layout, address.name)
+        machine.kill()
+        cgroups.remove(node.cgroup(address))
+        machine.forget()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One command at a time. It is the folder above that is locked, because ``down`` removes the cluster's."""
+        if os.geteuid() != 0:
+            raise ClusterError("the cluster makes namespaces and mounts, so it takes root: sudo --preserve-env ...")
+        with exclusive(self.layout.root.parent):
+            yield

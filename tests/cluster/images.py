@@ -1,0 +1,169 @@
+"""Images: archives that are built once for each set of inputs, and given to every node.
+
+An image is built by buildah from an ordinary Dockerfile. The base, ``debian:trixie-slim`` in every Dockerfile, is made
+here from Debian's packages, because a registry for images is more than a test machine can be expected to reach.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import shutil
+import ssl
+import subprocess
+import tarfile
+from pathlib import Path
+
+from tests.cluster.errors import ClusterError
+from tests.cluster.layout import REPOSITORY
+from tests.cluster.machine import Machine
+from tests.cluster.process import exclusive
+
+PREFIX = "localhost/practicus/"
+PAUSE = f"{PREFIX}pause:dev"
+SOURCES = REPOSITORY / "images"
+
+_BASE = "docker.io/library/debian:trixie-slim"
+# Without what Debian's own slim images are without.
+_NOT_SLIM = [f"path-exclude=/usr/share/{folder}/*" for folder in ("doc", "info", "locale", "man")]
+_MMDEBSTRAP = ["mmdebstrap", "--variant=minbase", *(f"--dpkgopt={option}" for option in _NOT_SLIM), "trixie"]
+_CTR = ("ctr", "--namespace", "k8s.io")
+
+
+def names() -> list[str]:
+    """Images that can be built: a folder each."""
+    return sorted(file.parent.name for file in SOURCES.glob("*/Dockerfile"))
+
+
+def archive(image: str, cache: Path) -> Path:
+    """An archive of an image: that file itself, or one of ours, built if it must be.
+
+    :param image: a file, or ``NAME`` or ``localhost/practicus/NAME:dev`` of a folder ``images/NAME``.
+    """
+    if Path(image).is_file():
+        return Path(image).resolve()
+    name = image.removeprefix(PREFIX).removesuffix(":dev")
+    if name not in names():
+        raise ClusterError(f"{image} is neither a file nor one of {', '.join(names())}: see images/README.md")
+    base = cache / f"base-{_digest(_MMDEBSTRAP)}.tar"
+    built = cache / f"{name}-{_key(SOURCES / name, base)}.tar"
+    with exclusive(cache):
+        if not built.exists():
+            workspace = cache / "building"
+            _remove(workspace)  # of a build that was killed
+            workspace.mkdir(parents=True)
+            try:
+                if not base.exists():
+                    _build_base(base, workspace)
+                _Buildah(workspace, base).build(name, built)
+            finally:
+                _remove(workspace)
+    return built
+
+
+def present(node: Machine, image: str) -> bool:
+    """Whether a node has an image of that name."""
+    return image in node.run(*_CTR, "images", "list", "--quiet", f"name=={image}").split()
+
+
+def import_archive(node: Machine, archive: Path) -> None:
+    """Give a node all images of an archive, as ``docker save`` and ``buildah push docker-archive:`` make them."""
+    node.run(*_CTR, "images", "import", str(archive))
+
+
+def pause_archive(binary: Path, folder: Path) -> Path:
+    """An archive of the image that holds every pod's namespaces: one static binary."""
+    layer = _tar({"pause": binary.read_bytes()}, mode=0o755)
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    config = json.dumps(
+        {
+            "architecture": architecture,
+            "os": "linux",
+            "config": {"Entrypoint": ["/pause"], "User": "65535"},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+        }
+    ).encode()
+    manifest = json.dumps([{"Config": "config.json", "RepoTags": [PAUSE], "Layers": ["layer.tar"]}]).encode()
+    file = folder / "pause.tar"
+    file.write_bytes(_tar({"config.json": config, "layer.tar": layer, "manifest.json": manifest}))
+    return file
+
+
+class _Buildah:
+    """Buildah with a storage of its own, that is gone after the build."""
+
+    def __init__(self, workspace: Path, base: Path) -> None:
+        self._workspace = workspace
+        # Its mounts are made in a namespace of their own: none can stay.
+        self._command = ["unshare", "--mount", "--", "buildah", "--storage-driver", "overlay"]
+        self._command += ["--root", str(workspace / "storage"), "--runroot", str(workspace / "run")]
+        (workspace / "base").mkdir()
+        (workspace / "base" / base.name).hardlink_to(base)
+        (workspace / "base" / "Dockerfile").write_text(f'FROM scratch\nADD {base.name} /\nCMD ["bash"]\n')
+        self._run("build", "--tag", _BASE, str(workspace / "base"))
+
+    def build(self, name: str, into: Path) -> None:
+        """Build ``images/NAME`` and publish its archive."""
+        print(f"building the image {PREFIX}{name}:dev (once; it stays in {into})", flush=True)
+        tag = f"{PREFIX}{name}:dev"
+        self._run("build", "--isolation", "chroot", "--pull-never", *self._trust(), "--tag", tag, str(SOURCES / name))
+        aside = self._workspace / into.name
+        self._run("push", "--quiet", tag, f"docker-archive:{aside}:{tag}")
+        aside.rename(into)
+
+    def _trust(self) -> list[str]:
+        """Let pip in there trust whom this machine trusts.
+
+        As root's home, which is there already: a file that is mounted where none is leaves an empty one in the image.
+        """
+        home = self._workspace / "home"
+        settings = home / ".config" / "pip"
+        settings.mkdir(parents=True)
+        certificates = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
+        shutil.copyfile(certificates, settings / "certificates.crt")
+        (settings / "pip.conf").write_text("[global]\ncert = /root/.config/pip/certificates.crt\n")
+        return ["--volume", f"{home}:/root"]
+
+    def _run(self, *arguments: str) -> None:
+        _run([*self._command, *arguments])
+
+
+def _build_base(base: Path, workspace: Path) -> None:
+    print(f"building the base image {_BASE} (once; it stays in {base})", flush=True)
+    _run([*_MMDEBSTRAP, str(workspace / base.name)])
+    (workspace / base.name).rename(base)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise ClusterError(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}")
+
+
+def _key(folder: Path, base: Path) -> str:
+    """Changes with anything that an image is made of and we can name; Debian's packages are those of the day."""
+    content = [
+        (str(file.relative_to(folder)), file.read_text()) for file in sorted(folder.rglob("*")) if file.is_file()
+    ]
+    return _digest([base.name, platform.machine(), content])
+
+
+def _digest(inputs: object) -> str:
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _tar(files: dict[str, bytes], mode: int = 0o644) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), mode
+            archive.addfile(entry, io.BytesIO(data))
+    return content.getvalue()

@@ -1,0 +1,145 @@
+"""What runs on a node's machine: containerd, kubelet, kube-proxy, and what enforces network policies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cluster.binaries import Binaries
+from tests.cluster.images import PAUSE
+from tests.cluster.layout import CLUSTER_DOMAIN, CONTROL_PLANE, DNS_SERVICE, PODS, Layout, NodeAddress
+from tests.cluster.machine import Component
+from tests.cluster.pki import Authority
+
+CNI_PLUGINS = Path("/usr/lib/cni")
+# On the machine's own /run, so a machine that is lost comes back as after a boot: with images, without containers.
+_CONTAINERD_STATE = "/run/containerd"
+CONTAINERD_SOCKET = f"{_CONTAINERD_STATE}/containerd.sock"
+CGROUP_ROOT = "practicus-test"
+LEASE_SECONDS = 8
+"""A node that has not renewed its lease for so long is late."""
+
+
+def cgroup(node: NodeAddress) -> str:
+    """Where the kubelet keeps its pods' cgroups: two kubelets in one place would remove each other's."""
+    return f"{CGROUP_ROOT}/{node.name}"
+
+
+def containerd(layout: Layout, node: NodeAddress) -> Component:
+    """Runs the containers."""
+    own = layout.machine(node.name)
+    config, network = own / "containerd.toml", own / "cni" / "10-pods.conflist"
+    return Component(
+        "containerd",
+        ["containerd", "--config", str(config)],
+        files={config: _containerd(own), network: _pod_network(node)},
+    )
+
+
+def components(layout: Layout, binaries: Binaries, authority: Authority, node: NodeAddress) -> list[Component]:
+    """What needs a containerd that answers."""
+    own = layout.machine(node.name)
+    kubelet_config, kubelet_user = own / "kubelet.json", own / "kubelet.kubeconfig"
+    proxy_config, proxy_user = own / "kube-proxy.json", own / "kube-proxy.kubeconfig"
+    server = authority.issue(
+        f"{node.name}-server", file=f"{node.name}-server", addresses=[str(node.address), node.name]
+    )
+    kubelet = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {"anonymous": {"enabled": False}, "x509": {"clientCAFile": str(authority.certificate)}},
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": str(server.certificate),
+        "tlsPrivateKeyFile": str(server.key),
+        "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{cgroup(node)}",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "oomScoreAdj": 0,  # below 0 takes CAP_SYS_RESOURCE
+        "clusterDNS": [str(DNS_SERVICE)],
+        "clusterDomain": CLUSTER_DOMAIN,
+        "resolvConf": str(own / "resolv.conf"),
+        # It is the host's disk: no reason to give up pods or images early.
+        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "imageGCHighThresholdPercent": 100,
+        "volumePluginDir": str(own / "volume-plugins"),
+        # With the controller manager's grace period, a lost node is known within half a minute.
+        "nodeLeaseDurationSeconds": LEASE_SECONDS,
+        "nodeStatusUpdateFrequency": "4s",
+        "registryPullQPS": 0,
+        "eventRecordQPS": 0,
+    }
+    proxy = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": str(proxy_user)},
+        "mode": "iptables",
+        "clusterCIDR": str(PODS),
+        "hostnameOverride": node.name,
+        "oomScoreAdj": 0,
+        # These are the host's.
+        "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+        "iptables": {"minSyncPeriod": "100ms"},  # by default, a new Service waits for up to a second
+    }
+    return [
+        Component(
+            "kubelet",
+            [
+                *(binaries["kubelet"], f"--config={kubelet_config}", f"--kubeconfig={kubelet_user}"),
+                *(f"--root-dir={own / 'kubelet'}", f"--hostname-override={node.name}", f"--node-ip={node.address}"),
+            ],
+            files={
+                kubelet_config: json.dumps(kubelet),
+                kubelet_user: authority.kubeconfig(f"system:node:{node.name}", "system:nodes"),
+                own / "resolv.conf": f"nameserver {CONTROL_PLANE}\n",
+            },
+        ),
+        Component(
+            "kube-proxy",
+            [binaries["kube-proxy"], f"--config={proxy_config}"],
+            files={proxy_config: json.dumps(proxy), proxy_user: authority.kubeconfig("system:kube-proxy")},
+        ),
+    ]
+
+
+def _containerd(own: Path) -> str:
+    cri = 'plugins."io.containerd.grpc.v1.cri"'
+    return f"""
+version = 2
+root = "{own}/containerd"
+state = "{_CONTAINERD_STATE}"
+disabled_plugins = ["io.containerd.internal.v1.opt"]
+
+[grpc]
+address = "{CONTAINERD_SOCKET}"
+
+[{cri}]
+sandbox_image = "{PAUSE}"
+restrict_oom_score_adj = true  # a container's may not be below our own without CAP_SYS_RESOURCE
+
+[{cri}.containerd]
+default_runtime_name = "runc"
+
+[{cri}.containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+
+[{cri}.cni]
+bin_dir = "{CNI_PLUGINS}"
+conf_dir = "{own}/cni"
+"""
+
+
+def _pod_network(node: NodeAddress) -> str:
+    """Routed (``ptp``), not bridged: every packet crosses the node's FORWARD chain, where policies act on it."""
+    addresses = {
+        "type": "host-local",
+        "dataDir": "/run/pod-addresses",
+        "ranges": [[{"subnet": str(node.pods)}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    plugins = [
+        {"type": "ptp", "ipMasq": False, "ipam": addresses},
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ]
+    return json.dumps({"cniVersion": "0.4.0", "name": "pods", "plugins": plugins})
