@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="boot it, or repair it")
     up.add_argument("--nodes", type=int, help="how many (default: as it is; 2 for a new one)")
-    up.add_argument("--simulated-nodes", type=int, default=0, metavar="N", help="that only pretend to run pods")
+    up.add_argument(
+        "--simulated-nodes", type=int, metavar="N", help="that only pretend to run pods (default: as it is; none)"
+    )
     commands.add_parser("down", help="end it, and leave nothing")
     commands.add_parser("status", help="show its machines and their components")
     commands.add_parser("kubeconfig", help="print where its kubeconfig is")

@@ -41,6 +41,9 @@ class Boot:
         self._began = time.time()
         self._layout.root.mkdir(parents=True, exist_ok=True)
         self._authority = Authority(self._layout.pki)
+        self._layout.simulated.write_text(str(self._simulated))
+        self._layout.kubectl.unlink(missing_ok=True)
+        self._layout.kubectl.symlink_to(self._binaries["kubectl"])
         self._write_kubeconfig()
         self._api = Api(self._layout.kubeconfig)
 
@@ -87,9 +90,10 @@ class Boot:
     def _start_kubelet(self, address: NodeAddress) -> None:
         machine = Machine(self._layout, address.name)
         self._wait(machine, "containerd answers", partial(_succeeds, machine, "ctr", "version"), "containerd")
-        if not images.present(machine, images.PAUSE):
-            images.import_archive(machine, images.pause_archive(Path(self._binaries["pause"]), machine.folder))
+        images.give(machine, images.pause_archive(Path(self._binaries["pause"]), machine.folder))
         self._ensure(machine, *node.components(self._layout, self._binaries, self._authority, address))
+        if node.POLICY.exists():
+            self._ensure(machine, *node.policy(self._layout, self._authority, address))
 
     def _simulate(self) -> None:
         if self._simulated:
@@ -97,6 +101,9 @@ class Boot:
         else:
             self._hub.end(simulation.NAME)
         simulation.set_nodes(self._api, self._simulated)
+        if self._simulated:
+            ready = partial(simulation.ready, self._api, self._simulated)
+            self._wait(self._hub, "the simulated nodes are ready", ready, simulation.NAME)
 
     def _wait_until_ready(self) -> None:
         account = "/api/v1/namespaces/default/serviceaccounts/default"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from tests.cluster import boot, cgroups, images, network, node, packages
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import CACHE, MAX_NODES, Layout, NodeAddress
-from tests.cluster.machine import Machine
+from tests.cluster.machine import PRIVATE, Machine
 from tests.cluster.process import exclusive
 
 NODES = 2
@@ -21,6 +21,12 @@ class Cluster:
     """What the commands act on."""
 
     def __init__(self, layout: Layout) -> None:
+        """:raises ClusterError: its machines could not see that folder."""
+        for hidden in PRIVATE:
+            if layout.root.is_relative_to(hidden) or CACHE.is_relative_to(hidden):
+                raise ClusterError(
+                    f"its machines have a {hidden} of their own: set PRACTICUS_TEST_CLUSTER_DIR elsewhere"
+                )
         self.layout = layout
 
     @property
@@ -50,16 +56,22 @@ class Cluster:
                 return machine
         raise ClusterError(f"the cluster has no machine {name!r}, but {[machine.name for machine in self.machines]}")
 
-    def up(self, nodes: int | None = None, simulated: int = 0) -> None:
+    @property
+    def simulated(self) -> int:
+        """How many simulated nodes it was last told to have."""
+        return int(self.layout.simulated.read_text()) if self.layout.simulated.exists() else 0
+
+    def up(self, nodes: int | None = None, simulated: int | None = None) -> None:
         """Make it run, whatever there is of it; return when it is ready.
 
         :param nodes: how many; by default as many as it has.
-        :param simulated: nodes besides that only pretend to run pods.
+        :param simulated: nodes besides that only pretend to run pods; likewise.
         """
         with self._locked():
             wanted = nodes if nodes is not None else len(self.nodes) or NODES
             if not 1 <= wanted <= MAX_NODES:
                 raise ClusterError(f"a cluster has 1 to {MAX_NODES} nodes, not {wanted}")
+            simulated = simulated if simulated is not None else self.simulated
             addresses = [NodeAddress(number + 1) for number in range(wanted)]
             was_there = self.layout.root.exists()
             try:
@@ -84,8 +96,10 @@ class Cluster:
         packages.ensure(packages.TO_BUILD_IMAGES)
         archive = images.archive(image, CACHE / "images")
         with self._locked():
+            if not self.nodes:
+                raise ClusterError("there is no cluster: python -m tests.cluster up")
             for address in self.nodes:
-                images.import_archive(Machine(self.layout, address.name), archive)
+                images.give(Machine(self.layout, address.name), archive)
 
     def _boot(self, addresses: list[NodeAddress], simulated: int) -> None:
         for address in self.nodes:

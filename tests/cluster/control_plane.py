@@ -87,6 +87,7 @@ def controllers(layout: Layout, binaries: Binaries, authority: Authority) -> lis
                 *("--use-service-account-credentials", f"--root-ca-file={authority.certificate}"),
                 f"--service-account-private-key-file={authority.accounts.key}",
                 *(f"--cluster-cidr={PODS}", "--allocate-node-cidrs=false"),
+                f"--flex-volume-plugin-dir={own / 'volume-plugins'}",  # it would make the default one on the host
                 *("--node-monitor-period=2s", _NODE_GRACE, *_BUSY_CLIENT),
             ],
             files={manager: authority.kubeconfig("system:kube-controller-manager")},

@@ -63,14 +63,14 @@ def archive(image: str, cache: Path) -> Path:
     return built
 
 
-def present(node: Machine, image: str) -> bool:
-    """Whether a node has an image of that name."""
-    return image in node.run(*_CTR, "images", "list", "--quiet", f"name=={image}").split()
-
-
-def import_archive(node: Machine, archive: Path) -> None:
-    """Give a node all images of an archive, as ``docker save`` and ``buildah push docker-archive:`` make them."""
-    node.run(*_CTR, "images", "import", str(archive))
+def give(node: Machine, archive: Path) -> None:
+    """Let a node have all images of an archive, as ``docker save`` and ``buildah push docker-archive:`` make them."""
+    state = archive.stat()
+    given = node.folder / "images" / _digest([str(archive), state.st_mtime_ns, state.st_size])
+    if not given.exists():
+        node.run(*_CTR, "images", "import", str(archive))
+        given.parent.mkdir(exist_ok=True)
+        given.touch()
 
 
 def pause_archive(binary: Path, folder: Path) -> Path:
@@ -87,7 +87,8 @@ def pause_archive(binary: Path, folder: Path) -> Path:
     ).encode()
     manifest = json.dumps([{"Config": "config.json", "RepoTags": [PAUSE], "Layers": ["layer.tar"]}]).encode()
     file = folder / "pause.tar"
-    file.write_bytes(_tar({"config.json": config, "layer.tar": layer, "manifest.json": manifest}))
+    if not file.exists():
+        file.write_bytes(_tar({"config.json": config, "layer.tar": layer, "manifest.json": manifest}))
     return file
 
 

@@ -14,10 +14,12 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prac
 """What is built once: binaries, images."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-HOST_INTERFACE = "practicus0"
-FABRIC = IPv4Network("10.213.0.0/24")
-PODS = IPv4Network("10.214.0.0/16")
-SERVICES = IPv4Network("10.215.0.0/16")
+NUMBER = int(os.environ.get("PRACTICUS_TEST_CLUSTER_NUMBER") or 0)
+"""From 0 to 9: clusters with different numbers can run side by side."""
+HOST_INTERFACE = f"practicus{NUMBER}"
+FABRIC = IPv4Network(f"10.{213 + 3 * NUMBER}.0.0/24")
+PODS = IPv4Network(f"10.{214 + 3 * NUMBER}.0.0/16")
+SERVICES = IPv4Network(f"10.{215 + 3 * NUMBER}.0.0/16")
 CLUSTER_DOMAIN = "cluster.local"
 
 HOST = FABRIC[1]
@@ -38,12 +40,22 @@ class Layout:
     @classmethod
     def default(cls) -> Layout:
         """The folder named by ``PRACTICUS_TEST_CLUSTER_DIR``, else one in the cache."""
-        return cls(Path(os.environ.get("PRACTICUS_TEST_CLUSTER_DIR") or CACHE / "cluster").resolve())
+        return cls(Path(os.environ.get("PRACTICUS_TEST_CLUSTER_DIR") or CACHE / f"cluster{NUMBER or ''}").resolve())
 
     @property
     def kubeconfig(self) -> Path:
         """The administrator's."""
         return self.root / "kubeconfig"
+
+    @property
+    def kubectl(self) -> Path:
+        """Of the cluster's version."""
+        return self.root / "kubectl"
+
+    @property
+    def simulated(self) -> Path:
+        """Says how many simulated nodes it was last told to have."""
+        return self.root / "simulated-nodes"
 
     @property
     def pki(self) -> Path:

@@ -30,12 +30,14 @@ TUNABLES = {
 """What a kubelet writes into the kernel unless it is there. The host's stay as they are: a machine sees these files."""
 
 _NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid")
+# Kubelets and network plugins have places in /run, /var/lib and /var/log that no option moves.
+PRIVATE = (Path("/run"), Path("/var/lib"), Path("/var/log"))
+"""Folders that a machine has for itself, empty after every start."""
 _START = """
 set -e
 hostname {name}
 mount --make-rshared /
-mount -t tmpfs -o mode=755 tmpfs /run
-mount --bind {folder}/var-log /var/log
+{private}
 {tunables}
 ip link set lo up
 echo 1 > /proc/sys/net/ipv4/ip_forward
@@ -84,9 +86,13 @@ class Machine:
             return False
         self.kill()  # a start that was interrupted
         started.unlink(missing_ok=True)
-        (self.folder / "var-log").mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         script = _START.format(
-            name=self.name, folder=shlex.quote(str(self.folder)), pause=shlex.quote(pause), tunables=self._tunables()
+            name=self.name,
+            private="\n".join(f"mount -t tmpfs -o mode=755 tmpfs {path}" for path in PRIVATE),
+            folder=shlex.quote(str(self.folder)),
+            pause=shlex.quote(pause),
+            tunables=self._tunables(),
         )
         command = [
             "unshare",

@@ -64,7 +64,7 @@ def wait_until_disconnected() -> None:
         20,
         explain=lambda: (
             f"{HOST_INTERFACE} belongs to another test cluster: take it down with PRACTICUS_TEST_CLUSTER_DIR set to "
-            "its folder and `python -m tests.cluster down`"
+            "its folder and `python -m tests.cluster down`, or set PRACTICUS_TEST_CLUSTER_NUMBER to have two"
         ),
     )
 
@@ -83,7 +83,7 @@ def _refuse_taken_addresses() -> None:
             if ours.overlaps(IPv4Network(taken["dst"])):
                 raise ClusterError(
                     f"{ours} is the test cluster's, and this machine has a route to {taken['dst']} ({taken['dev']}): "
-                    "change the networks in tests/cluster/layout.py"
+                    "set PRACTICUS_TEST_CLUSTER_NUMBER (0 to 9) for other networks"
                 )
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from tests.cluster.binaries import Binaries
 from tests.cluster.images import PAUSE
-from tests.cluster.layout import CLUSTER_DOMAIN, CONTROL_PLANE, DNS_SERVICE, PODS, Layout, NodeAddress
+from tests.cluster.layout import CLUSTER_DOMAIN, CONTROL_PLANE, DNS_SERVICE, NUMBER, PODS, Layout, NodeAddress
 from tests.cluster.machine import Component
 from tests.cluster.pki import Authority
 
+POLICY = Path(__file__).parent / "policy"
 CNI_PLUGINS = Path("/usr/lib/cni")
 # On the machine's own /run, so a machine that is lost comes back as after a boot: with images, without containers.
 _CONTAINERD_STATE = "/run/containerd"
 CONTAINERD_SOCKET = f"{_CONTAINERD_STATE}/containerd.sock"
-CGROUP_ROOT = "practicus-test"
+CGROUP_ROOT = f"practicus-test-{NUMBER}"
 LEASE_SECONDS = 8
 """A node that has not renewed its lease for so long is late."""
 
@@ -100,6 +102,19 @@ def components(layout: Layout, binaries: Binaries, authority: Authority, node: N
             [binaries["kube-proxy"], f"--config={proxy_config}"],
             files={proxy_config: json.dumps(proxy), proxy_user: authority.kubeconfig("system:kube-proxy")},
         ),
+    ]
+
+
+def policy(layout: Layout, authority: Authority, node: NodeAddress) -> list[Component]:
+    """What lets through to the node's pods what the network policies allow."""
+    user = layout.machine(node.name) / "policy.kubeconfig"
+    return [
+        Component(
+            "policy",
+            [sys.executable, "-m", "tests.cluster.policy", f"--kubeconfig={user}", f"--node={node.name}"],
+            files={user: authority.kubeconfig("practicus:policy")},
+            inputs=[source.read_text() for source in sorted(POLICY.glob("*.py"))],
+        )
     ]
 
 

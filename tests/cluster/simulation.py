@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tests.cluster.api import Api
@@ -11,6 +12,7 @@ from tests.cluster.machine import Component
 from tests.cluster.pki import Authority
 
 NAME = "kwok"
+STAGES = Path(__file__).with_suffix(".yaml")
 TAINT = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
 """Keeps pods off unless they tolerate it: a pod that only pretends to run would never end."""
 _MARK = "kwok.x-k8s.io/node"
@@ -19,14 +21,19 @@ _NODES = "/api/v1/nodes"
 
 def component(layout: Layout, binaries: Binaries, authority: Authority) -> Component:
     """Pretends, for all nodes that have the mark."""
-    user = layout.machine("control-plane") / "kwok.kubeconfig"
+    own = layout.machine("control-plane")
+    user, stages = own / "kwok.kubeconfig", own / "kwok-stages.yaml"
     return Component(
         NAME,
         [
             *(binaries["kwok"], f"--kubeconfig={user}", f"--manage-nodes-with-annotation-selector={_MARK}=fake"),
-            *("--manage-all-nodes=false", "--node-lease-duration-seconds=40", "--server-address=127.0.0.1:10247"),
+            *("--manage-all-nodes=false", "--node-lease-duration-seconds=20", "--server-address=127.0.0.1:10247"),
+            f"--config={stages}",
         ],
-        files={user: authority.kubeconfig("practicus:kwok", "system:masters")},
+        files={
+            user: authority.kubeconfig("practicus:kwok", "system:masters"),
+            stages: STAGES.read_text(),
+        },
     )
 
 
@@ -40,6 +47,13 @@ def set_nodes(api: Api, count: int) -> None:
     for name in wanted:
         if name not in present:
             api.apply(f"{_NODES}/{name}", **_node(name))
+
+
+def ready(api: Api, count: int) -> bool:
+    """Whether all of them are."""
+    nodes = (api.object(_NODES) or {"items": []})["items"]
+    conditions = [node["status"].get("conditions", ()) for node in nodes if is_simulated(node)]
+    return count == sum({"Ready": "True"}.items() <= {c["type"]: c["status"] for c in of}.items() for of in conditions)
 
 
 def is_simulated(node: dict[str, Any]) -> bool:
@@ -57,8 +71,4 @@ def _node(name: str) -> dict[str, Any]:
             "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "type": "kwok"},
         },
         "spec": {"taints": [TAINT]},
-        "status": {
-            "allocatable": {"cpu": "64", "memory": "256Gi", "pods": "250"},
-            "capacity": {"cpu": "64", "memory": "256Gi", "pods": "250"},
-        },
     }
