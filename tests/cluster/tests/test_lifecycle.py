@@ -1,0 +1,111 @@
+"""``up`` and ``down`` keep their word: shown on a cluster of these tests' own, beside whatever else runs here."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.fixture import KUBECONFIG
+from tests.cluster.layout import REPOSITORY
+
+pytestmark = [
+    pytest.mark.skipif(os.environ.get(KUBECONFIG) is not None, reason=f"{KUBECONFIG} names a cluster that is not ours"),
+    pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="only root can boot a cluster"),
+]
+
+NUMBER = "9"
+QUICK = 10.0
+"""Seconds in which nothing can have been started anew."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("lifecycle") / "cluster"
+    yield folder
+    run(folder, "down")
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, list[str]]:
+    return host()
+
+
+def run(folder: Path, *arguments: str) -> str:
+    own = {"PRACTICUS_TEST_CLUSTER_DIR": str(folder), "PRACTICUS_TEST_CLUSTER_NUMBER": NUMBER}
+    command = [sys.executable, "-m", "tests.cluster", *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def processes(folder: Path) -> dict[str, int]:
+    """Machine or component -> its process, of which none has ended."""
+    status = run(folder, "status")
+    return {name: int(pid) for name, pid in re.findall(r"^ *(\S+) +runs as (\d+)$", status, re.MULTILINE)}
+
+
+def host() -> dict[str, list[str]]:
+    """What a cluster could leave behind that carries its number, or no name at all."""
+    interfaces = subprocess.run(["ip", "-brief", "link"], check=True, capture_output=True, text=True).stdout
+    rules = subprocess.run(["iptables-save"], capture_output=True, text=True).stdout
+    return {
+        "interfaces": [line.split()[0] for line in interfaces.splitlines() if not line.startswith("veth")],
+        "iptables": [line for line in rules.splitlines() if not line.startswith("#")],
+        "mounts": Path("/proc/self/mounts").read_text().splitlines(),
+        "cgroups": sorted(map(str, Path("/sys/fs/cgroup").rglob(f"practicus-test-{NUMBER}"))),
+        "folders": sorted(
+            map(str, [*Path("/var/lib").iterdir(), *Path("/run").iterdir(), *Path("/var/log").iterdir()])
+        ),
+    }
+
+
+def carry(folder: Path) -> list[str]:
+    """Processes whose command line names the cluster's folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(folder).encode() in (entry / "cmdline").read_bytes():
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_it_comes_up_and_a_second_up_leaves_it_alone(before: dict[str, list[str]], folder: Path) -> None:
+    run(folder, "up", "--nodes", "1")
+    first = processes(folder)
+    assert {"control-plane", "etcd", "kube-apiserver", "node1", "containerd", "kubelet", "kube-proxy"} <= first.keys()
+    began = time.monotonic()
+    run(folder, "up")
+    assert time.monotonic() - began < QUICK
+    assert processes(folder) == first
+
+
+def test_it_comes_back_after_components_and_machines_were_killed(folder: Path) -> None:
+    running = processes(folder)
+    for component in ("etcd", "kubelet"):
+        os.kill(running[component], signal.SIGKILL)
+    run(folder, "up")
+    assert processes(folder).items() >= {(name, running[name]) for name in ("control-plane", "node1", "kube-proxy")}
+
+    for machine in ("control-plane", "node1"):
+        os.kill(running[machine], signal.SIGKILL)
+    run(folder, "up")
+    assert processes(folder).keys() == running.keys()
+
+
+def test_it_leaves_nothing_behind(before: dict[str, list[str]], folder: Path) -> None:
+    pids = processes(folder).values()
+    run(folder, "down")
+    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+    assert carry(folder) == []
+    assert host() == before
+    assert not folder.exists()
