@@ -1,5 +1,5 @@
 # The one way in: every target makes what it needs, from a fresh clone on.
-.PHONY: venv lock check test demo clean
+.PHONY: venv lock image-requirements check test cluster-up cluster-down demo clean
 .DEFAULT_GOAL := check
 MAKEFLAGS += --no-print-directory
 
@@ -25,6 +25,17 @@ venv: .venv/.synced
 lock: | $(filter-out uv,$(UV))
 	$(UV) lock --python $(PYTHON)
 
+# What the images install: the lock file's versions, with all they need, for the Python of the images' Debian.
+image-requirements: | $(filter-out uv,$(UV))
+	@mkdir -p build
+	$(UV) export --quiet --locked --all-extras --all-groups --no-emit-project --no-hashes --no-annotate --no-header \
+		--output-file build/constraints.txt
+	for image in spark dask; do \
+		$(UV) pip compile --quiet --upgrade --python-version 3.13 --python-platform linux --no-header --no-annotate \
+			--generate-hashes --constraint build/constraints.txt --output-file images/$$image/requirements.txt \
+			images/$$image/requirements.in || exit 1; \
+	done
+
 $(UV_CACHED):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed, $(PYTHON) is not: name one, e.g. make PYTHON=python3.12 venv" >&2; exit 1; }
@@ -44,6 +55,10 @@ check: venv
 # The unit tests have run in check.
 test: check
 	$(BIN)/pytest -q tests --ignore tests/unit
+
+# Plain Python is enough: the cluster needs no virtual environment.
+cluster-up cluster-down:
+	$(PYTHON) -m tests.cluster $(@:cluster-%=%)
 
 demo: venv
 	$(BIN)/python -m example_dags.demo

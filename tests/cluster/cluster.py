@@ -6,6 +6,8 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 
 from tests.cluster import boot, cgroups, images, network, node, packages
 from tests.cluster.errors import ClusterError
@@ -98,8 +100,9 @@ class Cluster:
         with self._locked():
             if not self.nodes:
                 raise ClusterError("there is no cluster: python -m tests.cluster up")
-            for address in self.nodes:
-                images.give(Machine(self.layout, address.name), archive)
+            machines = [Machine(self.layout, address.name) for address in self.nodes]
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(images.give, machines, repeat(archive)))
 
     def _boot(self, addresses: list[NodeAddress], simulated: int) -> None:
         for address in self.nodes:

@@ -7,6 +7,7 @@ here from Debian's packages, because a registry for images is more than a test m
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import json
 import platform
@@ -148,7 +149,7 @@ def _key(folder: Path, base: Path) -> str:
     content = [
         (str(file.relative_to(folder)), file.read_text()) for file in sorted(folder.rglob("*")) if file.is_file()
     ]
-    return _digest([base.name, platform.machine(), content])
+    return _digest([base.name, platform.machine(), inspect.getsource(_Buildah), content])
 
 
 def _digest(inputs: object) -> str:
