@@ -14,8 +14,8 @@ from tests.cluster.layout import Layout
 def main() -> int:
     """Do what the command line says."""
     arguments = _parser().parse_args()
-    cluster = Cluster(Layout.default())
     try:
+        cluster = Cluster(Layout.default())
         match arguments.command:
             case "up":
                 cluster.up(arguments.nodes, arguments.simulated_nodes)

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.cluster import binaries, cgroups, control_plane, images, network, node, packages, simulation
+from tests.cluster import cgroups, control_plane, images, network, node, simulation
 from tests.cluster.api import Api
+from tests.cluster.binaries import Binaries
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import CACHE, CLUSTER_DOMAIN, DNS_SERVICE, Layout, NodeAddress
+from tests.cluster.layout import CLUSTER_DOMAIN, DNS_SERVICE, Layout, NodeAddress
 from tests.cluster.machine import Component, Machine
 from tests.cluster.pki import Authority
 from tests.cluster.process import tail, wait_until
@@ -24,8 +25,9 @@ READY_WITHIN = 90.0
 class Boot:
     """From whatever there is to a cluster that is ready."""
 
-    def __init__(self, layout: Layout, nodes: list[NodeAddress], simulated: int) -> None:
+    def __init__(self, layout: Layout, binaries: Binaries, nodes: list[NodeAddress], simulated: int) -> None:
         self._layout = layout
+        self._binaries = binaries
         self._nodes = nodes
         self._simulated = simulated
         self._hub = Machine(layout, "control-plane")
@@ -34,10 +36,8 @@ class Boot:
     def run(self) -> None:
         """Do it.
 
-        :raises ClusterError: something is missing, or does not become ready.
+        :raises ClusterError: something does not become ready.
         """
-        packages.ensure(packages.TO_RUN)
-        self._binaries = binaries.built(CACHE / "binaries", without=() if self._simulated else ("kwok",))
         self._began = time.time()
         self._layout.root.mkdir(parents=True, exist_ok=True)
         self._authority = Authority(self._layout.pki)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 
-from tests.cluster import boot, cgroups, images, network, node, packages
+from tests.cluster import binaries, boot, cgroups, images, network, node, packages
+from tests.cluster.binaries import Binaries
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import CACHE, MAX_NODES, Layout, NodeAddress
 from tests.cluster.machine import PRIVATE, Machine
@@ -75,15 +76,18 @@ class Cluster:
                 raise ClusterError(f"a cluster has 1 to {MAX_NODES} nodes, not {wanted}")
             simulated = simulated if simulated is not None else self.simulated
             addresses = [NodeAddress(number + 1) for number in range(wanted)]
+            # Before anything is touched: what is missing here is no reason to give a cluster up.
+            packages.ensure(packages.TO_RUN)
+            built = binaries.built(CACHE / "binaries", without=() if simulated else ("kwok",))
             was_there = self.layout.root.exists()
             try:
-                self._boot(addresses, simulated)
+                self._boot(built, addresses, simulated)
             except ClusterError as error:
                 if not was_there:
                     raise
                 print(f"{error}\nit cannot be repaired: building it anew", flush=True)
                 self._destroy()
-                self._boot(addresses, simulated)
+                self._boot(built, addresses, simulated)
 
     def down(self) -> None:
         """End all of it, and leave nothing."""
@@ -104,19 +108,21 @@ class Cluster:
             with ThreadPoolExecutor() as pool:
                 list(pool.map(images.give, machines, repeat(archive)))
 
-    def _boot(self, addresses: list[NodeAddress], simulated: int) -> None:
+    def _boot(self, built: Binaries, addresses: list[NodeAddress], simulated: int) -> None:
         for address in self.nodes:
             if address not in addresses:
                 self._remove(address)
-        boot.Boot(self.layout, addresses, simulated).run()
+        boot.Boot(self.layout, built, addresses, simulated).run()
 
     def _destroy(self) -> None:
         for address in self.nodes:
             self._remove(address)
-        if self.control_plane.init:
-            self.control_plane.kill()
+        connected = network.host_connected(self.control_plane)
+        self.control_plane.kill()
+        if connected:
             network.wait_until_disconnected()
-        cgroups.remove(node.CGROUP_ROOT)
+        if not network.taken():  # by another cluster of this number, whose groups these would be
+            cgroups.remove(node.CGROUP_ROOT)
         if self.layout.root.exists():
             shutil.rmtree(self.layout.root)
 

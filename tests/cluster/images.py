@@ -26,7 +26,7 @@ PREFIX = "localhost/practicus/"
 PAUSE = f"{PREFIX}pause:dev"
 SOURCES = REPOSITORY / "images"
 
-_BASE = "docker.io/library/debian:trixie-slim"
+_BASE = f"{PREFIX}base:trixie"
 # Without what Debian's own slim images are without.
 _NOT_SLIM = [f"path-exclude=/usr/share/{folder}/*" for folder in ("doc", "info", "locale", "man")]
 _MMDEBSTRAP = ["mmdebstrap", "--variant=minbase", *(f"--dpkgopt={option}" for option in _NOT_SLIM), "trixie"]
@@ -110,7 +110,8 @@ class _Buildah:
         """Build ``images/NAME`` and publish its archive."""
         print(f"building the image {PREFIX}{name}:dev (once; it stays in {into})", flush=True)
         tag = f"{PREFIX}{name}:dev"
-        self._run("build", "--isolation", "chroot", "--pull-never", *self._trust(), "--tag", tag, str(SOURCES / name))
+        base = ["--pull-never", "--build-arg", f"BASE={_BASE}"]
+        self._run("build", "--isolation", "chroot", *base, *self._trust(), "--tag", tag, str(SOURCES / name))
         aside = self._workspace / into.name
         self._run("push", "--quiet", tag, f"docker-archive:{aside}:{tag}")
         aside.rename(into)

@@ -56,10 +56,15 @@ def route(machine: Machine, nodes: list[NodeAddress]) -> None:
             machine.run("ip", "route", "replace", str(node.pods), "via", str(node.address))
 
 
+def host_connected(hub: Machine) -> bool:
+    """Whether the host's cable is this hub's."""
+    return hub.init is not None and _has(hub, _TO_HOST)
+
+
 def wait_until_disconnected() -> None:
     """Return when the host's end of the cable is gone."""
     wait_until(
-        lambda: not _links(),
+        lambda: not taken(),
         f"{HOST_INTERFACE} is gone",
         20,
         explain=lambda: (
@@ -69,9 +74,9 @@ def wait_until_disconnected() -> None:
     )
 
 
-def _links() -> list[object]:
-    links: list[object] = [link for link in json.loads(_ip("-json", "link")) if link["ifname"] == HOST_INTERFACE]
-    return links
+def taken() -> bool:
+    """Whether the host has a cable to a cluster of this number."""
+    return any(link["ifname"] == HOST_INTERFACE for link in json.loads(_ip("-json", "link")))
 
 
 def _refuse_taken_addresses() -> None:
