@@ -30,7 +30,37 @@ def get_provider_info() -> dict[str, Any]:
                     "backend": {
                         "label": "Backend",
                         "description": "Where clusters run. local: as processes of the machine that runs the task.",
-                        "schema": {"type": "string", "enum": ["local"], "default": "local"},
+                        "schema": {"type": "string", "enum": ["kubernetes", "local"], "default": "kubernetes"},
+                    },
+                    "namespace": {
+                        "label": "Namespace",
+                        "description": "Of the pods on Kubernetes; empty: default.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "image": {
+                        "label": "Image",
+                        "description": "Of the pods of jobs that name none.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "kubeconfig": {
+                        "label": "Kubeconfig",
+                        "description": "Path, or content; empty: KUBECONFIG or ~/.kube/config.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "context": {
+                        "label": "Context",
+                        "description": "Of the kubeconfig; empty: its current one.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "in_cluster": {
+                        "label": "In cluster",
+                        "description": "Use the service account of the pod that Airflow runs in.",
+                        "schema": {"type": ["boolean", "null"]},
+                    },
+                    "kubernetes_conn_id": {
+                        "label": "Kubernetes connection",
+                        "description": "Id of a connection of type kubernetes that says how to reach the cluster.",
+                        "schema": {"type": ["string", "null"]},
                     },
                     "root": {
                         "label": "Root folder",

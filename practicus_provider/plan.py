@@ -66,6 +66,7 @@ class Launch:
     :param ports: name -> number where replicas have addresses of their own (else the backend chooses a free one).
     :param after: ports that must accept connections before the command starts.
     :param ready: name of the own port that accepts connections once the replica is of use; None: once started.
+    :param spawns: name of the role whose replicas this one starts itself, as the framework decides how many.
     """
 
     command: tuple[Text, ...]
@@ -74,6 +75,7 @@ class Launch:
     ports: Mapping[str, int] = field(default_factory=dict)
     after: tuple[Port, ...] = ()
     ready: str | None = None
+    spawns: str | None = None
 
     def references(self) -> Iterator[Host | Port]:
         """Every other role's address or port that this launch reads."""
@@ -85,7 +87,8 @@ class Launch:
 class Role:
     """Replicas that share a command and resources.
 
-    :param elastic: the replicas may change between these bounds while the job runs; ``replicas`` is then their start.
+    :param elastic: the replicas may change between these bounds while the job runs; ``replicas`` is then their start,
+        and may be 0 where another role starts all of them itself (see :attr:`Launch.spawns`).
     """
 
     name: str
@@ -105,6 +108,9 @@ class Plan:
     :param client: ``module:attribute.path`` that ``practicus_runtime.get_client()`` calls.
     :param links: label -> port that serves a web page.
     :param outside: roles of a parent cluster that this plan may refer to.
+    :param image: container image of the replicas, where they are containers; None: the backend's own choice.
+    :param egress: CIDRs outside the cluster that replicas may reach, where the backend isolates them.
+    :param secrets: environment variable of every replica -> (name of a secret, its key), by reference only.
     :raises SpecError: the parts do not fit each other.
     """
 
@@ -116,6 +122,9 @@ class Plan:
     client: str | None = None
     links: Mapping[str, Port] = field(default_factory=dict)
     outside: tuple[Role, ...] = ()
+    image: str | None = None
+    secrets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    egress: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.roles:
@@ -125,8 +134,9 @@ class Plan:
                 raise self._wrong("roles", role, "every role must be a practicus_provider.plan.Role")
             if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", role.name):
                 raise self._wrong("role", role.name, "a role's name is a short DNS label such as 'worker'")
-            if isinstance(role.replicas, bool) or not isinstance(role.replicas, int) or role.replicas < 1:
-                raise self._wrong(f"{role.name}.replicas", role.replicas, "give at least 1")
+            least = 0 if role.elastic else 1
+            if isinstance(role.replicas, bool) or not isinstance(role.replicas, int) or role.replicas < least:
+                raise self._wrong(f"{role.name}.replicas", role.replicas, f"give at least {least}")
             if not role.launch.command:
                 raise self._wrong(f"{role.name}.command", role.launch.command, "give a program to start")
             if role.launch.ready is not None and role.launch.ready not in role.launch.ports:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from ipaddress import ip_network
 from math import inf
 from typing import Any, Literal, get_args
 
@@ -20,6 +21,7 @@ _FACTOR = {None: Decimal(1), "m": Decimal(1) / 1000, "k": Decimal(1000)} | {
     for base, suffix in ((1000, ""), (1024, "i"))
     for power, unit in enumerate("KMGTPE", start=1)
 }
+_SECRET = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[-._a-zA-Z0-9]+")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -101,6 +103,9 @@ class JobSpec:
     worker_resources: Resources = Resources()
     coordinator_resources: Resources = Resources()
     conf: Mapping[str, Any] = field(default_factory=dict)
+    image: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    egress: tuple[str, ...] = ()
     timeout: float = 24 * 3600
     start_timeout: float = 600
     teardown: Teardown = "always"
@@ -112,19 +117,30 @@ class JobSpec:
             _instance("application", self.application, str, "give a path, a local:///path or a URL")
             if not self.application:
                 raise SpecError("application", self.application, "give a path, a local:///path or a URL")
-        for name in ("application_args", "files"):
+        for name in ("application_args", "files", "egress"):
             value = getattr(self, name)
             if isinstance(value, str) or not (
                 isinstance(value, Sequence) and all(isinstance(item, str) for item in value)
             ):
                 raise SpecError(name, value, "give a list of strings")
-        for name in ("env", "conf"):
+        for name in ("env", "conf", "secrets"):
             value = getattr(self, name)
             if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
                 raise SpecError(name, value, "give a dict whose keys are strings")
         for key, text in self.env.items():
             if not _ENV_NAME.fullmatch(key) or not isinstance(text, str):
                 raise SpecError("env", {key: text}, "names are letters, digits and _; values are strings")
+        for variable, secret in self.secrets.items():
+            if not _ENV_NAME.fullmatch(variable) or not isinstance(secret, str) or not _SECRET.fullmatch(secret):
+                raise SpecError("secrets", {variable: secret}, "give {'VARIABLE': 'secret-name/key'}")
+        for cidr in self.egress:
+            try:
+                if f"/{ip_network(cidr).prefixlen}" not in cidr:
+                    raise ValueError(f"{cidr!r} has no length after a /")
+            except ValueError as error:
+                raise SpecError("egress", cidr, f"give a list of CIDRs such as '10.0.0.0/8': {error}") from error
+        if self.image is not None:
+            _instance("image", self.image, str, "give an image's name, such as 'registry/spark:4'")
         if not isinstance(self.workers, Elastic):
             _positive_int("workers", self.workers, "or Elastic(min, max)")
         for name in ("worker_resources", "coordinator_resources"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -30,6 +31,10 @@ class Reason(StrEnum):
     COMPLETED = "Completed"
     ERROR = "Error"
     KILLED = "Killed"
+    OOM_KILLED = "OOMKilled"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONFIG_ERROR = "ConfigError"
+    EVICTED = "Evicted"
     REPLICA_LOST = "ReplicaLost"
     CLUSTER_LOST = "ClusterLost"
     PORT_IN_USE = "PortInUse"
@@ -87,7 +92,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class ReplicaStatus:
-    """One replica as its backend last saw it. Times are seconds since the epoch."""
+    """One replica as its backend last saw it. Times are seconds since the epoch.
+
+    :param detail: why it is still pending, where its backend says so.
+    """
 
     role: str
     index: int
@@ -96,6 +104,7 @@ class ReplicaStatus:
     signal: str | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    detail: str = ""
 
     @property
     def name(self) -> str:
@@ -120,7 +129,7 @@ class Status:
     links: Mapping[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
-        """One line for a log: how many replicas of each role are in which state."""
+        """One line for a log: how many replicas of each role are in which state, and why some are pending."""
         counts: dict[str, dict[str, int]] = {}
         for replica in self.replicas:
             states = counts.setdefault(replica.role, {})
@@ -128,7 +137,9 @@ class Status:
         roles = (
             f"{role} {', '.join(f'{n} {state}' for state, n in states.items())}" for role, states in counts.items()
         )
-        return f"{self.state}: {'; '.join(roles)}" if counts else str(self.state)
+        details = dict.fromkeys(replica.detail for replica in self.replicas if replica.detail)
+        text = f"{self.state}: {'; '.join(roles)}" if counts else str(self.state)
+        return " ".join([text, *(f"({detail})" for detail in details)])
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able mapping; :meth:`from_json` reads it back."""
@@ -148,6 +159,13 @@ class Status:
         return cls(**{**data, **fixed})
 
 
+def signal_name(number: int | None) -> str | None:
+    """``SIGKILL`` for 9; a number that has no name reads ``signal 99``."""
+    if number is None:
+        return None
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
 TAIL_LINES = 20
 """Lines of a failed replica's log that its verdict carries."""
 
@@ -160,6 +178,8 @@ def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) 
     """
     reason, advice = Reason.ERROR if decides else Reason.REPLICA_LOST, ""
     what = f"{replica.name} exited with code {replica.exit_code}"
+    if replica.exit_code is None:
+        what = f"{replica.name} ended, nobody knows how"
     if replica.signal:
         reason, what = Reason.KILLED, f"{replica.name} was killed by {replica.signal}"
         if replica.signal == "SIGKILL":
@@ -178,11 +198,11 @@ def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) 
         replica=replica.name,
         exit_code=replica.exit_code,
         signal=replica.signal,
-        log_tail=_relevant(tail),
+        log_tail=relevant(tail),
     )
 
 
-def _relevant(tail: Sequence[str]) -> tuple[str, ...]:
+def relevant(tail: Sequence[str]) -> tuple[str, ...]:
     """The last lines, from the last Python traceback on if they hold one."""
     lines = [line.rstrip() for line in tail if line.strip()]
     starts = [i for i, line in enumerate(lines) if line.lstrip().startswith("Traceback (most recent call last)")]

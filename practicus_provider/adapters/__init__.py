@@ -38,6 +38,10 @@ class Adapter(ABC):
     client: ClassVar[str | None] = None
     links: ClassVar[dict[str, Port]] = {}
 
+    def pod_roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
+        """The roles where replicas are pods; override it if the framework makes its own there, as Spark does."""
+        return self.roles(spec, program)
+
     @abstractmethod
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
         """The cluster's roles, the deciding one among them.
@@ -72,16 +76,17 @@ def load(name: str) -> Adapter:
         raise AdapterError("adapter", name, f"cannot make {target!r}: {error}") from error
 
 
-def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = None) -> Plan:
+def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = None, *, pods: bool = False) -> Plan:
     """The plan that the spec's adapter makes.
 
     :param files: path below ``Here.APP`` -> content of what ``program`` runs.
+    :param pods: whether the backend's replicas are pods, and the framework may make some itself.
     :raises AdapterError: the adapter is unknown, broken, or returned what is not a plan.
     :raises SpecError: the adapter refuses the spec.
     """
     adapter = load(spec.adapter)
     try:
-        roles = adapter.roles(spec, program)
+        roles = adapter.pod_roles(spec, program) if pods else adapter.roles(spec, program)
     except PracticusError:
         raise
     except Exception as error:
@@ -96,7 +101,15 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         files=files or {},
         client=adapter.client,
         links=adapter.links,
+        image=spec.image,
+        egress=spec.egress,
+        secrets={variable: _secret(text) for variable, text in spec.secrets.items()},
     )
+
+
+def _secret(text: str) -> tuple[str, str]:
+    name, _, key = text.partition("/")
+    return name, key
 
 
 def _targets() -> dict[str, str]:

@@ -41,6 +41,7 @@ class DaskAdapter(Adapter):
             env=config,
             ports={"scheduler": 8786, "dashboard": 8787},
             ready="scheduler",
+            spawns="worker" if spec.elastic else None,
         )
         worker = Launch(
             command=(Here.PYTHON, "-m", "distributed.cli.dask_worker", ADDRESS, "--host", Here.HOST)

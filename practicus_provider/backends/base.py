@@ -1,11 +1,11 @@
-"""What every backend does: six verbs, written once, async. ``tests/contract`` holds each backend to it."""
+"""What every backend does: seven verbs, written once, async. ``tests/contract`` holds each backend to it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from practicus_provider.plan import Plan
 from practicus_provider.status import State, Status
@@ -48,12 +48,19 @@ class Listing:
     task: Mapping[str, Any]
 
 
+CRASHES_PER_WORKER = 3
+"""An elastic role's lost replicas are tolerated up to this many times its maximum."""
 Lease = float | None | Literal["keep"]
 """Seconds that a cluster may live after its last watcher has gone; None: until its timeout; ``"keep"``: as it was."""
 
 
 class Backend(ABC):
-    """A place where replicas run."""
+    """A place where replicas run.
+
+    :cvar pods: whether replicas are pods, so that a framework may make some itself.
+    """
+
+    pods: ClassVar[bool] = False
 
     @abstractmethod
     async def create(
@@ -111,3 +118,10 @@ class Backend(ABC):
     @abstractmethod
     async def list(self) -> list[Listing]:
         """Every cluster and job that is there."""
+
+    @abstractmethod
+    async def check(self) -> str:
+        """A sentence that says where replicas run.
+
+        :raises BackendError: they could not; the message says what is missing.
+        """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from practicus_provider.backends.base import Backend
+    from practicus_provider.backends.kubernetes.api import Access
 
-BACKENDS = ("local",)
+BACKENDS = ("kubernetes", "local")
 
 
 class PracticusHook(BaseHook):
@@ -39,60 +42,98 @@ class PracticusHook(BaseHook):
 
         :raises ConnectionConfigError: the connection is absent or wrong; the message says what to do.
         """
-        try:
-            connection = self.get_connection(self.practicus_conn_id)
-        except Exception as error:
-            raise self._absent() from error
-        return self._backend(connection)
+        extra = self._extra(self._connection(self.practicus_conn_id))
+        other = extra.get("kubernetes_conn_id")
+        return self._backend(extra, self._connection(other).extra_dejson if other else {})
 
     async def aget_conn(self) -> Backend:
         """As :meth:`get_conn`, where an event loop runs."""
-        try:
-            connection = await self.aget_connection(self.practicus_conn_id)
-        except Exception as error:
-            raise self._absent() from error
-        return self._backend(connection)
+        extra = self._extra(await self._aconnection(self.practicus_conn_id))
+        other = extra.get("kubernetes_conn_id")
+        return self._backend(extra, (await self._aconnection(other)).extra_dejson if other else {})
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether replicas could run there, and a sentence for Airflow's *Test* button."""
-        from practicus_provider.backends.local import LocalBackend
+        import asyncio
 
         try:
-            backend = self.get_conn()
-            assert isinstance(backend, LocalBackend)
-            return True, backend.check()
+            return True, asyncio.run(self.get_conn().check())
         except PracticusError as error:
             return False, str(error)
 
-    def _absent(self) -> ConnectionConfigError:
+    def _connection(self, conn_id: str) -> Connection:
+        try:
+            return self.get_connection(conn_id)
+        except Exception as error:
+            raise self._absent(conn_id) from error
+
+    async def _aconnection(self, conn_id: str) -> Connection:
+        try:
+            return await self.aget_connection(conn_id)
+        except Exception as error:
+            raise self._absent(conn_id) from error
+
+    def _absent(self, conn_id: str) -> ConnectionConfigError:
+        if conn_id != self.practicus_conn_id:
+            return ConnectionConfigError(
+                f"connection {self.practicus_conn_id!r} has the extra kubernetes_conn_id={conn_id!r}; there is none"
+            )
         return ConnectionConfigError(
-            f"there is no connection {self.practicus_conn_id!r}. Add it: airflow connections add "
-            f'{self.practicus_conn_id} --conn-type practicus --conn-extra \'{{"backend": "local"}}\''
+            f"there is no connection {conn_id!r}. Add it: airflow connections add {conn_id} --conn-type practicus "
+            '--conn-extra \'{"backend": "local"}\' (or "kubernetes", with "namespace" and "image")'
         )
 
-    def _backend(self, connection: Connection) -> Backend:
-        from practicus_provider.backends.local import LocalBackend
-
+    def _extra(self, connection: Connection) -> dict[str, Any]:
         if connection.conn_type != self.conn_type:
             raise ConnectionConfigError(
                 f"connection {self.practicus_conn_id!r} is of type {connection.conn_type!r}; "
                 f"give one of type {self.conn_type!r}"
             )
-        extra = connection.extra_dejson
-        if extra.get("backend") not in BACKENDS:
-            raise ConnectionConfigError(
-                f"connection {self.practicus_conn_id!r} has the extra backend={extra.get('backend')!r}; "
-                f"choose one of {', '.join(BACKENDS)}"
-            )
+        return {key: value for key, value in connection.extra_dejson.items() if value not in (None, "")}
+
+    def _backend(self, extra: Mapping[str, Any], other: Mapping[str, Any]) -> Backend:
+        match extra.get("backend", "kubernetes"):
+            case "kubernetes":
+                return self._kubernetes(extra, other)
+            case "local":
+                return self._local(extra)
+        raise self._wrong(extra, "backend", f"choose one of {', '.join(BACKENDS)}")
+
+    def _local(self, extra: Mapping[str, Any]) -> Backend:
+        from practicus_provider.backends.local import LocalBackend
+
         try:
-            given = extra.get("ttl")
-            ttl = LocalBackend.ttl if given in (None, "") else float(given)
+            ttl = float(extra.get("ttl", LocalBackend.ttl))
             if not ttl >= 0:
                 raise ValueError
         except (TypeError, ValueError):
-            raise ConnectionConfigError(
-                f"connection {self.practicus_conn_id!r} has the extra ttl={extra['ttl']!r}; give a number of seconds"
-            ) from None
+            raise self._wrong(extra, "ttl", "give a number of seconds") from None
         home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow"))
-        root = Path(extra.get("root") or home / "practicus").expanduser()
-        return LocalBackend(root, extra.get("python") or sys.executable, ttl)
+        root = Path(extra.get("root", home / "practicus")).expanduser()
+        return LocalBackend(root, extra.get("python", sys.executable), ttl)
+
+    def _kubernetes(self, extra: Mapping[str, Any], other: Mapping[str, Any]) -> Backend:
+        from practicus_provider.backends.kubernetes import KubernetesBackend
+        from practicus_provider.backends.kubernetes.render import Site
+
+        namespace = extra.get("namespace") or other.get("namespace") or "default"
+        return KubernetesBackend(self._access(extra, other), Site(namespace, extra.get("image")))
+
+    def _access(self, extra: Mapping[str, Any], other: Mapping[str, Any]) -> Access:
+        """Ours, or that of a connection of cncf-kubernetes."""
+        from practicus_provider.backends.kubernetes.api import Access
+
+        kubeconfig = extra.get("kubeconfig") or other.get("kube_config_path") or other.get("kube_config")
+        context = extra.get("context") or other.get("cluster_context")
+        if extra.get("in_cluster") or other.get("in_cluster"):
+            return Access(in_cluster=True)
+        if isinstance(kubeconfig, str) and "apiVersion" not in kubeconfig:
+            return Access(str(Path(kubeconfig).expanduser()), None, context)
+        if isinstance(kubeconfig, Mapping):
+            return Access(None, json.dumps(kubeconfig), context)
+        return Access(None, kubeconfig, context)
+
+    def _wrong(self, extra: Mapping[str, Any], name: str, way_out: str) -> ConnectionConfigError:
+        return ConnectionConfigError(
+            f"connection {self.practicus_conn_id!r} has the extra {name}={extra.get(name)!r}; {way_out}"
+        )

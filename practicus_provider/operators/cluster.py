@@ -41,7 +41,7 @@ class PracticusCreateClusterOperator(ClusterOperator):
     :param timeout: the cluster's whole life, in seconds or as a timedelta, should nobody delete it.
     """
 
-    template_fields: Sequence[str] = ("workers", "env", "conf")
+    template_fields: Sequence[str] = ("workers", "env", "conf", "image")
 
     def __init__(
         self,
@@ -52,6 +52,9 @@ class PracticusCreateClusterOperator(ClusterOperator):
         worker_resources: Resources = Resources(),
         coordinator_resources: Resources = Resources(),
         conf: Mapping[str, Any] | None = None,
+        image: str | None = None,
+        secrets: Mapping[str, str] | None = None,
+        egress: Sequence[str] = (),
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
         **kwargs: Any,
@@ -63,6 +66,9 @@ class PracticusCreateClusterOperator(ClusterOperator):
         self.worker_resources = worker_resources
         self.coordinator_resources = coordinator_resources
         self.conf = conf or {}
+        self.image = image
+        self.secrets = secrets or {}
+        self.egress = egress
         self.timeout = timeout
         self.start_timeout = start_timeout
         check_early(self)
@@ -98,7 +104,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
     The others are those of :class:`~practicus_provider.operators.job.PracticusRunJobOperator`.
     """
 
-    template_fields: Sequence[str] = ("cluster", "application", "application_args", "env", "files", "conf")
+    template_fields: Sequence[str] = ("cluster", "application", "application_args", "env", "files", "conf", "image")
     template_fields_renderers: ClassVar[dict[str, str]] = {"application_args": "json", "env": "json", "conf": "json"}
 
     def __init__(
@@ -110,6 +116,9 @@ class PracticusSubmitJobOperator(ClusterOperator):
         env: Mapping[str, str] | XComArg | None = None,
         files: Sequence[str] | XComArg = (),
         conf: Mapping[str, Any] | XComArg | None = None,
+        image: str | None = None,
+        secrets: Mapping[str, str] | None = None,
+        egress: Sequence[str] = (),
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
         stream_logs: StreamLogs = "coordinator",
@@ -123,6 +132,9 @@ class PracticusSubmitJobOperator(ClusterOperator):
         self.env = env or {}
         self.files = files
         self.conf: Any = conf or {}
+        self.image = image
+        self.secrets = secrets or {}
+        self.egress = egress
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.stream_logs = stream_logs
@@ -165,6 +177,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
             "worker_resources": Resources(**shared["worker_resources"]),
             "coordinator_resources": Resources(**shared["coordinator_resources"]),
             "conf": {**shared["conf"], **self.conf},
+            "image": self.image or shared["image"],
         }
 
 
@@ -221,4 +234,5 @@ def _shared_spec(spec: JobSpec) -> dict[str, Any]:
         "worker_resources": asdict(spec.worker_resources),
         "coordinator_resources": asdict(spec.coordinator_resources),
         "conf": dict(spec.conf),
+        "image": spec.image,
     }

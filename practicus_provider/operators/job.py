@@ -37,6 +37,9 @@ class PracticusRunJobOperator(ClusterOperator):
     :param worker_resources: of one worker.
     :param coordinator_resources: of the coordinator, and of the driver where that is a process of its own.
     :param conf: the framework's own settings. (templated)
+    :param image: of the containers, on Kubernetes; None: the connection's. (templated)
+    :param secrets: environment variable -> ``"secret-name/key"``, a Kubernetes secret by reference.
+    :param egress: CIDRs that replicas may reach beside each other, on Kubernetes; by default none.
     :param timeout: the cluster's whole life, in seconds or as a timedelta; the backend enforces it.
     :param start_timeout: until all replicas that must run do, likewise.
     :param teardown: ``"always"``, ``"on_success"`` or ``"never"``; what stays is removed an hour later.
@@ -45,7 +48,7 @@ class PracticusRunJobOperator(ClusterOperator):
     :raises SpecError: naming the argument, its value, and the way out.
     """
 
-    template_fields: Sequence[str] = ("application", "application_args", "env", "files", "workers", "conf")
+    template_fields: Sequence[str] = ("application", "application_args", "env", "files", "workers", "conf", "image")
     template_fields_renderers: ClassVar[dict[str, str]] = {"application_args": "json", "env": "json", "conf": "json"}
 
     def __init__(
@@ -60,6 +63,9 @@ class PracticusRunJobOperator(ClusterOperator):
         worker_resources: Resources = Resources(),
         coordinator_resources: Resources = Resources(),
         conf: Mapping[str, Any] | XComArg | None = None,
+        image: str | None = None,
+        secrets: Mapping[str, str] | None = None,
+        egress: Sequence[str] = (),
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
         teardown: Teardown = "always",
@@ -76,6 +82,9 @@ class PracticusRunJobOperator(ClusterOperator):
         self.worker_resources = worker_resources
         self.coordinator_resources = coordinator_resources
         self.conf = conf or {}
+        self.image = image
+        self.secrets = secrets or {}
+        self.egress = egress
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.teardown = teardown
@@ -96,7 +105,7 @@ class PracticusRunJobOperator(ClusterOperator):
 
         spec = self.spec()
         shipment = shipment_of(self, spec)
-        plan = adapters.make_plan(spec, shipment.program, shipment.files)
+        plan = adapters.make_plan(spec, shipment.program, shipment.files, pods=backend.pods)
         lease = self.lease(context)
         handle = await backend.create(task_key(context).cluster_name(), plan, task=task_facts(context), lease=lease)
         return handle, Policy.of(spec, plan, lease=lease)
@@ -111,7 +120,7 @@ def job_spec(operator: Any, **known: Any) -> JobSpec:
     for name in ("timeout", "start_timeout"):
         if name in values:
             values[name] = seconds(values[name])
-    for name in ("application_args", "files"):
+    for name in ("application_args", "files", "egress"):
         if isinstance(values.get(name), list):
             values[name] = tuple(values[name])
     workers = values.get("workers")
@@ -150,6 +159,7 @@ def check_early(operator: Any, **known: Any) -> None:
         "files": (),
         "workers": 1,
         "conf": {},
+        "image": None,
     }
     for name in sorted(unknown - stand_in.keys()):
         raise SpecError(name, getattr(operator, name), "this argument is not templated: give the value itself")
@@ -158,7 +168,9 @@ def check_early(operator: Any, **known: Any) -> None:
     spec = job_spec(operator, **{name: stand_in[name] for name in unknown} | known)
     if hasattr(operator, "adapter"):  # else it is the shared cluster's, known when the task runs
         plan = adapters.make_plan(spec, ("application",))
-        if not hasattr(operator, "application"):
+        if hasattr(operator, "application"):
+            adapters.make_plan(spec, ("application",), pods=True)
+        else:
             plan.serving()
     if not operator.has_dag():
         return

@@ -65,11 +65,22 @@ def test_an_elastic_clusters_scheduler_is_told_the_bounds_and_starts_with_the_le
     assert roles(workers=Elastic(2, 5)) == (
         Role(
             "coordinator",
-            Launch((*SERVE, "--preload", "practicus_runtime.dask_elastic"), config, ports=PORTS, ready="scheduler"),
+            Launch(
+                (*SERVE, "--preload", "practicus_runtime.dask_elastic"),
+                config,
+                ports=PORTS,
+                ready="scheduler",
+                spawns="worker",
+            ),
         ),
         Role("worker", Launch(work(1, 2 << 30), config), 2, elastic=Elastic(2, 5)),
         Role("driver", Launch(PROGRAM, config | {"DASK_SCHEDULER_ADDRESS": ADDRESS})),
     )
+
+
+@pytest.mark.parametrize("workers", [3, Elastic(2, 5)])
+def test_the_roles_are_the_same_where_replicas_are_pods(workers):
+    assert load("dask").pod_roles(spec(workers=workers), PROGRAM) == roles(workers=workers)
 
 
 def test_the_plan_names_who_decides_the_client_and_the_page():

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -41,84 +40,51 @@ CLUSTER = {
     "spark.driver.bindAddress": "<host>",
     "spark.ui.port": "<Port(role='driver', name='ui')>",
 }
-NASTY = [
-    "",
-    " ",
-    "  two  spaces ",
-    "\t\ttabs\t",
-    "\f feed",
-    "\n",
-    "two\nlines\r\nthree\r",
-    "back\\slash",
-    "ends with one\\",
-    "\\\n\\",
-    "\\u0041",
-    "\\t",
-    "=",
-    "= :",
-    ":colon: and = and # and !",
-    "# no comment",
-    "! no comment",
-    "größe 東京 🚀",
-    "\x00\x0b\x1f\x7f\x85\xa0\u2028",
-    'it\'s "quoted" ${HOME} $(id) `id` %s {0}',
-]
+ON_PODS = {
+    **{name: value for name, value in DEFAULTS.items() if name != "spark.cores.max"},
+    "spark.executor.instances": "1",
+    "spark.executor.memoryOverhead": "586m",
+    "spark.kubernetes.executor.request.cores": "1",
+    "spark.kubernetes.executor.limit.cores": "1",
+    "spark.kubernetes.executor.disableConfigMap": "true",
+    "spark.kubernetes.driver.service.deleteOnTermination": "false",
+    "spark.kubernetes.driver.ownPersistentVolumeClaim": "false",
+    "spark.kubernetes.executor.podTemplateContainerName": "main",
+    **CLUSTER,
+    "spark.master": "k8s://https://kubernetes.default.svc",
+}
+
+
+def elastic(least: int, most: int) -> dict[str, str]:
+    """What makes executors come and go."""
+    return {
+        "spark.dynamicAllocation.enabled": "true",
+        "spark.dynamicAllocation.shuffleTracking.enabled": "true",
+        "spark.dynamicAllocation.minExecutors": str(least),
+        "spark.dynamicAllocation.initialExecutors": str(least),
+        "spark.dynamicAllocation.maxExecutors": str(most),
+        "spark.scheduler.minRegisteredResourcesRatio": "0",
+    }
 
 
 def spec(**more: Any) -> JobSpec:
     return JobSpec(adapter="spark", **more)
 
 
-def driver_file(**more: Any) -> str:
-    """The driver's properties as text; ``<...>`` is what only the backend knows."""
-    driver = load("spark").roles(spec(**more), PROGRAM)[2]
-    [(name, text)] = driver.launch.files.items()
-    assert name == "conf/spark-defaults.conf"
-    return "".join(part if type(part) is str else f"<{part}>" for part in parts(text))
-
-
 def settings(**more: Any) -> dict[str, str]:
-    return java_properties(driver_file(**more))
+    """The driver's properties; ``<...>`` is what only the backend knows."""
+    return properties(load("spark").roles(spec(**more), PROGRAM)[2])
 
 
-def java_properties(text: str) -> dict[str, str]:
-    """What ``java.util.Properties.load(Reader)`` documents."""
-    found: dict[str, str] = {}
-    for line in _logical_lines(text):
-        match = re.fullmatch(
-            r"(?P<key>(?:\\.|[^\\=: \t\f])*)(?:[ \t\f]*[=:]|[ \t\f])?[ \t\f]*(?P<value>.*)", line, re.DOTALL
-        )
-        assert match is not None
-        found[_unescaped(match["key"])] = _unescaped(match["value"])
-    return found
+def properties(driver: Role) -> dict[str, str]:
+    records = driver.launch.files["conf/settings"]
+    texts = "".join(part if type(part) is str else f"<{part}>" for part in parts(records)).split("\0")
+    return dict(text.split("=", 1) for text in texts[:-1])
 
 
-def _logical_lines(text: str) -> Iterator[str]:
-    line = ""
-    for natural in re.split(r"\r\n|\n|\r", text):
-        begun, line = bool(line), line + natural.lstrip(" \t\f")
-        slashes = len(line) - len(line.rstrip("\\"))
-        if not begun and line[:1] in ("#", "!"):
-            line = ""
-        elif slashes % 2:
-            line = line[:-1]
-        elif line:
-            yield line
-            line = ""
-    if line:
-        yield line
-
-
-def _unescaped(text: str) -> str:
-    named = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
-
-    def char(match: re.Match[str]) -> str:
-        if match[1]:
-            return chr(int(match[1], 16))
-        assert match[2] != "u", "malformed \\uxxxx encoding"
-        return named.get(match[2], match[2])
-
-    return re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", char, text, flags=re.DOTALL)
+def recorded(*settings: tuple[Any, ...]) -> dict[str, Any]:
+    """The file that the driver is told its properties in."""
+    return {"conf/settings": tuple(part for key, *value in settings for part in (key[:-1], "=", *value, "\0"))}
 
 
 def refused(message: str) -> pytest.RaisesExc[SpecError]:
@@ -165,23 +131,16 @@ def test_a_fixed_cluster_is_a_master_workers_of_one_executor_each_and_the_driver
             Launch(
                 command=(*RUN, "driver", *PROGRAM),
                 env={**PLACE, **DRIVER},
-                files={
-                    "conf/spark-defaults.conf": (
-                        *("spark.driver.memory", "=", "731m", "\n"),
-                        *("spark.executor.memory", "=", "2925m", "\n"),
-                        *("spark.executor.cores", "=", "2", "\n"),
-                        *("spark.cores.max", "=", "6", "\n"),
-                        *("spark.scheduler.minRegisteredResourcesRatio", "=", "0.8", "\n"),
-                        *("spark.ui.showConsoleProgress", "=", "false", "\n"),
-                        *("spark.driver.defaultJavaOptions", "=", "-Djava.io.tmpdir=.", "\n"),
-                        *("spark.executor.defaultJavaOptions", "=", "-Djava.io.tmpdir=.", "\n"),
-                        *("spark.master", "=", *ADDRESS, "\n"),
-                        *("spark.submit.deployMode", "=", "client", "\n"),
-                        *("spark.driver.host", "=", Here.HOST, "\n"),
-                        *("spark.driver.bindAddress", "=", Here.HOST, "\n"),
-                        *("spark.ui.port", "=", Port("driver", "ui"), "\n"),
-                    )
-                },
+                files=recorded(
+                    *(("spark.driver.memory=", "731m"), ("spark.executor.memory=", "2925m")),
+                    *(("spark.executor.cores=", "2"), ("spark.scheduler.minRegisteredResourcesRatio=", "0.8")),
+                    ("spark.ui.showConsoleProgress=", "false"),
+                    ("spark.driver.defaultJavaOptions=", "-Djava.io.tmpdir=."),
+                    ("spark.executor.defaultJavaOptions=", "-Djava.io.tmpdir=."),
+                    *(("spark.cores.max=", "6"), ("spark.driver.host=", Here.HOST)),
+                    *(("spark.driver.bindAddress=", Here.HOST), ("spark.ui.port=", Port("driver", "ui"))),
+                    *(("spark.submit.deployMode=", "client"), ("spark.master=", *ADDRESS)),
+                ),
                 ports={"ui": 4040},
                 after=(MASTER,),
             ),
@@ -208,23 +167,16 @@ def test_the_properties_of_the_least_job_are_these_and_no_more():
 
 
 def test_an_elastic_cluster_has_a_place_for_every_executor_that_may_come():
-    elastic, fixed = (load("spark").roles(spec(workers=workers), PROGRAM) for workers in (Elastic(2, 5), 5))
-    assert elastic[:2] == fixed[:2]
-    assert (elastic[1].replicas, elastic[1].elastic) == (5, None)
+    ranged, fixed = (load("spark").roles(spec(workers=workers), PROGRAM) for workers in (Elastic(2, 5), 5))
+    assert ranged[:2] == fixed[:2]
+    assert (ranged[1].replicas, ranged[1].elastic) == (5, None)
 
 
 @pytest.mark.parametrize("bounds", [Elastic(2, 5), Elastic(1, 1)])
 def test_an_elastic_clusters_executors_come_and_go_between_its_bounds(bounds):
-    assert settings(workers=bounds, worker_resources=Resources(2)) == DEFAULTS | CLUSTER | {
-        "spark.executor.cores": "2",
-        "spark.cores.max": str(2 * bounds.max),
-        "spark.dynamicAllocation.enabled": "true",
-        "spark.dynamicAllocation.shuffleTracking.enabled": "true",
-        "spark.dynamicAllocation.minExecutors": str(bounds.min),
-        "spark.dynamicAllocation.initialExecutors": str(bounds.min),
-        "spark.dynamicAllocation.maxExecutors": str(bounds.max),
-        "spark.scheduler.minRegisteredResourcesRatio": "0",
-    }
+    size = {"spark.executor.cores": "2", "spark.cores.max": str(2 * bounds.max)}
+    found = settings(workers=bounds, worker_resources=Resources(2))
+    assert found == DEFAULTS | CLUSTER | size | elastic(bounds.min, bounds.max)
 
 
 def test_the_environment_reaches_the_workers_the_driver_and_the_executors():
@@ -253,6 +205,84 @@ def test_what_runs_is_the_program_and_not_the_specs_application(application):
     assert load("spark").roles(whole, PROGRAM) == load("spark").roles(bare, PROGRAM)
 
 
+# ---- where replicas are pods
+
+
+def pod_roles(**more: Any) -> tuple[Role, ...]:
+    return load("spark").pod_roles(spec(**more), PROGRAM)
+
+
+def test_on_pods_a_fixed_cluster_is_the_driver_and_the_template_of_the_executors_that_it_makes():
+    coordinator, worker, env = Resources(0.5, "1Gi"), Resources("2500m", "4Gi"), {"A": "a"}
+    assert pod_roles(workers=3, coordinator_resources=coordinator, worker_resources=worker, env=env) == (
+        Role(
+            "driver",
+            Launch(
+                command=(*RUN, "driver", *PROGRAM),
+                env={**env, **PLACE, **DRIVER},
+                files=recorded(
+                    *(("spark.driver.memory=", "731m"), ("spark.executor.memory=", "2925m")),
+                    *(("spark.executor.cores=", "2"), ("spark.scheduler.minRegisteredResourcesRatio=", "0.8")),
+                    ("spark.ui.showConsoleProgress=", "false"),
+                    ("spark.driver.defaultJavaOptions=", "-Djava.io.tmpdir=."),
+                    ("spark.executor.defaultJavaOptions=", "-Djava.io.tmpdir=."),
+                    *(("spark.executor.instances=", "3"), ("spark.executor.memoryOverhead=", "1171m")),
+                    ("spark.kubernetes.executor.request.cores=", "2500m"),
+                    ("spark.kubernetes.executor.limit.cores=", "2500m"),
+                    ("spark.kubernetes.executor.disableConfigMap=", "true"),
+                    ("spark.kubernetes.driver.service.deleteOnTermination=", "false"),
+                    ("spark.kubernetes.driver.ownPersistentVolumeClaim=", "false"),
+                    ("spark.kubernetes.executor.podTemplateContainerName=", "main"),
+                    *(("spark.executorEnv.A=", "a"), ("spark.driver.host=", Here.HOST)),
+                    *(("spark.driver.bindAddress=", Here.HOST), ("spark.ui.port=", Port("driver", "ui"))),
+                    ("spark.submit.deployMode=", "client"),
+                    ("spark.master=", "k8s://https://kubernetes.default.svc"),
+                ),
+                ports={"ui": 4040},
+                spawns="worker",
+            ),
+            resources=coordinator,
+        ),
+        Role("worker", Launch((*RUN, "executor"), {**env, **PLACE}), 0, worker, Elastic(3, 3)),
+    )
+
+
+def test_on_pods_an_elastic_cluster_starts_with_its_least_executors_and_they_come_and_go_between_its_bounds():
+    driver, worker = pod_roles(workers=Elastic(2, 5))
+    least = {"spark.executor.instances": "2", "spark.executor.memoryOverhead": "586m"}
+    assert properties(driver) == ON_PODS | least | elastic(2, 5)
+    assert worker == Role("worker", Launch((*RUN, "executor"), PLACE), 0, elastic=Elastic(2, 5))
+
+
+@pytest.mark.parametrize("memory", ["717Mi", "1Gi", "2G", "16Gi"])
+def test_on_pods_an_executor_has_the_memory_that_was_asked_for(memory):
+    resources = Resources(memory=memory)
+    found = properties(pod_roles(worker_resources=resources)[0])
+    heap, rest = (int(found[f"spark.executor.{name}"].rstrip("m")) for name in ("memory", "memoryOverhead"))
+    assert heap + rest == resources.memory_bytes >> 20
+
+
+def test_on_pods_the_users_conf_wins_over_what_the_spec_asks_for_but_not_over_the_clusters_address():
+    own = ("spark.executor.instances", "spark.kubernetes.executor.request.cores", "spark.executor.memory")
+    found = properties(pod_roles(conf=dict.fromkeys((*own, *CLUSTER), "mine"))[0])
+    assert {name: found[name] for name in own} == dict.fromkeys(own, "mine")
+    assert {name: found[name] for name in CLUSTER} == {name: ON_PODS[name] for name in CLUSTER}
+
+
+def test_the_plan_for_pods_is_that_of_the_roles_for_pods():
+    job = spec(image="spark:4", secrets={"TOKEN": "store/token"})
+    assert make_plan(job, PROGRAM, pods=True) == Plan(
+        "spark",
+        load("spark").pod_roles(job, PROGRAM),
+        "driver",
+        86_400,
+        client="pyspark.sql:SparkSession.builder.getOrCreate",
+        links={"Spark UI": Port("driver", "ui")},
+        image="spark:4",
+        secrets={"TOKEN": ("store", "token")},
+    )
+
+
 # ---- the user's conf
 
 
@@ -279,9 +309,10 @@ def test_the_users_conf_does_not_win_over_the_clusters_address():
         (1e-7, "1e-07"),
         ("True", "True"),
         ("", ""),
+        ("  a=b\n# \\ größe $(id) ", "  a=b\n# \\ größe $(id) "),
     ],
 )
-def test_a_value_is_written_as_spark_reads_it(value, text):
+def test_a_value_is_given_to_the_driver_as_spark_reads_it(value, text):
     assert settings(conf={"spark.x": value})["spark.x"] == text
 
 
@@ -304,53 +335,13 @@ def test_a_value_that_is_neither_text_nor_number_is_refused_with_its_key(value):
         ("", ""),
         ("# spark.x", ""),
         ("distributed.worker.memory.target", ""),
+        ("spark.x=y", ""),
+        ("spark.executor.memory=4g", "did you mean 'spark.executor.memory'? "),
     ],
 )
 def test_a_key_that_is_not_sparks_is_refused_with_the_one_that_was_meant(key, hint):
-    with refused(f"conf={key!r}: {hint}Spark's properties start with 'spark.'"):
+    with refused(f"conf={key!r}: {hint}Spark's properties start with 'spark.' and hold no '='"):
         settings(conf={key: "1"})
-
-
-# ---- the properties file
-
-
-@pytest.mark.parametrize("value", NASTY)
-def test_a_value_is_read_back_as_the_user_gave_it(value):
-    found = settings(conf={"spark.x": value, "spark.y": "after"}, env={"X": value})
-    assert found == DEFAULTS | CLUSTER | {"spark.x": value, "spark.y": "after", "spark.executorEnv.X": value}
-
-
-@pytest.mark.parametrize("key", [f"spark.{text}.x" for text in NASTY] + ["spark. ", "spark.\\", "spark.="])
-def test_a_key_is_read_back_as_the_user_gave_it(key):
-    assert settings(conf={key: "1", "spark.y": "after"}) == DEFAULTS | CLUSTER | {key: "1", "spark.y": "after"}
-
-
-def test_every_property_has_a_line_of_its_own():
-    lines = driver_file(conf={f"spark.{i}": text for i, text in enumerate(NASTY)}).split("\n")
-    assert len(lines) == len(DEFAULTS) + len(NASTY) + len(CLUSTER) + 1
-    assert lines[-1] == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "read"),
-    [
-        ("a=b\nc = d\ne:f\ng h\ni", {"a": "b", "c": "d", "e": "f", "g": "h", "i": ""}),
-        ("# c\n  ! c\n\n \t\f\n  a \t = \t b ", {"a": "b "}),
-        ("a=b\\\n   c\\\r\n\td", {"a": "bcd"}),
-        ("a=b\\\\\nc=d", {"a": "b\\", "c": "d"}),
-        ("a=b\\\n# c", {"a": "b# c"}),
-        ("a\\=\\:\\ b=\\ c", {"a=: b": " c"}),
-        ("a==b", {"a": "=b"}),
-        ("a  =  = b", {"a": "= b"}),
-        ("=b", {"": "b"}),
-        ("\\u0041=\\t\\n\\z\\\\u0041", {"A": "\t\nz\\u0041"}),
-        ("a=1\na=2", {"a": "2"}),
-        ("a=b\\", {"a": "b"}),
-        ("# c\\\na=b", {"a": "b"}),
-    ],
-)
-def test_the_reader_of_these_tests_reads_as_java_documents(text, read):
-    assert java_properties(text) == read
 
 
 # ---- memory

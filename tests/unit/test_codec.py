@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from practicus_provider.adapters import make_plan
-from practicus_provider.backends.local.codec import dump_plan, load_plan
+from practicus_provider.backends.codec import dump_plan, load_plan
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
 from practicus_provider.spec import Elastic, JobSpec, Resources
 

@@ -14,11 +14,15 @@ from textwrap import indent
 from typing import Any
 
 import pytest
+import yaml
 from airflow.dag_processing.dagbag import BundleDagBag
 
 from practicus_provider.adapters import BUILT_IN, ENTRY_POINT_GROUP, Adapter
 from practicus_provider.application import SHIP_LIMIT
 from practicus_provider.backends.base import Backend
+from practicus_provider.backends.kubernetes import NEEDED, KubernetesBackend
+from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.render import BUNDLE_LIMIT, TTL, Site
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import ConnectionConfigError
 from practicus_provider.get_provider_info import get_provider_info
@@ -32,6 +36,7 @@ from practicus_provider.status import Reason, State
 REPO = Path(__file__).parents[2]
 README = REPO / "README.md"
 ARCHITECTURE = REPO / "docs" / "architecture.md"
+KUBERNETES = REPO / "docs" / "kubernetes.md"
 CUSTOM = REPO / "docs" / "custom-adapters.md"
 PAGES = [README, *sorted((REPO / "docs").glob("*.md"))]
 FENCE = re.compile(r"(?:<!-- quotes (?P<source>\S+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```\n", re.DOTALL)
@@ -147,7 +152,7 @@ def test_the_readme_s_command_adds_the_connection_that_is_missing(monkeypatch):
     (command,) = [line for block in blocks(README) for line in block.text.splitlines() if "connections add" in line]
     with pytest.raises(ConnectionConfigError) as error:
         PracticusHook().get_conn()
-    assert str(error.value).endswith(f"Add it: {command}")
+    assert f"Add it: {command} (" in str(error.value)
     extra = json.loads(command.partition("--conn-extra ")[2].strip("'"))
     connection = json.dumps({"conn_type": "practicus", "extra": extra})
     monkeypatch.setenv("AIRFLOW_CONN_PRACTICUS_DEFAULT", connection)
@@ -159,6 +164,7 @@ def test_the_readme_s_extras_are_those_of_the_connection():
     (connection,) = get_provider_info()["connection-types"]
     assert list(rows) == list(connection["conn-fields"])
     assert [code(name) for name in rows["backend"][1].split(", ")] == list(BACKENDS)
+    assert code(rows["backend"][0]) == connection["conn-fields"]["backend"]["schema"]["default"]
     assert rows["ttl"][0] == f"{LocalBackend.ttl:g}"
 
 
@@ -200,7 +206,7 @@ def test_the_architecture_s_states_and_reasons_are_all_that_there_are():
 
 
 def test_the_architecture_names_every_verb_of_a_backend():
-    verbs = re.search(r"its six verbs: (.+?)\. Its", ARCHITECTURE.read_text(), re.DOTALL)[1]
+    verbs = re.search(r"its verbs: (.+?)\. Its", ARCHITECTURE.read_text(), re.DOTALL)[1]
     assert set(re.findall(r"`(\w+)`", verbs)) == Backend.__abstractmethods__
 
 
@@ -209,6 +215,35 @@ def test_the_architecture_s_layers_are_those_that_are_enforced():
     (enforced,) = re.findall(r"^layers = \[\n(.*?)\]", (REPO / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
     layers = [re.split(r"\s{2,}", line)[0] for line in drawn.splitlines()]
     assert layers == re.findall(r'"(.+)"', enforced)
+
+
+# ---- Kubernetes
+
+
+def test_the_user_s_role_is_what_the_backend_does_and_no_more():
+    (block,) = [block.text for block in blocks(KUBERNETES) if "kind: Role\n" in block.text]
+    role, binding = yaml.safe_load_all(block)
+    granted = {
+        f"{resource}.{group}".rstrip("."): tuple(rule["verbs"])
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    assert granted == NEEDED
+    assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("Role", role["metadata"]["name"])
+
+
+def test_the_command_of_the_kubernetes_page_makes_a_connection_of_that_backend(monkeypatch):
+    (command,) = [block.text for block in blocks(KUBERNETES) if "connections add" in block.text]
+    extra = json.loads(command.partition("--conn-extra '")[2].rpartition("'")[0])
+    monkeypatch.setenv("AIRFLOW_CONN_PRACTICUS_DEFAULT", json.dumps({"conn_type": "practicus", "extra": extra}))
+    assert PracticusHook().get_conn() == KubernetesBackend(Access(), Site(extra["namespace"], extra["image"]))
+
+
+def test_the_kubernetes_page_s_numbers_are_the_code_s():
+    text = KUBERNETES.read_text()
+    assert f"{BUNDLE_LIMIT:,} bytes" in text
+    assert f"{TTL} s" in text
 
 
 # ---- custom adapters

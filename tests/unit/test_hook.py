@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from practicus_provider.backends.kubernetes import KubernetesBackend
+from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.render import Site
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import ConnectionConfigError
 from practicus_provider.hooks.practicus import PracticusHook
@@ -66,7 +69,7 @@ async def test_a_ttl_of_zero_keeps_nothing(connect, backend_of):
 async def test_an_absent_connection_is_an_error_that_prints_the_command_which_adds_it(backend_of):
     with refused(
         "there is no connection 'absent'. Add it: airflow connections add absent --conn-type practicus --conn-extra "
-        '\'{"backend": "local"}\''
+        '\'{"backend": "local"}\' (or "kubernetes", with "namespace" and "image")'
     ):
         await backend_of("absent")
 
@@ -77,10 +80,54 @@ async def test_a_connection_of_another_type_is_refused(connect, backend_of):
         await backend_of("there")
 
 
-@pytest.mark.parametrize("extra", [{}, {"backend": None}, {"backend": "nomad"}, {"backend": ["local"]}])
-async def test_a_backend_that_does_not_exist_is_refused_and_none_is_assumed(connect, backend_of, extra):
+@pytest.mark.parametrize("given", ["nomad", ["local"]])
+async def test_a_backend_that_does_not_exist_is_refused(connect, backend_of, given):
+    connect(backend=given)
+    with refused(f"connection 'there' has the extra backend={given!r}; choose one of kubernetes, local"):
+        await backend_of("there")
+
+
+INLINE = '{"apiVersion": "v1", "kind": "Config"}'
+
+
+@pytest.mark.parametrize(
+    ("extra", "backend"),
+    [
+        ({}, KubernetesBackend(Access(), Site("default"))),
+        ({"backend": "kubernetes"}, KubernetesBackend(Access(), Site("default"))),
+        ({"namespace": "jobs", "image": "i:1"}, KubernetesBackend(Access(), Site("jobs", "i:1"))),
+        ({"kubeconfig": "/k", "context": "c"}, KubernetesBackend(Access("/k", None, "c"), Site("default"))),
+        ({"kubeconfig": INLINE}, KubernetesBackend(Access(None, INLINE), Site("default"))),
+        ({"kubeconfig": json.loads(INLINE)}, KubernetesBackend(Access(None, INLINE), Site("default"))),
+        ({"in_cluster": True}, KubernetesBackend(Access(in_cluster=True), Site("default"))),
+    ],
+)
+async def test_kubernetes_is_reached_as_the_connection_says(connect, backend_of, extra, backend):
     connect(**extra)
-    with refused(f"connection 'there' has the extra backend={extra.get('backend')!r}; choose one of local"):
+    assert await backend_of("there") == backend
+
+
+@pytest.mark.parametrize(
+    ("other", "access"),
+    [
+        ({}, Access()),
+        ({"kube_config_path": "/k", "cluster_context": "c"}, Access("/k", None, "c")),
+        ({"kube_config": INLINE}, Access(None, INLINE)),
+        ({"in_cluster": True}, Access(in_cluster=True)),
+    ],
+)
+async def test_kubernetes_is_reached_as_airflows_own_kubernetes_connection_says(
+    connect, backend_of, monkeypatch, other, access
+):
+    connect(kubernetes_conn_id="k8s")
+    extra = {**other, "namespace": "jobs"}
+    monkeypatch.setenv("AIRFLOW_CONN_K8S", json.dumps({"conn_type": "kubernetes", "extra": extra}))
+    assert await backend_of("there") == KubernetesBackend(access, Site("jobs"))
+
+
+async def test_an_absent_kubernetes_connection_is_named(connect, backend_of):
+    connect(kubernetes_conn_id="k8s")
+    with refused("connection 'there' has the extra kubernetes_conn_id='k8s'; there is none"):
         await backend_of("there")
 
 

@@ -99,6 +99,9 @@ class Scripted(Backend):
     async def list(self) -> list[Listing]:
         return []
 
+    async def check(self) -> str:
+        return ""
+
 
 async def follow(backend: Backend, policy: Policy, say: Say = print) -> Outcome:
     """As the real one, but what waits for ever fails."""

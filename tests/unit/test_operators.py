@@ -56,6 +56,7 @@ CLUSTER = {
         "worker_resources": {"cpu": 2, "memory": "4Gi"},
         "coordinator_resources": {"cpu": 1, "memory": "2Gi"},
         "conf": {"a": 1, "b": 1},
+        "image": None,
     },
 }
 Parse = Callable[..., BaseOperator]
@@ -377,6 +378,7 @@ def test_a_job_on_a_shared_cluster_has_the_clusters_spec_and_its_own_settings_ov
         "worker_resources": Resources(2, "4Gi"),
         "coordinator_resources": Resources(1, "2Gi"),
         "conf": {"a": 1, "b": 2},
+        "image": None,
     }
 
 

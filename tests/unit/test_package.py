@@ -73,6 +73,12 @@ def test_airflow_shows_the_connections_form_without_importing_the_hook():
     widgets = manager.connection_form_widgets
     assert {widget.field_name for key, widget in widgets.items() if key.startswith("extra__practicus__")} == {
         "backend",
+        "namespace",
+        "image",
+        "kubeconfig",
+        "context",
+        "in_cluster",
+        "kubernetes_conn_id",
         "root",
         "python",
         "ttl",

@@ -5,12 +5,21 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from practicus_runtime.spark import LEAST_JAVA, MISSING_MODULE, describe, java_home, spark_home, with_all_modules
+from practicus_runtime.spark import (
+    LEAST_JAVA,
+    MISSING_MODULE,
+    describe,
+    executor,
+    java_home,
+    spark_home,
+    with_all_modules,
+    write_settings,
+)
 
 from practicus_provider import runtime
 
@@ -24,6 +33,28 @@ OpenJDK Runtime Environment (build 17+6-Debian)"""
 RELEASE = {8: "1.8.0_452", 11: "11.0.27", 16: "16.0.2", 17: "17.0.15", 25: "25", 100: "100.0.1"}
 TELL = f"#!{sys.executable}\nimport json, os, sys\nprint(json.dumps([sys.argv, dict(os.environ)]))\n"
 Install = Callable[..., Path]
+NASTY = [
+    "",
+    " ",
+    "  two  spaces ",
+    "\t\ttabs\t",
+    "\f feed",
+    "\n",
+    "two\nlines\r\nthree\r",
+    "back\\slash",
+    "ends with one\\",
+    "\\\n\\",
+    "\\u0041",
+    "\\t",
+    "=",
+    "= :",
+    ":colon: and = and # and !",
+    "# no comment",
+    "! no comment",
+    "größe 東京 🚀",
+    "\x0b\x1f\x7f\x85\xa0\u2028",
+    'it\'s "quoted" ${HOME} $(id) `id` %s {0}',
+]
 
 
 @pytest.fixture
@@ -230,6 +261,175 @@ def test_without_spark_the_ways_to_get_it_are_said():
         spark_home()
 
 
+# ---- the driver's properties
+
+
+def java_properties(text: str) -> dict[str, str]:
+    """What ``java.util.Properties.load(Reader)`` documents."""
+    found: dict[str, str] = {}
+    for line in _logical_lines(text):
+        match = re.fullmatch(
+            r"(?P<key>(?:\\.|[^\\=: \t\f])*)(?:[ \t\f]*[=:]|[ \t\f])?[ \t\f]*(?P<value>.*)", line, re.DOTALL
+        )
+        assert match is not None
+        found[_unescaped(match["key"])] = _unescaped(match["value"])
+    return found
+
+
+def _logical_lines(text: str) -> Iterator[str]:
+    line = ""
+    for natural in re.split(r"\r\n|\n|\r", text):
+        begun, line = bool(line), line + natural.lstrip(" \t\f")
+        slashes = len(line) - len(line.rstrip("\\"))
+        if not begun and line[:1] in ("#", "!"):
+            line = ""
+        elif slashes % 2:
+            line = line[:-1]
+        elif line:
+            yield line
+            line = ""
+    if line:
+        yield line
+
+
+def _unescaped(text: str) -> str:
+    named = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+
+    def char(match: re.Match[str]) -> str:
+        if match[1]:
+            return chr(int(match[1], 16))
+        assert match[2] != "u", "malformed \\uxxxx encoding"
+        return named.get(match[2], match[2])
+
+    return re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", char, text, flags=re.DOTALL)
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The properties file that these settings make."""
+    monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path / "made" / "conf"))
+    (tmp_path / "made" / "conf").mkdir(parents=True)
+    monkeypatch.setenv("PYTHONPATH", "/app:/runtime")
+    monkeypatch.delenv("PRACTICUS_BUNDLE", raising=False)
+
+    def write(*settings: str) -> str:
+        records = "".join(f"{setting}\0" for setting in settings)
+        (tmp_path / "made" / "conf" / "settings").write_bytes(records.encode())
+        write_settings()
+        return (tmp_path / "made" / "conf" / "spark-defaults.conf").read_bytes().decode()
+
+    return write
+
+
+def test_the_settings_become_the_properties_file_with_the_search_path_that_the_executors_share(written):
+    assert written("spark.a=1", "spark.b=x=y") == (
+        "spark.a=1\nspark.b=x=y\nspark.executorEnv.PYTHONPATH=/app:/runtime\n"
+    )
+
+
+def test_the_executors_search_path_is_not_the_users_to_set(written):
+    found = java_properties(written("spark.executorEnv.PYTHONPATH=/mine"))
+    assert found == {"spark.executorEnv.PYTHONPATH": "/app:/runtime"}
+
+
+def test_in_a_pod_spark_is_told_what_only_the_pod_knows_and_the_user_cannot_set_it(tmp_path, written, monkeypatch):
+    pod = {"metadata": {"name": "c-1-worker", "namespace": "jobs"}, "spec": {"containers": [{"image": "spark:4"}]}}
+    (tmp_path / "pod-worker.json").write_text(json.dumps(pod))
+    monkeypatch.setenv("PRACTICUS_BUNDLE", str(tmp_path))
+    assert java_properties(written("spark.a=1", "spark.kubernetes.namespace=other")) == {
+        "spark.a": "1",
+        "spark.executorEnv.PYTHONPATH": "/app:/runtime",
+        "spark.kubernetes.namespace": "jobs",
+        "spark.kubernetes.container.image": "spark:4",
+        "spark.kubernetes.executor.podTemplateFile": str(tmp_path / "pod-worker.json"),
+        "spark.kubernetes.executor.podNamePrefix": "c-1-worker",
+    }
+
+
+def test_in_a_pod_of_a_cluster_whose_executors_are_not_sparks_own_there_is_nothing_more_to_tell(
+    tmp_path, written, monkeypatch
+):
+    monkeypatch.setenv("PRACTICUS_BUNDLE", str(tmp_path))
+    found = java_properties(written("spark.master=spark://c-1-0.c-1:7077"))
+    assert found == {"spark.master": "spark://c-1-0.c-1:7077", "spark.executorEnv.PYTHONPATH": "/app:/runtime"}
+
+
+@pytest.mark.parametrize("value", NASTY)
+def test_a_value_is_read_back_as_the_user_gave_it(written, value):
+    found = java_properties(written(f"spark.x={value}", "spark.y=after"))
+    assert found == {"spark.x": value, "spark.y": "after", "spark.executorEnv.PYTHONPATH": "/app:/runtime"}
+
+
+@pytest.mark.parametrize("key", [f"spark.{text}.x" for text in NASTY if "=" not in text] + ["spark. ", "spark.\\"])
+def test_a_key_is_read_back_as_the_user_gave_it(written, key):
+    found = java_properties(written(f"{key}=1", "spark.y=after"))
+    assert found == {key: "1", "spark.y": "after", "spark.executorEnv.PYTHONPATH": "/app:/runtime"}
+
+
+def test_every_property_has_a_line_of_its_own(written):
+    lines = written(*(f"spark.{i}={text}" for i, text in enumerate(NASTY))).split("\n")
+    assert len(lines) == len(NASTY) + len(["the search path", "the end"])
+    assert lines[-1] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("a=b\nc = d\ne:f\ng h\ni", {"a": "b", "c": "d", "e": "f", "g": "h", "i": ""}),
+        ("# c\n  ! c\n\n \t\f\n  a \t = \t b ", {"a": "b "}),
+        ("a=b\\\n   c\\\r\n\td", {"a": "bcd"}),
+        ("a=b\\\\\nc=d", {"a": "b\\", "c": "d"}),
+        ("a=b\\\n# c", {"a": "b# c"}),
+        ("a\\=\\:\\ b=\\ c", {"a=: b": " c"}),
+        ("a==b", {"a": "=b"}),
+        ("a  =  = b", {"a": "= b"}),
+        ("=b", {"": "b"}),
+        ("\\u0041=\\t\\n\\z\\\\u0041", {"A": "\t\nz\\u0041"}),
+        ("a=1\na=2", {"a": "2"}),
+        ("a=b\\", {"a": "b"}),
+        ("# c\\\na=b", {"a": "b"}),
+    ],
+)
+def test_the_reader_of_these_tests_reads_as_java_documents(text, read):
+    assert java_properties(text) == read
+
+
+# ---- an executor in a pod of Spark's own
+
+
+EXECUTOR = {
+    "SPARK_DRIVER_URL": "spark://CoarseGrainedScheduler@driver:7078",
+    "SPARK_EXECUTOR_ID": "7",
+    "SPARK_EXECUTOR_CORES": "2",
+    "SPARK_EXECUTOR_MEMORY": "1462m",
+    "SPARK_APPLICATION_ID": "spark-1",
+    "SPARK_EXECUTOR_POD_IP": "10.0.0.7",
+    "SPARK_RESOURCE_PROFILE_ID": "0",
+    "SPARK_EXECUTOR_POD_NAME": "c-1-worker-exec-7",
+    "SPARK_JAVA_OPT_0": "-Da=b c",
+    "SPARK_JAVA_OPT_10": "-Dlast",
+    "SPARK_JAVA_OPT_2": "-Dsecond",
+}
+ARGUMENTS = [
+    *("-Da=b c", "-Dsecond", "-Dlast", "-Xms1462m", "-Xmx1462m", "-cp", "/opt/spark/jars/*"),
+    "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend",
+    *("--driver-url", "spark://CoarseGrainedScheduler@driver:7078", "--executor-id", "7", "--cores", "2"),
+    *("--app-id", "spark-1", "--hostname", "10.0.0.7", "--resourceProfileId", "0"),
+    *("--podName", "c-1-worker-exec-7"),
+]
+
+
+def test_an_executors_command_is_made_of_the_environment_that_spark_gave_its_pod(monkeypatch):
+    for name, value in {**EXECUTOR, "JAVA_HOME": "/jdk", "SPARK_HOME": "/opt/spark"}.items():
+        monkeypatch.setenv(name, value)
+    assert executor() == ["/jdk/bin/java", *ARGUMENTS]
+
+
+def test_an_executor_is_the_java_that_was_found(tmp_path, jdk):
+    done = run(tmp_path, "executor", JAVA_HOME=str(jdk("home", 17)), SPARK_HOME="/opt/spark", **EXECUTOR)
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, ARGUMENTS, "")
+
+
 # ---- the whole program
 
 
@@ -263,20 +463,20 @@ def test_a_daemon_is_sparks_own_program_with_the_java_that_was_found(tmp_path, j
 
 
 def test_the_driver_is_the_application_whose_search_path_the_executors_share(tmp_path, jdk):
-    (tmp_path / "spark-defaults.conf").write_text("spark.x=1\n")
     home, program = jdk("home", 17), executable(tmp_path / "app", TELL)
+    (tmp_path / "settings").write_text("spark.x=1\0spark.y=--\0")
     arguments, env = started(
         tmp_path,
-        *("driver", str(program), "--date", "a b"),
+        *("driver", str(program), "--date", "a b", "--", "c"),
         JAVA_HOME=str(home),
         SPARK_HOME="/opt/spark",
         SPARK_CONF_DIR=str(tmp_path),
         PYTHONPATH=f"{runtime.FOLDER}:/back\\slash",
     )
-    assert arguments == [str(program), "--date", "a b"]
+    assert arguments == [str(program), "--date", "a b", "--", "c"]
     assert (env["SPARK_HOME"], env["JAVA_HOME"]) == ("/opt/spark", str(home))
     assert (tmp_path / "spark-defaults.conf").read_text() == (
-        f"spark.x=1\nspark.executorEnv.PYTHONPATH={runtime.FOLDER}:/back\\\\slash\n"
+        f"spark.x=1\nspark.y=--\nspark.executorEnv.PYTHONPATH={runtime.FOLDER}:/back\\\\slash\n"
     )
 
 

@@ -98,14 +98,14 @@ def test_workers_are_a_number_or_a_range(workers, elastic, at_least, at_most):
     assert (spec.elastic, spec.min_workers, spec.max_workers) == (elastic, at_least, at_most)
 
 
-@pytest.mark.parametrize("field", ["application_args", "files"])
+@pytest.mark.parametrize("field", ["application_args", "files", "egress"])
 @pytest.mark.parametrize("value", ["--date 2013-01-05", (1,), ["a", None], 5, None])
 def test_a_list_of_strings_that_is_none_is_refused(field, value):
     with pytest.raises(SpecError, match=refusal(field, value, "give a list of strings")):
         JobSpec(adapter="dask", **{field: value})
 
 
-@pytest.mark.parametrize("field", ["env", "conf"])
+@pytest.mark.parametrize("field", ["env", "conf", "secrets"])
 @pytest.mark.parametrize("value", ["A=1", ["A"], {1: "a"}, None])
 def test_a_dict_with_string_keys_that_is_none_is_refused(field, value):
     with pytest.raises(SpecError, match=refusal(field, value, "give a dict whose keys are strings")):
@@ -121,6 +121,45 @@ def test_an_environment_variable_that_no_process_can_have_is_refused_by_name(ite
 
 def test_an_environment_variable_may_be_empty():
     assert JobSpec(adapter="dask", env={"A": ""}).env == {"A": ""}
+
+
+@pytest.mark.parametrize(
+    "item",
+    [("A", "a"), ("A", "a/"), ("A", "/a"), ("A", "a/b/c"), ("A", "A/b"), ("A", "-a/b"), ("A", "a/b c"), ("A", 1)]
+    + [("A B", "a/b"), ("", "a/b"), ("A", "a/b\n")],
+)
+def test_a_secret_that_is_not_a_name_and_a_key_is_refused(item):
+    message = refusal("secrets", dict([item]), "give {'VARIABLE': 'secret-name/key'}")
+    with pytest.raises(SpecError, match=message):
+        JobSpec(adapter="dask", secrets=dict([item]))
+
+
+def test_a_secret_is_a_name_and_a_key():
+    assert JobSpec(adapter="dask", secrets={"A": "my.secret-1/Some_key.pem"}).secrets
+
+
+@pytest.mark.parametrize("value", [5, ["image"]])
+def test_an_image_that_is_not_a_name_is_refused(value):
+    with pytest.raises(SpecError, match=refusal("image", value, "give an image's name, such as 'registry/spark:4'")):
+        JobSpec(adapter="dask", image=value)
+
+
+@pytest.mark.parametrize(
+    ("cidr", "why"),
+    [
+        ("10.0.0.1/8", "10.0.0.1/8 has host bits set"),
+        ("example.com", "'example.com' does not appear to be an IPv4 or IPv6 network"),
+        ("", "'' does not appear to be an IPv4 or IPv6 network"),
+    ],
+)
+def test_an_egress_that_is_no_cidr_is_refused_with_the_reason(cidr, why):
+    with pytest.raises(SpecError, match=refusal("egress", cidr, f"give a list of CIDRs such as '10.0.0.0/8': {why}")):
+        JobSpec(adapter="dask", egress=("0.0.0.0/0", cidr))
+
+
+def test_an_egress_that_is_a_bare_address_is_refused():
+    with pytest.raises(SpecError):
+        JobSpec(adapter="dask", egress=("10.0.0.1",))
 
 
 @pytest.mark.parametrize("field", ["timeout", "start_timeout"])

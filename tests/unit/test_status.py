@@ -143,5 +143,11 @@ def test_a_summary_counts_the_replicas_of_each_role_by_state():
     assert Status(State.PENDING, replicas).summary() == "pending: coordinator 1 running; worker 2 running, 1 pending"
 
 
+def test_a_summary_says_once_why_replicas_are_pending():
+    replicas = [ReplicaStatus("worker", index, State.PENDING, detail="Unschedulable: no cpu") for index in range(2)]
+    status = Status(State.PENDING, (*replicas, ReplicaStatus("driver", 0, State.PENDING, detail="no image")))
+    assert status.summary() == "pending: worker 2 pending; driver 1 pending (Unschedulable: no cpu) (no image)"
+
+
 def test_a_summary_without_replicas_is_the_state():
     assert Status(State.UNKNOWN).summary() == "unknown"

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from practicus_provider.backends.base import Backend, Handle, Lease, Listing, LogLine
+from practicus_provider.backends.codec import dump_plan
 from practicus_provider.backends.local import control
-from practicus_provider.backends.local.codec import dump_plan
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.processes import CLUSTER_MARK, kill_marked
 from practicus_provider.errors import BackendError, NotFound
@@ -58,6 +58,9 @@ class LocalBackend(Backend):
         parent: Handle | None = None,
     ) -> Handle:
         """See :meth:`Backend.create`."""
+        if plan.secrets:
+            variable = next(iter(plan.secrets))
+            raise BackendError(f"the local backend has no secrets: give {variable} in env=, or run on Kubernetes")
         self._prepare_root()
         self._sweep()
         folder = ClusterFolder(self.root / name)
@@ -143,11 +146,8 @@ class LocalBackend(Backend):
         ended = self.root / "ended" / f"{handle.name}-{handle.uid}"
         return (ended if ended.exists() else live) / "logs"
 
-    def check(self) -> str:
-        """A sentence that says where replicas run.
-
-        :raises BackendError: they could not.
-        """
+    async def check(self) -> str:
+        """See :meth:`Backend.check`."""
         self._prepare_root()
         if shutil.which(self.python) is None:
             raise BackendError(f"the replicas' Python {self.python!r} cannot be executed; mend the extra 'python'")

@@ -18,7 +18,7 @@ from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK
 from practicus_provider.plan import Here, Host, Part, Plan, Port, Role, Text, parts
-from practicus_provider.status import ReplicaStatus, State
+from practicus_provider.status import ReplicaStatus, State, signal_name
 
 GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -188,10 +188,3 @@ class Replica:
             case str():
                 return part
         raise TypeError(f"not a part of a text: {part!r}")
-
-
-def signal_name(number: int | None) -> str | None:
-    """``SIGKILL`` for 9; a number that has no name reads ``signal 99``."""
-    if number is None:
-        return None
-    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"

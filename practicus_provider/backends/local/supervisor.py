@@ -22,9 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from practicus_provider.backends.base import Handle
+from practicus_provider.backends.base import CRASHES_PER_WORKER, Handle
+from practicus_provider.backends.codec import load_plan
 from practicus_provider.backends.local import control
-from practicus_provider.backends.local.codec import load_plan
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.ports import LOOPBACK, PortReservations
 from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK, kill_marked
@@ -42,8 +42,6 @@ SETTLE_FAILED = 0.2
 SETTLE_EXITED = 10.0
 """Likewise after exit code 0, as when an application shuts its own cluster down before it ends."""
 READY_POLL = 0.05
-CRASHES_PER_WORKER = 3
-"""An elastic role's lost replicas are tolerated up to this many times its maximum."""
 
 
 class Supervisor:

@@ -1,4 +1,4 @@
-"""Asks the backend for things while the cluster runs. The local backend listens on a socket in the cluster's folder."""
+"""Asks for things while the cluster runs: the local supervisor, by a socket in the cluster's folder, or Kubernetes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def scale(role: str, replicas: int, timeout: float = 10.0) -> None:
     :param timeout: seconds to wait for the answer.
     :raises OSError: the backend cannot be reached or refuses.
     """
+    if "PRACTICUS_CONTROL" not in os.environ:
+        from practicus_runtime import pods  # not where the supervisor reads this file
+
+        pods.scale(role, replicas, timeout)
+        return
     with connectable(os.environ["PRACTICUS_CONTROL"]) as path, socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout)
         connection.connect(path)

@@ -6,6 +6,8 @@ code is the command's, or 128 + the signal's number.
 
 Where a supervisor holds our standard input (``"leash": true``), its end of file means that the supervisor died: then
 everything here dies at once. What happens is reported as JSON lines on the file descriptor ``report``, if there is one.
+Where there is none to read them, the end and the application's result become the container's last words in the file
+``message``.
 """
 
 from __future__ import annotations
@@ -26,6 +28,12 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
 POLL = 0.05
 """Seconds between two tries to reach a port, and between two looks at what is still alive."""
+MESSAGE_LIMIT = 4096
+"""Bytes that Kubernetes takes of a container's last words."""
+RESULT_MARK = "\x1epracticus-result "
+"""Starts a line of the output that holds a part of a result too long for the last words; ends the line before."""
+RESULT_LINE = 8192
+"""Characters of such a part; a container runtime splits lines over 16 KiB."""
 LINUX = sys.platform.startswith("linux")
 
 
@@ -37,6 +45,7 @@ class Launcher:
         self.after: list[list[Any]] = launch["after"]
         self.grace: float = launch["grace"]
         self.report_fd: int | None = launch.get("report")
+        self.message: str | None = launch.get("message")
         self.leash = bool(launch.get("leash"))
         self.kill_at: float | None = None
         self.stopping = False
@@ -135,9 +144,27 @@ class Launcher:
             self._pause(POLL)
 
     def _report(self, **event: Any) -> None:
+        if self.message is not None and event["event"] == "ended":
+            _say_last(self.message, {"exit_code": event["exit_code"], "signal": event["signal"]})
         if self.report_fd is not None:
             with contextlib.suppress(BrokenPipeError):
                 os.write(self.report_fd, json.dumps(event).encode() + b"\n")
+
+
+def _say_last(path: str, words: dict[str, Any]) -> None:
+    """How it ended, with the result: there if it fits, else as the last lines of the output, whose number is said."""
+    result = ""
+    with contextlib.suppress(OSError, KeyError), open(os.environ["PRACTICUS_RESULT"]) as file:
+        result = file.read()
+    text = json.dumps({**words, "result": result or None})
+    if len(text.encode()) > MESSAGE_LIMIT:
+        chunks = [result[at : at + RESULT_LINE] for at in range(0, len(result), RESULT_LINE)]
+        print(RESULT_MARK, flush=True)  # ends what may be an unfinished line
+        for chunk in chunks:
+            print(RESULT_MARK + chunk, flush=True)
+        text = json.dumps({**words, "result_lines": len(chunks)})
+    with contextlib.suppress(OSError), open(path, "w") as file:
+        file.write(text)
 
 
 def _own_group() -> None:

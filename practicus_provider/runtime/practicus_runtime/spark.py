@@ -1,11 +1,13 @@
 """Starts Spark's processes with the Java that is there.
 
 ``python -m practicus_runtime.spark daemon CLASS ARGS...`` becomes one of Spark's own programs;
-``python -m practicus_runtime.spark driver COMMAND...`` becomes the application, which then finds Java and its cluster.
+``python -m practicus_runtime.spark driver COMMAND...`` becomes the application, which then finds Java and its cluster;
+``python -m practicus_runtime.spark executor`` becomes an executor in a pod that Spark made.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -26,8 +28,10 @@ def main(kind: str, *command: str) -> None:
     os.makedirs(os.environ["SPARK_LOCAL_DIRS"], exist_ok=True)
     if kind == "daemon":
         command = (os.path.join(home, "bin", "spark-class"), *command)
+    elif kind == "executor":
+        command = tuple(executor())
     else:
-        _share_search_path()
+        write_settings()
     os.execvp(command[0], command)
 
 
@@ -91,11 +95,62 @@ def with_all_modules(home: str) -> str:
     return wrapped
 
 
-def _share_search_path() -> None:
-    """Let the executors' Python find what the driver's does: the shipped application above all."""
-    value = os.environ.get("PYTHONPATH", "").replace("\\", "\\\\")
-    with open(os.path.join(os.environ["SPARK_CONF_DIR"], "spark-defaults.conf"), "a", encoding="utf-8") as file:
-        file.write(f"spark.executorEnv.PYTHONPATH={value}\n")
+def write_settings() -> None:
+    """Make ``spark-defaults.conf`` of the file ``settings`` beside it: ``key=value``, each ended by a NUL.
+
+    Executors' Python finds what the driver's does, the shipped application above all. In a pod, Spark is told of what
+    only the pod knows.
+    """
+    folder = os.environ["SPARK_CONF_DIR"]
+    with open(os.path.join(folder, "settings"), encoding="utf-8", newline="") as file:
+        pairs = [setting.partition("=")[::2] for setting in file.read().split("\0")[:-1]]
+    pairs.append(("spark.executorEnv.PYTHONPATH", os.environ.get("PYTHONPATH", "")))
+    template = os.path.join(os.environ.get("PRACTICUS_BUNDLE", ""), "pod-worker.json")
+    if os.path.exists(template):
+        with open(template) as file:
+            pod = json.load(file)
+        pairs += [
+            ("spark.kubernetes.namespace", pod["metadata"]["namespace"]),
+            ("spark.kubernetes.container.image", pod["spec"]["containers"][0]["image"]),
+            ("spark.kubernetes.executor.podTemplateFile", template),
+            ("spark.kubernetes.executor.podNamePrefix", pod["metadata"]["name"]),
+        ]
+    with open(os.path.join(folder, "spark-defaults.conf"), "w", encoding="utf-8") as file:
+        file.writelines(f"{_escape(key, ' :=')}={_escape(value)}\n" for key, value in pairs)
+
+
+def _escape(text: str, special: str = "") -> str:
+    """As ``java.util.Properties.load`` reads it back: only what it would read otherwise is escaped."""
+    named = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\f": "\\f"}
+    body = text.lstrip(" ")
+    indent = "\\ " * (len(text) - len(body))
+    return indent + "".join(named.get(char, f"\\{char}" if char in special else char) for char in body)
+
+
+def executor() -> list[str]:
+    """The command of an executor in a pod that Spark made, from the environment that Spark gave it.
+
+    Source: ``entrypoint.sh`` of Spark's own images, and ``BasicExecutorFeatureStep``.
+    """
+    env = os.environ
+    numbered = (name for name in env if name.startswith("SPARK_JAVA_OPT_"))
+    options = [env[name] for name in sorted(numbered, key=lambda name: int(name.rpartition("_")[2]))]
+    arguments = {
+        "--driver-url": "SPARK_DRIVER_URL",
+        "--executor-id": "SPARK_EXECUTOR_ID",
+        "--cores": "SPARK_EXECUTOR_CORES",
+        "--app-id": "SPARK_APPLICATION_ID",
+        "--hostname": "SPARK_EXECUTOR_POD_IP",
+        "--resourceProfileId": "SPARK_RESOURCE_PROFILE_ID",
+        "--podName": "SPARK_EXECUTOR_POD_NAME",
+    }
+    memory = env["SPARK_EXECUTOR_MEMORY"]
+    return [
+        *(os.path.join(env["JAVA_HOME"], "bin", "java"), *options, f"-Xms{memory}", f"-Xmx{memory}"),
+        *("-cp", os.path.join(env["SPARK_HOME"], "jars", "*")),
+        "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend",
+        *(text for option, name in arguments.items() for text in (option, env[name])),
+    ]
 
 
 if __name__ == "__main__":

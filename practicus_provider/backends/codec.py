@@ -1,4 +1,4 @@
-"""Plans as JSON, for the supervisor's process to read."""
+"""Plans as JSON, for another process to read."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def dump_plan(plan: Plan) -> dict[str, Any]:
         "timeout": plan.timeout,
         "client": plan.client,
         "links": {label: [port.role, port.name] for label, port in plan.links.items()},
+        "image": plan.image,
         "outside": [_dump_role(role) for role in plan.outside],
     }
 
@@ -41,33 +42,37 @@ def _dump_role(role: Role) -> dict[str, Any]:
         "replicas": role.replicas,
         "resources": [role.resources.cpu, role.resources.memory],
         "elastic": [role.elastic.min, role.elastic.max] if role.elastic else None,
-        "command": [_dump_text(text) for text in launch.command],
-        "env": {key: _dump_text(text) for key, text in launch.env.items()},
-        "files": {key: _dump_text(text) for key, text in launch.files.items()},
+        "command": [dump_text(text) for text in launch.command],
+        "env": {key: dump_text(text) for key, text in launch.env.items()},
+        "files": {key: dump_text(text) for key, text in launch.files.items()},
         "ports": dict(launch.ports),
         "after": [[port.role, port.name] for port in launch.after],
         "ready": launch.ready,
+        "spawns": launch.spawns,
     }
 
 
 def _load_role(data: Mapping[str, Any]) -> Role:
     launch = Launch(
-        command=tuple(map(_load_text, data["command"])),
-        env={key: _load_text(text) for key, text in data["env"].items()},
-        files={key: _load_text(text) for key, text in data["files"].items()},
+        command=tuple(map(load_text, data["command"])),
+        env={key: load_text(text) for key, text in data["env"].items()},
+        files={key: load_text(text) for key, text in data["files"].items()},
         ports=data["ports"],
         after=tuple(Port(role, name) for role, name in data["after"]),
         ready=data["ready"],
+        spawns=data["spawns"],
     )
     elastic = Elastic(*data["elastic"]) if data["elastic"] else None
     return Role(data["name"], launch, data["replicas"], Resources(*data["resources"]), elastic)
 
 
-def _dump_text(text: Text) -> list[Any]:
+def dump_text(text: Text) -> list[Any]:
+    """JSON-able form of a text: strings, and ``{"here": ...}`` and the like for references."""
     return [_dump_part(part) for part in parts(text)]
 
 
-def _load_text(data: list[Any]) -> Text:
+def load_text(data: list[Any]) -> Text:
+    """Inverse of :func:`dump_text`."""
     loaded = tuple(map(_part, data))
     return loaded[0] if len(loaded) == 1 else loaded
 

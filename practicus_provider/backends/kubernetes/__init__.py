@@ -1,0 +1,443 @@
+"""Replicas as pods of one namespace, by core APIs alone: no CRD, no operator, no cluster-admin.
+
+See :mod:`.render` for a cluster's objects. Nothing of ours runs in the cluster but the replicas themselves: the root
+Job's deadline, its time to live and ownership end what we do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, ClassVar
+
+from practicus_provider.backends.base import Backend, Handle, Lease, Listing, LogLine
+from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Manifest, connected
+from practicus_provider.backends.kubernetes.logs import PodLog, follow, tail
+from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, mirror_of
+from practicus_provider.backends.kubernetes.observe import Observation, Pod, facts_of, observe
+from practicus_provider.backends.kubernetes.render import (
+    CLUSTER,
+    CURSOR,
+    DIGEST,
+    FACTS,
+    LEASE_LEAST,
+    MANAGED,
+    RELEASED,
+    Manifests,
+    Site,
+    render,
+    short,
+)
+from practicus_provider.errors import BackendError, NotFound
+from practicus_provider.plan import Plan
+from practicus_provider.runtime.practicus_runtime import pods as runtime_pods
+from practicus_provider.runtime.practicus_runtime.launcher import RESULT_MARK
+from practicus_provider.status import TAIL_LINES, Reason, State, Status, Verdict, relevant
+
+SETTLE_FAILED = 1.5
+"""Seconds that a serving replica's failure waits for the deciding role's end, which may be its cause: two kubelets may
+report what happened at once this far apart."""
+SETTLE_EXITED = 10.0
+"""Likewise after exit code 0, as when an application shuts its own cluster down before it ends."""
+GONE_PATIENCE = 60.0
+"""Seconds after which what was deleted should be gone."""
+GONE_POLL = 0.1
+
+
+@dataclass(frozen=True)
+class KubernetesBackend(Backend):
+    """:class:`~practicus_provider.backends.base.Backend` on Kubernetes.
+
+    :param access: how the API server is reached.
+    :param site: where and how pods run.
+    """
+
+    access: Access
+    site: Site
+    pods: ClassVar[bool] = True
+
+    async def create(
+        self,
+        name: str,
+        plan: Plan,
+        *,
+        task: Mapping[str, Any],
+        lease: float | None = None,
+        parent: Handle | None = None,
+    ) -> Handle:
+        """See :meth:`Backend.create`. The root comes first, suspended; it starts once all else is there."""
+        async with connected(self.access, self.site.namespace) as api:
+            above = await self._root(api, parent) if parent else None
+            manifests = render(name, plan, self.site, task, lease=lease, parent=above)
+            while True:
+                try:
+                    root = await api.create(manifests.root)
+                except ApiError as error:
+                    if error.reason != "AlreadyExists":
+                        raise
+                    found = await api.get("Job", name)
+                    if found is None:
+                        continue
+                    if not await self._adoptable(api, found, manifests):
+                        await self._remove(api, found)
+                        continue
+                    root = found
+                if root["spec"].get("suspend"):
+                    await self._start(api, root, manifests)
+                return _handle(root)
+
+    async def watch(self, handle: Handle, *, lease: Lease = "keep") -> AsyncGenerator[Status, None]:
+        """See :meth:`Backend.watch`. It reads the mirror that all watchers of the namespace share."""
+        async with mirror_of(self.access, self.site.namespace) as mirror, self._leased(mirror, handle, lease):
+            last: Status | None = None
+            async for observation in self._observations(mirror, handle):
+                if observation.status.state.final:
+                    yield await self._final(mirror.api, observation)
+                    return
+                if observation.status != last:
+                    yield observation.status
+                last = observation.status
+
+    async def logs(self, handle: Handle, roles: Collection[str]) -> AsyncGenerator[LogLine, None]:
+        """See :meth:`Backend.logs`."""
+        async with mirror_of(self.access, self.site.namespace) as mirror:
+            root = await self._root(mirror.api, handle)
+            cursor: dict[str, str] = json.loads(root["metadata"]["annotations"].get(CURSOR, "{}"))
+            reader = _Reader(mirror, handle, roles, cursor)
+            before = dict(cursor)
+            try:
+                async with contextlib.aclosing(reader.lines(self._observations(mirror, handle))) as lines:
+                    async for line in lines:
+                        yield line
+            finally:
+                if cursor != before:
+                    async with self._parting() as api:
+                        await api.patch("Job", handle.name, _annotate(handle, {CURSOR: json.dumps(cursor)}))
+
+    async def scale(self, handle: Handle, role: str, replicas: int) -> None:
+        """See :meth:`Backend.scale`."""
+        async with connected(self.access, self.site.namespace) as api:
+            root = await self._root(api, handle)
+            bounds = facts_of(root)["roles"].get(role, {}).get("elastic")
+            if bounds is None:
+                raise BackendError(
+                    f"cluster {handle.name} cannot be scaled: {role!r} is not an elastic role of this cluster"
+                )
+            least, most = bounds
+            if not least <= replicas <= most:
+                raise BackendError(
+                    f"cluster {handle.name} cannot be scaled: {replicas} replicas are outside {least} to {most}"
+                )
+            config = await api.get("ConfigMap", short(handle.name))
+            if config is None:
+                raise BackendError(f"cluster {handle.name} cannot be scaled: it is ending")
+            template = json.loads(config["data"][f"pod-{role}.json"])
+            found = (await api.list("Pod", labelSelector=f"{CLUSTER}={handle.name}"))["items"]
+            pods = [pod for pod in map(Pod, found) if pod.role == role]
+            live = [pod for pod in pods if pod.ended is None and not pod.leaving]
+            following = 1 + max((pod.index for pod in pods), default=-1)
+            for index in range(following, following + replicas - len(live)):
+                await api.create(runtime_pods.instance(template, index))
+
+    async def delete(self, handle: Handle, *, after: float = 0) -> None:
+        """See :meth:`Backend.delete`."""
+        async with connected(self.access, self.site.namespace) as api:
+            try:
+                root = await self._root(api, handle)
+            except NotFound:
+                return
+            if after > 0:
+                await self._release(api, root, after)
+            else:
+                await self._remove(api, root)
+
+    async def list(self) -> list[Listing]:
+        """See :meth:`Backend.list`."""
+        async with connected(self.access, self.site.namespace) as api:
+            jobs = (await api.list("Job", labelSelector=SELECTOR))["items"]
+            pods = (await api.list("Pod", labelSelector=SELECTOR))["items"]
+        roots = [job for job in jobs if FACTS in job["metadata"].get("annotations", {})]
+        listings = []
+        for root in roots:
+            status = observe(root, pods).status
+            if status.verdict is None or status.verdict.reason is not Reason.ABANDONED:
+                listings.append(Listing(_handle(root), status.state, facts_of(root)["task"]))
+        return listings
+
+    async def check(self) -> str:
+        """See :meth:`Backend.check`. Asks the server whether we may do all that a cluster needs."""
+        async with connected(self.access, self.site.namespace) as api:
+            refused = [
+                f"{verb} {resource}"
+                for resource, verbs in NEEDED.items()
+                for verb in verbs
+                if not await api.may(verb, resource)
+            ]
+            if refused:
+                raise BackendError(
+                    f"in namespace {self.site.namespace} this user may not {', '.join(refused)}; "
+                    "give it the namespaced Role of the documentation"
+                )
+            return f"replicas run as pods in namespace {self.site.namespace} of {api.host}"
+
+    # ---- roots
+
+    async def _root(self, api: Api, handle: Handle) -> Manifest:
+        root = await api.get("Job", handle.name)
+        if root is None or root["metadata"]["uid"] != handle.uid:
+            raise _not_found(handle, self.site)
+        return root
+
+    async def _adoptable(self, api: Api, root: Manifest, manifests: Manifests) -> bool:
+        """Whether what has our name is ours, is of use, and is whole or can be completed.
+
+        :raises BackendError: it is somebody else's.
+        """
+        meta = root["metadata"]
+        if not MANAGED.items() <= meta.get("labels", {}).items() or FACTS not in meta.get("annotations", {}):
+            raise BackendError(
+                f"there is a Job {meta['name']} in namespace {self.site.namespace} that is not ours; remove it, or set "
+                "the connection's extra 'namespace' to another"
+            )
+        if "deletionTimestamp" in meta or RELEASED in meta["annotations"]:
+            return False
+        if root["spec"].get("suspend"):
+            same: bool = meta["annotations"].get(DIGEST) == manifests.root["metadata"]["annotations"][DIGEST]
+            return same
+        pods = (await api.list("Pod", labelSelector=f"{CLUSTER}={meta['name']}"))["items"]
+        return observe(root, pods).status.state not in (State.FAILED, State.CANCELLED)
+
+    async def _start(self, api: Api, root: Manifest, manifests: Manifests) -> None:
+        """Create what the root needs, then let it go."""
+        others = manifests.owned(root["metadata"]["uid"])
+        try:
+            await asyncio.gather(*(api.apply(manifest) for manifest in others if manifest["kind"] not in RUNNING))
+            await asyncio.gather(*(api.apply(manifest) for manifest in others if manifest["kind"] in RUNNING))
+            await api.patch("Job", root["metadata"]["name"], {"spec": {"suspend": False}})
+        except BackendError:
+            await self._remove(api, root)
+            raise
+
+    async def _release(self, api: Api, root: Manifest, after: float) -> None:
+        """Leave it for so long, but to nobody."""
+        finished = root.get("status", {}).get("completionTime")
+        spec = (
+            {"ttlSecondsAfterFinished": math.ceil(api.now() - _time(finished) + after)}
+            if finished
+            else {"ttlSecondsAfterFinished": 5, "activeDeadlineSeconds": math.ceil(max(1, _age(api, root) + after))}
+        )
+        change = _annotate(_handle(root), {RELEASED: "true"})
+        await api.patch("Job", root["metadata"]["name"], {**change, "spec": spec})
+
+    async def _remove(self, api: Api, root: Manifest) -> None:
+        """Delete it, and wait until no pod of it is left."""
+        meta = root["metadata"]
+        await api.delete("Job", meta["name"], propagationPolicy="Foreground", preconditions={"uid": meta["uid"]})
+        give_up = time.monotonic() + GONE_PATIENCE
+        while (found := await api.get("Job", meta["name"])) and found["metadata"]["uid"] == meta["uid"]:
+            if time.monotonic() > give_up:
+                raise BackendError(f"cluster {meta['name']} is deleted, but not gone after {GONE_PATIENCE:g} s")
+            await asyncio.sleep(GONE_POLL)
+
+    # ---- watching
+
+    async def _observations(self, mirror: Mirror, handle: Handle) -> AsyncIterator[Observation]:
+        """What the mirror shows of a cluster, now and at each change; the last one is final."""
+        seen = False
+        deadline: float | None = None
+        with mirror.changes(handle.name) as changed:
+            while True:
+                changed.clear()
+                mirror.check()
+                root = mirror.job(handle.name)
+                here = root is not None and root["metadata"]["uid"] == handle.uid
+                if not here and not seen:
+                    await self._root(mirror.api, handle)  # it may be newer than the mirror
+                elif root is None or not here or "deletionTimestamp" in root["metadata"]:
+                    yield Observation(Status(State.CANCELLED, verdict=DELETED))
+                    return
+                else:
+                    seen = True
+                    observation = observe(root, mirror.pods(handle.name), mirror.events(handle.name))
+                    if observation.ending and not observation.status.state.final:
+                        settle = SETTLE_EXITED if observation.ending.exit_code == 0 else SETTLE_FAILED
+                        deadline = deadline or time.monotonic() + settle
+                        if time.monotonic() >= deadline:
+                            ended = replace(
+                                observation.status, state=observation.ending.state, verdict=observation.ending
+                            )
+                            observation = replace(observation, status=ended)
+                    yield observation
+                    if observation.status.state.final:
+                        return
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), None if deadline is None else deadline - time.monotonic())
+
+    async def _final(self, api: Api, observation: Observation) -> Status:
+        """With what only the logs hold: the last lines of a failure, a long result."""
+        status = observation.status
+        if observation.failed is not None and status.verdict is not None:
+            lines = await tail(api, observation.failed.name, 10 * TAIL_LINES)
+            return replace(status, verdict=replace(status.verdict, log_tail=relevant(lines)))
+        if observation.result_in is not None:
+            pod, count = observation.result_in
+            lines = [line for line in await tail(api, pod.name, count) if line.startswith(RESULT_MARK)]
+            if len(lines) != count:
+                raise BackendError(f"the result of {pod.name} is lost: its log was rotated before it was read")
+            return replace(status, result="".join(line.removeprefix(RESULT_MARK) for line in lines))
+        return status
+
+    @contextlib.asynccontextmanager
+    async def _leased(self, mirror: Mirror, handle: Handle, lease: Lease) -> AsyncIterator[None]:
+        """While somebody watches, the root's deadline moves on ahead of the lease; at the end the lease's time runs.
+
+        The deadline is the Job controller's to enforce, so a lease needs nothing of ours to be alive.
+        """
+        root = await self._root(mirror.api, handle)
+        facts = facts_of(root)
+        seconds = facts["lease"] if lease == "keep" else lease
+        if lease != "keep" and lease != facts["lease"]:
+            facts["lease"] = lease
+            await mirror.api.patch("Job", handle.name, _annotate(handle, {FACTS: json.dumps(facts)}))
+        if seconds is None:
+            if root["spec"]["activeDeadlineSeconds"] != math.ceil(facts["timeout"]):
+                await self._extend(mirror.api, handle, facts["timeout"], math.inf)
+            yield
+            return
+        ahead = max(LEASE_LEAST, seconds)
+        await self._extend(mirror.api, handle, facts["timeout"], ahead)
+        renewing = asyncio.create_task(self._renew(mirror.api, handle, facts["timeout"], ahead))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            async with self._parting() as api:
+                await self._extend(api, handle, facts["timeout"], ahead)
+
+    @contextlib.asynccontextmanager
+    async def _parting(self) -> AsyncIterator[Api]:
+        """A connection for last words: where a whole event loop ends, the mirror's own may be closed already."""
+        with contextlib.suppress(BackendError):
+            async with connected(self.access, self.site.namespace) as api:
+                yield api
+
+    async def _renew(self, api: Api, handle: Handle, most: float, ahead: float) -> None:
+        while True:
+            await asyncio.sleep(ahead / 3)
+            with contextlib.suppress(BackendError):
+                await self._extend(api, handle, most, ahead)
+
+    async def _extend(self, api: Api, handle: Handle, most: float, ahead: float) -> None:
+        """Let the root live that many seconds from now, and ``most`` in all."""
+        with contextlib.suppress(NotFound):
+            root = await self._root(api, handle)
+            if not root.get("status", {}).get("completionTime") and RELEASED not in root["metadata"]["annotations"]:
+                deadline = max(1, math.ceil(min(most, _age(api, root) + ahead)))
+                change = {**_annotate(handle, {}), "spec": {"activeDeadlineSeconds": deadline}}
+                await api.patch("Job", handle.name, change)
+
+
+class _Reader:
+    """Follows the pods of some roles at once.
+
+    :param taken: pod -> the last line of its log that was taken; goes on as lines are.
+    """
+
+    def __init__(self, mirror: Mirror, handle: Handle, roles: Collection[str], taken: dict[str, str]) -> None:
+        self.mirror = mirror
+        self.handle = handle
+        self.roles = roles
+        self.taken = taken
+        self.found: asyncio.Queue[tuple[LogLine, str, str] | None] = asyncio.Queue()
+
+    async def lines(self, observations: AsyncIterator[Observation]) -> AsyncGenerator[LogLine, None]:
+        """All further lines until the cluster's end."""
+        attending = asyncio.create_task(self._attend(observations))
+        attending.add_done_callback(lambda _: self.found.put_nowait(None))
+        try:
+            while (found := await self.found.get()) is not None:
+                line, pod, place = found
+                self.taken[pod] = place
+                yield line
+            await attending
+        finally:
+            attending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await attending
+
+    async def _attend(self, observations: AsyncIterator[Observation]) -> None:
+        reading: dict[str, asyncio.Task[None]] = {}
+        ended: dict[str, asyncio.Event] = {}
+        try:
+            async for _ in observations:
+                for pod in map(Pod, self.mirror.pods(self.handle.name)):
+                    if pod.role not in self.roles or not pod.started:
+                        continue
+                    over = ended.setdefault(pod.name, asyncio.Event())
+                    if pod.ended is not None:
+                        over.set()
+                    if pod.name not in reading:
+                        reading[pod.name] = asyncio.create_task(self._read(pod, over))
+            for name, task in reading.items():  # one that merely served writes on after the job's end
+                if not ended[name].is_set():
+                    task.cancel()
+            await asyncio.gather(*reading.values(), return_exceptions=True)
+        finally:
+            for task in reading.values():
+                task.cancel()
+
+    async def _read(self, pod: Pod, ended: asyncio.Event) -> None:
+        log = PodLog(self.mirror.api, pod.name, self.taken.get(pod.name, ""))
+        try:
+            async for text in follow(log, ended):
+                self.found.put_nowait((LogLine(pod.role, pod.index, text), pod.name, log.taken))
+        except BackendError as error:
+            line = LogLine(pod.role, pod.index, f"(the log of {pod.name} cannot be read: {error})")
+            self.found.put_nowait((line, pod.name, log.taken))
+
+
+NEEDED = {
+    "jobs.batch": ("get", "list", "watch", "create", "patch", "delete"),
+    "pods": ("get", "list", "watch", "create", "patch", "delete", "deletecollection"),
+    "pods/log": ("get",),
+    "events": ("list", "watch"),
+    "configmaps": ("get", "create", "patch"),
+    "services": ("create", "patch"),
+    "serviceaccounts": ("create", "patch"),
+    "networkpolicies.networking.k8s.io": ("create", "patch"),
+    "roles.rbac.authorization.k8s.io": ("create", "patch"),
+    "rolebindings.rbac.authorization.k8s.io": ("create", "patch"),
+}
+"""What the backend does with what: the Role of the user whose credentials the connection has."""
+RUNNING = ("Job", "Pod")
+"""Kinds that run at once: they come when what they need is there."""
+DELETED = Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
+
+
+def _handle(root: Manifest) -> Handle:
+    return Handle(root["metadata"]["name"], root["metadata"]["uid"])
+
+
+def _not_found(handle: Handle, site: Site) -> NotFound:
+    return NotFound(f"there is no cluster {handle.name} ({handle.uid}) in namespace {site.namespace}")
+
+
+def _annotate(handle: Handle, annotations: Mapping[str, str]) -> Manifest:
+    """A change of that very root; the server refuses it for another of its name."""
+    return {"metadata": {"uid": handle.uid, "annotations": dict(annotations)}}
+
+
+def _age(api: Api, root: Manifest) -> float:
+    """Seconds that its deadline has run."""
+    started = root.get("status", {}).get("startTime")
+    return api.now() - _time(started) if started else 0.0
+
+
+def _time(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,326 @@
+"""Requests to one Kubernetes API server: plain objects in and out, errors that say what to do.
+
+The authentication, its refresh and TLS are ``kubernetes_asyncio``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from practicus_provider.errors import BackendError, NotFound
+
+if TYPE_CHECKING:
+    import aiohttp
+    from kubernetes_asyncio.client import ApiClient
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as JSON."""
+
+PATHS = {
+    "Pod": ("api/v1", "pods"),
+    "ConfigMap": ("api/v1", "configmaps"),
+    "Service": ("api/v1", "services"),
+    "ServiceAccount": ("api/v1", "serviceaccounts"),
+    "Event": ("api/v1", "events"),
+    "Job": ("apis/batch/v1", "jobs"),
+    "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
+    "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),
+    "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+}
+MANAGER = "practicus"
+"""Field manager of what we apply."""
+TRIES = 5
+"""Of a request that the server asks to repeat, or that did not reach it."""
+BACKOFF = 0.5
+"""Seconds before the second try; doubled for each further one, at most :data:`LONGEST_BACKOFF`, times 0.5 to 1.5."""
+LONGEST_BACKOFF = 30.0
+TIMEOUT = 30.0
+"""Seconds that one request may take."""
+
+
+class ApiError(BackendError):
+    """The API server refused.
+
+    :param status: HTTP status.
+    :param reason: of the server's ``Status`` object, e.g. ``AlreadyExists``.
+    """
+
+    def __init__(self, message: str, status: int, reason: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to reach an API server, as cncf-kubernetes' connections say it.
+
+    :param kubeconfig: path; None: ``KUBECONFIG`` or ``~/.kube/config``, unless another is given.
+    :param inline: a kubeconfig's content, as YAML or JSON.
+    :param context: of the kubeconfig; None: its current one.
+    :param in_cluster: as the pod's own service account.
+    """
+
+    kubeconfig: str | None = None
+    inline: str | None = field(default=None, repr=False)
+    context: str | None = None
+    in_cluster: bool = False
+
+    async def client(self) -> ApiClient:
+        """A client of ``kubernetes_asyncio``; the caller closes it.
+
+        :raises BackendError: the configuration cannot be read.
+        """
+        import yaml
+        from kubernetes_asyncio import client, config
+
+        configuration = client.Configuration()
+        try:
+            if self.in_cluster:
+                config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+            elif self.inline is not None:
+                await config.load_kube_config_from_dict(yaml.safe_load(self.inline), self.context, configuration)
+            else:
+                await config.load_kube_config(self.kubeconfig, self.context, configuration)
+        except (config.ConfigException, yaml.YAMLError, OSError) as error:
+            where = "in_cluster" if self.in_cluster else "its inline kubeconfig" if self.inline else self.kubeconfig
+            raise BackendError(
+                f"cannot read how to reach Kubernetes from {where or 'the default kubeconfig'}: {error}"
+            ) from error
+        configuration.connection_pool_maxsize = 0
+        return client.ApiClient(configuration)
+
+
+class Api:
+    """Objects of one namespace. Open it with :func:`connected`."""
+
+    def __init__(self, client: ApiClient, namespace: str) -> None:
+        self._client = client
+        self.namespace = namespace
+        self._skew = 0.0
+
+    async def get(self, kind: str, name: str) -> Manifest | None:
+        """An object; None if there is none."""
+        with contextlib.suppress(NotFound):
+            return await self._json("GET", self._path(kind, name))
+        return None
+
+    async def list(self, kind: str, **query: str) -> Manifest:
+        """A list object: its ``items``, and its ``metadata.resourceVersion``."""
+        return await self._json("GET", self._path(kind), query=query)
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Create it.
+
+        :raises ApiError: with reason ``AlreadyExists`` among others.
+        """
+        return await self._json("POST", self._path(manifest["kind"]), manifest, {"fieldManager": MANAGER})
+
+    async def apply(self, manifest: Manifest) -> Manifest:
+        """Create it, or make what is there the same (server-side apply)."""
+        path = self._path(manifest["kind"], manifest["metadata"]["name"])
+        query = {"fieldManager": MANAGER, "force": "true"}
+        return await self._json("PATCH", path, manifest, query, "application/apply-patch+yaml")
+
+    async def patch(self, kind: str, name: str, change: Manifest) -> Manifest:
+        """Merge a change into an object.
+
+        :raises NotFound: there is none.
+        """
+        return await self._json("PATCH", self._path(kind, name), change, {}, "application/merge-patch+json")
+
+    async def delete(self, kind: str, name: str, **options: Any) -> None:
+        """Delete it; absent is fine. ``options`` are those of ``DeleteOptions``."""
+        with contextlib.suppress(NotFound):
+            await self._json("DELETE", self._path(kind, name), options)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str, **query: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines of an answer that may last, such as a log's.
+
+        :param path: below the namespace, e.g. ``pods/x/log``.
+        """
+        answer = await self._send("GET", self._prefix("api/v1") + path, None, query, "application/json", None)
+        try:
+            await self._check("GET", answer)
+            yield _lines(answer.content)
+        finally:
+            answer.close()
+
+    @contextlib.asynccontextmanager
+    async def watch(self, kind: str, **query: str) -> AsyncIterator[AsyncIterator[Manifest]]:
+        """Watch events of a kind (``{"type": ..., "object": ...}``) until the server ends it.
+
+        :raises OSError: on the way, if the connection breaks.
+        """
+        path = self._path(kind)
+        answer = await self._send("GET", path, None, {"watch": "true", **query}, "application/json", None)
+        try:
+            await self._check("GET", answer)
+            yield _json_lines(answer.content)
+        finally:
+            answer.close()
+
+    def now(self) -> float:
+        """Seconds since the epoch by the server's clock, which ours may differ from."""
+        return time.time() + self._skew
+
+    @property
+    def host(self) -> str:
+        """URL of the server."""
+        return str(self._client.configuration.host)
+
+    async def may(self, verb: str, resource: str) -> bool:
+        """Whether we may do that in the namespace (``SelfSubjectAccessReview``).
+
+        :param resource: with its group and subresource, e.g. ``jobs.batch`` or ``pods/log``.
+        """
+        name, _, group = resource.partition(".")
+        plural, _, subresource = name.partition("/")
+        attributes = {
+            "namespace": self.namespace,
+            "verb": verb,
+            "group": group,
+            "resource": plural,
+            "subresource": subresource,
+        }
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        return bool((await self._json("POST", path, review))["status"]["allowed"])
+
+    # ---- one request
+
+    def _prefix(self, group: str) -> str:
+        return f"/{group}/namespaces/{quote(self.namespace)}/"
+
+    def _path(self, kind: str, name: str = "") -> str:
+        group, plural = PATHS[kind]
+        return self._prefix(group) + plural + (f"/{quote(name)}" if name else "")
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        body: Manifest | None = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Manifest:
+        import aiohttp
+
+        delay = BACKOFF
+        for left in reversed(range(TRIES)):
+            try:
+                answer = await self._send(method, path, body, query or {}, content_type, TIMEOUT)
+                async with answer:
+                    if not (left and (answer.status == 429 or answer.status >= 500)):
+                        await self._check(method, answer)
+                        found: Manifest = await answer.json()
+                        return found
+                    asked = answer.headers.get("Retry-After", "")
+                    least = float(asked) if asked.isdecimal() else 0.0
+            except (OSError, TimeoutError, aiohttp.ClientError) as error:
+                least = 0.0
+                if not left:
+                    raise BackendError(
+                        f"the Kubernetes API server at {self.host} cannot be reached: "
+                        f"{str(error) or type(error).__name__}"
+                    ) from error
+            await asyncio.sleep(max(least, delay * random.uniform(0.5, 1.5)))
+            delay = min(2 * delay, LONGEST_BACKOFF)
+        raise AssertionError("unreachable")
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Manifest | None,
+        query: Mapping[str, str],
+        content_type: str,
+        seconds: float | None,
+    ) -> aiohttp.ClientResponse:
+        import aiohttp
+
+        headers = {"Content-Type": content_type, "Accept": "application/json"}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"])
+        url = f"{self.host}{path}" + (f"?{urlencode(query)}" if query else "")
+        try:
+            answer: aiohttp.ClientResponse = await self._client.rest_client.request(
+                method,
+                url,
+                headers=headers,
+                body=body,
+                _preload_content=False,
+                _request_timeout=seconds or aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT),
+            )
+        except aiohttp.ClientError as error:
+            raise ConnectionError(str(error)) from error
+        if date := answer.headers.get("Date"):
+            self._skew = parsedate_to_datetime(date).timestamp() - time.time()
+        return answer
+
+    async def _check(self, method: str, answer: aiohttp.ClientResponse) -> None:
+        if answer.status < 400:
+            return
+        text = await answer.text()
+        try:
+            status = json.loads(text)
+            message, reason = str(status["message"]), str(status.get("reason", ""))
+        except (ValueError, KeyError, TypeError):
+            message, reason = text.strip() or str(answer.reason), ""
+        if answer.status == 404 and reason == "NotFound" and "namespaces" not in message:
+            raise NotFound(message)
+        raise ApiError(_explain(method, answer.status, message, self.namespace), answer.status, reason)
+
+
+@contextlib.asynccontextmanager
+async def connected(access: Access, namespace: str) -> AsyncIterator[Api]:
+    """An :class:`Api` for as long as it is needed."""
+    client = await access.client()
+    try:
+        yield Api(client, namespace)
+    finally:
+        await client.close()
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    import aiohttp
+
+    try:
+        async for line in content:
+            yield line
+    except aiohttp.ClientError as error:
+        raise ConnectionError(str(error)) from error
+
+
+async def _json_lines(content: aiohttp.StreamReader) -> AsyncIterator[Manifest]:
+    async for line in _lines(content):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise ConnectionError(f"the connection broke amid an event: {error}") from error
+
+
+def _explain(method: str, status: int, message: str, namespace: str) -> str:
+    match status:
+        case 401:
+            return f"Kubernetes does not know who we are (401: {message}); renew the connection's credentials"
+        case 403 if "exceeded quota" in message:
+            return f"the namespace's quota is used up: {message}"
+        case 403:
+            return f"Kubernetes forbids it (403: {message}); give this user the namespaced Role of the documentation"
+        case 404:
+            return f"{message}; create namespace {namespace!r}, or set the connection's extra 'namespace'"
+    return f"Kubernetes refused ({status} to {method}): {message}"

@@ -1,0 +1,228 @@
+"""The one watch of a namespace: what our clusters' objects are right now, for whoever waits on one of them.
+
+All watchers in one event loop with the same access and namespace share it, so that a thousand waiting tasks cost as
+many requests as one. It lists, watches from that resourceVersion, resumes after a cut, and lists again where the server
+has forgotten (*Efficient detection of changes* in the Kubernetes API concepts).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from practicus_provider.backends.kubernetes.api import (
+    BACKOFF,
+    LONGEST_BACKOFF,
+    Access,
+    Api,
+    ApiError,
+    Manifest,
+    connected,
+)
+from practicus_provider.backends.kubernetes.render import CLUSTER, MANAGED
+from practicus_provider.errors import BackendError
+
+log = logging.getLogger(__name__)
+SELECTOR = ",".join(f"{key}={value}" for key, value in MANAGED.items())
+KINDS = {
+    "Job": {"labelSelector": SELECTOR},
+    "Pod": {"labelSelector": SELECTOR},
+    "Event": {"fieldSelector": "involvedObject.kind=Job,reason=FailedCreate"},
+}
+"""What is watched: an event of that reason is all that tells of a pod that was refused."""
+PATIENCE = 300.0
+"""Seconds that the API server may be out of reach, or refuse what it allowed before, until those who wait are told."""
+WATCH_SECONDS = 600
+"""How long the server keeps one watch open (``timeoutSeconds``)."""
+
+
+class Mirror:
+    """The objects of our clusters in one namespace. Use it by :func:`mirror_of`."""
+
+    def __init__(self, access: Access, namespace: str) -> None:
+        self.api: Api
+        self.error: BackendError | None = None
+        self._access = access
+        self._namespace = namespace
+        self._objects: dict[str, dict[str, Manifest]] = {kind: {} for kind in KINDS}
+        self._versions: dict[str, str] = {}
+        self._seen: dict[str, float] = {}
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._listed = {kind: asyncio.Event() for kind in KINDS}
+
+    def job(self, name: str) -> Manifest | None:
+        """A Job."""
+        return self._objects["Job"].get(name)
+
+    def pods(self, cluster: str) -> list[Manifest]:
+        """The pods of one cluster."""
+        return [pod for pod in self._objects["Pod"].values() if _cluster(pod) == cluster]
+
+    def events(self, cluster: str) -> list[Manifest]:
+        """What went wrong as its Jobs' pods were made, in order, of Jobs that have no pod yet."""
+        jobs = {job["metadata"]["uid"] for job in self._objects["Job"].values() if _cluster(job) == cluster}
+        jobs -= {owner["uid"] for pod in self.pods(cluster) for owner in pod["metadata"].get("ownerReferences", ())}
+        found = [event for event in self._objects["Event"].values() if event["involvedObject"].get("uid") in jobs]
+        return sorted(found, key=lambda event: str(event.get("lastTimestamp")))
+
+    async def listed(self) -> None:
+        """Wait until everything was seen once.
+
+        :raises BackendError: it cannot be.
+        """
+        for event in self._listed.values():
+            await event.wait()
+        self.check()
+
+    def check(self) -> None:
+        """Raise what keeps us from seeing anything.
+
+        :raises BackendError: the server refuses, or has been out of reach for :data:`PATIENCE`.
+        """
+        if self.error is not None:
+            raise self.error
+
+    @contextlib.contextmanager
+    def changes(self, *clusters: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever an object of one of these clusters changes; clear it before you look."""
+        event = asyncio.Event()
+        for cluster in clusters:
+            self._waiting[cluster].add(event)
+        try:
+            yield event
+        finally:
+            for cluster in clusters:
+                self._waiting[cluster].discard(event)
+                if not self._waiting[cluster]:
+                    del self._waiting[cluster]
+
+    async def run(self) -> None:
+        """Keep the mirror until cancelled."""
+        try:
+            async with connected(self._access, self._namespace) as self.api:
+                await asyncio.gather(*map(self._keep, KINDS))
+        except BackendError as error:
+            self._fail(error)
+        except Exception as error:  # a defect of ours must not leave those who wait waiting
+            log.exception("the watch of namespace %s broke", self._namespace)
+            self._fail(BackendError(f"the watch of namespace {self._namespace} broke: {error!r}"))
+
+    async def _keep(self, kind: str) -> None:
+        delay, loop = BACKOFF, asyncio.get_running_loop()
+        self._seen[kind] = loop.time()
+        while True:
+            began = loop.time()
+            trouble: BackendError | None = None
+            try:
+                if kind not in self._versions:
+                    await self._list(kind)
+                await self._watch(kind)
+            except ApiError as error:
+                if error.status == 410:
+                    self._versions.pop(kind, None)
+                    continue
+                if error.status == 403 and kind == "Event":  # they only explain what the others show
+                    self._listed[kind].set()
+                    return
+                trouble = error
+            except (BackendError, OSError, TimeoutError) as error:
+                trouble = BackendError(f"the Kubernetes API server is out of reach: {error}")
+            if self._seen[kind] >= began:
+                delay = BACKOFF
+            elif trouble and (not self._listed[kind].is_set() or loop.time() - self._seen[kind] > PATIENCE):
+                self._fail(trouble)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.5))
+            delay = min(2 * delay, LONGEST_BACKOFF)
+
+    def _fail(self, error: BackendError) -> None:
+        self.error = error
+        for event in (*self._listed.values(), *(event for events in self._waiting.values() for event in events)):
+            event.set()
+
+    async def _list(self, kind: str) -> None:
+        found = await self.api.list(kind, **KINDS[kind])
+        new = {item["metadata"]["name"]: item for item in found["items"]}
+        touched = {self._concerns(item) for item in (*self._objects[kind].values(), *new.values())}
+        self._objects[kind] = new
+        self._versions[kind] = found["metadata"]["resourceVersion"]
+        self._listed[kind].set()
+        for cluster in touched:
+            self._wake(cluster)
+
+    async def _watch(self, kind: str) -> None:
+        query = {
+            **KINDS[kind],
+            "resourceVersion": self._versions[kind],
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        async with self.api.watch(kind, **query) as events:
+            self._seen[kind], self.error = asyncio.get_running_loop().time(), None
+            async for event in events:
+                item = event["object"]
+                if event["type"] == "ERROR":
+                    raise ApiError(str(item.get("message")), int(item.get("code", 500)), str(item.get("reason", "")))
+                self._versions[kind] = item["metadata"]["resourceVersion"]
+                if event["type"] == "BOOKMARK":
+                    continue
+                if event["type"] == "DELETED":
+                    self._objects[kind].pop(item["metadata"]["name"], None)
+                else:
+                    self._objects[kind][item["metadata"]["name"]] = item
+                self._wake(self._concerns(item))
+
+    def _concerns(self, item: Manifest) -> str:
+        """The cluster that an object belongs to, or that an event is about."""
+        if "involvedObject" not in item:
+            return _cluster(item)
+        job = self.job(item["involvedObject"].get("name", ""))
+        return _cluster(job) if job else ""
+
+    def _wake(self, cluster: str) -> None:
+        for event in self._waiting.get(cluster, ()):
+            event.set()
+
+
+def _cluster(item: Manifest) -> str:
+    return str(item["metadata"]["labels"].get(CLUSTER, ""))
+
+
+@dataclass
+class _Shared:
+    mirror: Mirror
+    task: asyncio.Task[None]
+    users: int = 0
+
+
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Access, str], _Shared]] = WeakKeyDictionary()
+
+
+@contextlib.asynccontextmanager
+async def mirror_of(access: Access, namespace: str) -> AsyncIterator[Mirror]:
+    """The mirror that all in this event loop share; kept for as long as somebody uses it.
+
+    :raises BackendError: the namespace cannot be seen.
+    """
+    table = _shared.setdefault(asyncio.get_running_loop(), {})
+    key = (access, namespace)
+    if key not in table:
+        mirror = Mirror(access, namespace)
+        table[key] = _Shared(mirror, asyncio.create_task(mirror.run()))
+    shared = table[key]
+    shared.users += 1
+    try:
+        await shared.mirror.listed()
+        yield shared.mirror
+    finally:
+        shared.users -= 1
+        if not shared.users:
+            del table[key]
+            shared.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await shared.task

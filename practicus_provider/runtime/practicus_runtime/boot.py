@@ -1,0 +1,67 @@
+"""First process of a container: ``python3 -I -S boot.py ROLE``. Unpacks what travels with the job, then launches.
+
+It lies beside ``launches.json`` and ``bundle.tgz`` (our runtime, and the user's application), needs nothing else, and
+hands over to the launcher as PID 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tarfile
+from typing import Any
+
+SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Python 3.12 and 3.13 warn without it; 3.8 does not know it."""
+MESSAGE = "/dev/termination-log"
+"""Where Kubernetes reads a container's last words (``terminationMessagePath``)."""
+
+
+def main(role: str) -> None:
+    """Become the launcher of that role's command."""
+    bundle, scratch = os.path.dirname(os.path.abspath(__file__)), os.getcwd()
+    with open(os.path.join(bundle, "launches.json")) as file:
+        launch = json.load(file)[role]
+    ours = os.path.join(scratch, ".practicus")
+    with tarfile.open(os.path.join(bundle, "bundle.tgz")) as archive:
+        archive.extractall(ours, **SAFELY)
+    for name, parts in launch["files"].items():
+        path = os.path.join(scratch, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text(parts))
+    os.environ.update({name: text(parts) for name, parts in launch["env"].items()})
+    search = [os.path.join(ours, "app"), os.path.join(ours, "runtime"), os.environ.get("PYTHONPATH", "")]
+    if not os.access(os.environ.get("HOME", ""), os.W_OK):
+        os.environ["HOME"] = scratch
+    os.environ.update(
+        PYTHONPATH=os.pathsep.join(filter(None, search)),
+        PYTHONUNBUFFERED="1",
+        PRACTICUS_BUNDLE=bundle,
+        PRACTICUS_RESULT=os.path.join(ours, "result.json"),
+    )
+    order = {
+        "command": [text(parts) for parts in launch["command"]],
+        "after": launch["after"],
+        "grace": launch["grace"],
+        "message": MESSAGE,
+    }
+    with open(os.path.join(ours, "launch.json"), "w") as file:
+        json.dump(order, file)
+    launcher = os.path.join(ours, "runtime", "practicus_runtime", "launcher.py")
+    os.execv(sys.executable, [sys.executable, "-I", "-S", launcher, file.name])
+
+
+def text(parts: list[Any]) -> str:
+    """A text of the plan; what only this pod knows stands in it as a reference."""
+    facts = {
+        "python": sys.executable,
+        "host": os.environ["PRACTICUS_HOST"],
+        "index": os.environ["PRACTICUS_INDEX"],
+    }
+    return "".join(part if isinstance(part, str) else facts[part["here"]] for part in parts)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

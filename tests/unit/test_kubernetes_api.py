@@ -1,0 +1,532 @@
+"""Requests to an API server, which is a real server on loopback here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from practicus_provider.backends.kubernetes import api as api_module
+from practicus_provider.backends.kubernetes.api import TRIES, Access, Api, ApiError, Manifest, connected
+from practicus_provider.backends.kubernetes.logs import PodLog, tail
+from practicus_provider.backends.kubernetes.mirror import mirror_of
+from practicus_provider.errors import BackendError, NotFound
+from tests.plans import PATIENCE
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+JOBS = "/apis/batch/v1/namespaces/jobs/jobs"
+PODS = "/api/v1/namespaces/jobs/pods"
+POD = {"kind": "Pod", "metadata": {"name": "p"}}
+
+
+@dataclass
+class Server:
+    """Answers in turn, the last answer again and again; keeps what it was asked."""
+
+    url: str = ""
+    answers: list[Handler] = field(default_factory=list)
+    asked: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    busy: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.asked.append((request.method, request.path, dict(request.query), json.loads(body) if body else None))
+        self.times.append(time.monotonic())
+        task = asyncio.current_task()
+        assert task is not None
+        self.busy.add(task)
+        task.add_done_callback(self.busy.discard)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return await answer(request)
+
+    @property
+    def access(self) -> Access:
+        """How to reach it."""
+        return Access(inline=kubeconfig(self.url))
+
+
+def kubeconfig(url: str, **user: Any) -> str:
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "here",
+            "contexts": [
+                {"name": "here", "context": {"cluster": "c", "user": "u"}},
+                {"name": "there", "context": {"cluster": "other", "user": "u"}},
+            ],
+            "clusters": [
+                {"name": "c", "cluster": {"server": url}},
+                {"name": "other", "cluster": {"server": "http://other:1"}},
+            ],
+            "users": [{"name": "u", "user": user or {"token": "secret"}}],
+        }
+    )
+
+
+def says(body: Any, status: int = 200, **headers: str) -> Handler:
+    """An answer of JSON, or of text."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        text = body if isinstance(body, str) else json.dumps(body)
+        return web.Response(text=text, status=status, headers=headers, content_type="application/json")
+
+    return answer
+
+
+def refuses(status: int, message: str, reason: str = "", **headers: str) -> Handler:
+    """An answer as Kubernetes gives it (``Status``)."""
+    body = {"kind": "Status", "status": "Failure", "message": message, "reason": reason, "code": status}
+    return says(body, status, **headers)
+
+
+def streams(*chunks: bytes, end: str = "well") -> Handler:
+    """A body in chunks, which ends well, is cut, or does not end."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+        if end == "never":
+            await asyncio.sleep(PATIENCE)
+        if end == "cut":
+            assert request.transport is not None
+            await asyncio.sleep(0.05)
+            request.transport.abort()
+        return response
+
+    return answer
+
+
+def lines(*objects: Any) -> bytes:
+    return b"".join(json.dumps(item).encode() + b"\n" for item in objects)
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    """An API server, and clients that do not wait long before they try again."""
+    monkeypatch.setattr(api_module, "BACKOFF", 0.01)
+    found = Server()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", found.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    found.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield found
+    for task in found.busy:
+        task.cancel()
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[Api]:
+    async with connected(server.access, "jobs") as found:
+        yield found
+
+
+def refused(message: str, kind: type[BackendError] = ApiError) -> pytest.RaisesExc[BackendError]:
+    return pytest.raises(kind, match=f"^{re.escape(message)}$")
+
+
+# ---- what is asked
+
+
+async def test_every_verb_is_the_request_that_kubernetes_documents(server, api):
+    server.answers = [says(POD)]
+    job = {"kind": "Job", "metadata": {"name": "j"}}
+    assert await api.get("Job", "j") == POD
+    assert await api.list("Pod", labelSelector="a=b,c") == POD
+    assert await api.create(job) == POD
+    assert await api.apply(job) == POD
+    assert await api.patch("Job", "j", {"spec": {}}) == POD
+    await api.delete("Job", "j", propagationPolicy="Foreground", preconditions={"uid": "u"})
+    assert server.asked == [
+        ("GET", f"{JOBS}/j", {}, None),
+        ("GET", PODS, {"labelSelector": "a=b,c"}, None),
+        ("POST", JOBS, {"fieldManager": "practicus"}, job),
+        ("PATCH", f"{JOBS}/j", {"fieldManager": "practicus", "force": "true"}, job),
+        ("PATCH", f"{JOBS}/j", {}, {"spec": {}}),
+        ("DELETE", f"{JOBS}/j", {}, {"propagationPolicy": "Foreground", "preconditions": {"uid": "u"}}),
+    ]
+
+
+async def test_what_may_be_done_is_asked_with_group_and_subresource(server, api):
+    server.answers = [says({"status": {"allowed": True}}), says({"status": {"allowed": False}})]
+    assert (await api.may("get", "pods/log"), await api.may("create", "jobs.batch")) == (True, False)
+    assert [body["spec"]["resourceAttributes"] for *_, body in server.asked] == [
+        {"namespace": "jobs", "verb": "get", "group": "", "resource": "pods", "subresource": "log"},
+        {"namespace": "jobs", "verb": "create", "group": "batch", "resource": "jobs", "subresource": ""},
+    ]
+
+
+async def test_a_request_says_who_asks(server, api):
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response(dict(request.headers))
+
+    server.answers = [answer]
+    found = await api.get("Pod", "p")
+    assert found is not None
+    assert (found["Authorization"], found["Accept"]) == ("Bearer secret", "application/json")
+
+
+async def test_a_context_of_the_kubeconfig_names_the_server():
+    async with connected(Access(inline=kubeconfig("http://here:1"), context="there"), "jobs") as api:
+        assert api.host == "http://other:1"
+
+
+# ---- absence
+
+
+async def test_what_is_not_there_is_none_and_its_deletion_is_fine(server, api):
+    server.answers = [refuses(404, 'jobs.batch "j" not found', "NotFound")]
+    assert await api.get("Job", "j") is None
+    await api.delete("Job", "j")
+    with refused('jobs.batch "j" not found', NotFound):
+        await api.patch("Job", "j", {})
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "reason", "said"),
+    [
+        (
+            401,
+            "Unauthorized",
+            "Unauthorized",
+            "Kubernetes does not know who we are (401: Unauthorized); renew the connection's credentials",
+        ),
+        (
+            403,
+            'pods is forbidden: User "u" cannot list',
+            "Forbidden",
+            'Kubernetes forbids it (403: pods is forbidden: User "u" cannot list); give this user the namespaced Role '
+            "of the documentation",
+        ),
+        (
+            403,
+            'pods "p" is forbidden: exceeded quota: q',
+            "Forbidden",
+            'the namespace\'s quota is used up: pods "p" is forbidden: exceeded quota: q',
+        ),
+        (
+            404,
+            'namespaces "jobs" not found',
+            "NotFound",
+            "namespaces \"jobs\" not found; create namespace 'jobs', or set the connection's extra 'namespace'",
+        ),
+        (409, 'jobs.batch "j" already exists', "AlreadyExists", 'refused (409 to POST): jobs.batch "j" already exists'),
+        (422, 'Job "j" is invalid', "Invalid", 'Kubernetes refused (422 to POST): Job "j" is invalid'),
+        (410, "too old resource version", "Expired", "Kubernetes refused (410 to POST): too old resource version"),
+    ],
+)
+async def test_a_refusal_says_what_to_do_and_is_not_asked_again(server, api, status, message, reason, said):
+    server.answers = [refuses(status, message, reason)]
+    with pytest.raises(ApiError) as error:
+        await api.create(POD)
+    assert str(error.value) in (said, f"Kubernetes {said}")
+    assert (error.value.status, error.value.reason, len(server.asked)) == (status, reason, 1)
+
+
+async def test_a_refusal_that_is_no_status_of_kubernetes_is_told_as_it_is(server, api):
+    server.answers = [says("the proxy says no\n", 407)]
+    with refused("Kubernetes refused (407 to GET): the proxy says no"):
+        await api.get("Pod", "p")
+
+
+async def test_a_refusal_without_words_is_told_by_its_name(server, api):
+    server.answers = [says("", 405)]
+    with refused("Kubernetes refused (405 to GET): Method Not Allowed"):
+        await api.get("Pod", "p")
+
+
+# ---- what helps by asking again
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+async def test_a_server_that_is_busy_is_asked_again(server, api, status):
+    server.answers = [refuses(status, "busy"), refuses(status, "busy"), says(POD)]
+    assert await api.get("Pod", "p") == POD
+    assert len(server.asked) == 3
+
+
+async def test_a_server_that_stays_busy_is_reported(server, api):
+    server.answers = [refuses(503, "busy", "ServiceUnavailable")]
+    with refused("Kubernetes refused (503 to GET): busy"):
+        await api.get("Pod", "p")
+    assert len(server.asked) == TRIES
+
+
+async def test_the_time_that_the_server_asks_for_is_waited_whatever_the_jitter(server, api, monkeypatch):
+    monkeypatch.setattr("random.uniform", lambda low, high: low)
+    server.answers = [refuses(429, "busy", **{"Retry-After": "1"}), says(POD)]
+    assert await api.get("Pod", "p") == POD
+    assert server.times[1] - server.times[0] >= 1
+
+
+async def test_a_time_that_is_a_date_is_no_reason_to_fail(server, api):
+    server.answers = [refuses(429, "busy", **{"Retry-After": "Sat, 05 Jan 2013 10:00:00 GMT"}), says(POD)]
+    assert await api.get("Pod", "p") == POD
+
+
+async def test_an_answer_that_is_no_json_is_an_error_of_ours(server, api):
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(text="<html>Sign in</html>", content_type="text/html")
+
+    server.answers = [answer]
+    with pytest.raises(BackendError):
+        await api.get("Pod", "p")
+
+
+async def test_a_connection_that_is_cut_before_the_answer_is_made_again(server, api):
+    async def cut(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    server.answers = [cut, says(POD)]
+    assert await api.get("Pod", "p") == POD
+
+
+async def test_a_connection_that_is_cut_amid_the_answer_is_made_again(server, api):
+    server.answers = [streams(b'{"kind": ', end="cut"), says(POD)]
+    assert await api.get("Pod", "p") == POD
+
+
+async def test_a_server_that_cannot_be_reached_is_named(server, unused_tcp_port):
+    async with connected(Access(inline=kubeconfig(f"http://127.0.0.1:{unused_tcp_port}")), "jobs") as api:
+        with pytest.raises(BackendError) as error:
+            await api.get("Pod", "p")
+    start = f"the Kubernetes API server at http://127.0.0.1:{unused_tcp_port} cannot be reached: "
+    assert str(error.value).startswith(f"{start}Cannot connect to host 127.0.0.1:{unused_tcp_port}")
+
+
+async def test_a_server_that_does_not_answer_is_named(server, api, monkeypatch):
+    monkeypatch.setattr(api_module, "TIMEOUT", 0.05)
+    server.answers = [streams(b"{", end="never")]
+    with refused(f"the Kubernetes API server at {server.url} cannot be reached: TimeoutError", BackendError):
+        await api.get("Pod", "p")
+    assert len(server.asked) == TRIES
+
+
+# ---- how to reach it
+
+
+async def test_a_kubeconfig_that_is_not_there_is_named(tmp_path):
+    path = str(tmp_path / "absent")
+    with pytest.raises(BackendError, match=f"^cannot read how to reach Kubernetes from {re.escape(path)}: "):
+        await Access(path).client()
+
+
+@pytest.mark.parametrize("inline", ["{", "a: b", kubeconfig("http://here:1").replace('"here"', '"nowhere"', 1)])
+async def test_a_kubeconfig_that_makes_no_sense_is_said(inline):
+    with pytest.raises(BackendError, match=r"^cannot read how to reach Kubernetes from its inline kubeconfig: "):
+        await Access(inline=inline).client()
+
+
+async def test_outside_of_a_cluster_in_cluster_is_an_error(monkeypatch):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(BackendError, match=r"^cannot read how to reach Kubernetes from in_cluster: "):
+        await Access(in_cluster=True).client()
+
+
+async def test_a_kubeconfig_file_is_read(tmp_path: Path):
+    (tmp_path / "config").write_text(kubeconfig("http://here:1"))
+    async with connected(Access(str(tmp_path / "config")), "jobs") as api:
+        assert api.host == "http://here:1"
+
+
+def test_an_inline_kubeconfig_is_not_shown_with_the_access():
+    assert "secret" not in repr(Access(inline=kubeconfig("http://here:1")))
+
+
+# ---- watches
+
+
+def event(kind: str, version: str = "1", **more: Any) -> Manifest:
+    labels = {"app.kubernetes.io/managed-by": "practicus", "practicus.ai/cluster": "c"}
+    return {"type": kind, "object": {"metadata": {"name": "p", "labels": labels, "resourceVersion": version}, **more}}
+
+
+async def test_a_watch_gives_each_event_however_its_bytes_arrive(server, api):
+    events = [event("ADDED"), event("MODIFIED", text="größe\n" * 20_000), event("BOOKMARK"), event("DELETED")]
+    body = lines(*events)
+    server.answers = [streams(body[:10], body[10:150], body[150:90_000], body[90_000:])]
+    async with api.watch("Pod", resourceVersion="7") as found:
+        assert [item async for item in found] == events
+    assert server.asked == [("GET", PODS, {"watch": "true", "resourceVersion": "7"}, None)]
+
+
+async def test_a_watch_from_a_version_that_the_server_forgot_is_refused_as_gone(server, api):
+    server.answers = [refuses(410, "too old resource version", "Expired")]
+    with pytest.raises(ApiError) as error:
+        async with api.watch("Pod"):
+            pass
+    assert error.value.status == 410
+
+
+def listing(*items: Manifest, version: str = "1") -> Handler:
+    return says({"metadata": {"resourceVersion": version}, "items": [item["object"] for item in items]})
+
+
+def kubernetes(*pods: Handler) -> Handler:
+    """Answers for Pods in turn; of other kinds there is nothing."""
+    left = list(pods)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path != PODS or not left:
+            watches = "watch" in request.query
+            return await (streams(end="never") if watches else listing())(request)
+        return await left.pop(0)(request)
+
+    return answer
+
+
+async def seen(server: Server, *versions: str) -> None:
+    """Wait until the pod's versions have been seen one after another."""
+    async with asyncio.timeout(PATIENCE), mirror_of(server.access, "jobs") as mirror:
+        with mirror.changes("c") as changed:
+            for version in versions:
+                while [pod["metadata"]["resourceVersion"] for pod in mirror.pods("c")] != [version]:
+                    await changed.wait()
+                    changed.clear()
+                    mirror.check()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.mirror.BACKOFF", 0.01)
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        refuses(410, "too old resource version", "Expired"),
+        streams(lines({"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}})),
+    ],
+    ids=["at once", "amid the watch"],
+)
+async def test_the_mirror_lists_again_where_the_server_has_forgotten(server, quick, gone):
+    first, second = event("ADDED", "1"), event("ADDED", "5")
+    server.answers = [kubernetes(listing(first), gone, listing(second, version="5"))]
+    await seen(server, "5")
+
+
+async def test_the_mirror_goes_on_at_the_version_that_it_saw_last(server, quick):
+    watched = [streams(lines(event("MODIFIED", "2"), event("BOOKMARK", "3")))]
+    watched.append(streams(lines(event("MODIFIED", "4")), end="never"))
+    server.answers = [kubernetes(listing(event("ADDED")), *watched)]
+    await seen(server, "4")
+    watches = [query for _, path, query, _ in server.asked if path == PODS and "watch" in query]
+    assert [query["resourceVersion"] for query in watches] == ["1", "3"]
+
+
+async def test_the_mirror_goes_on_after_a_watch_that_was_cut(server, quick):
+    watched = [streams(lines(event("MODIFIED", "2")), end="cut"), streams(lines(event("MODIFIED", "3")), end="never")]
+    server.answers = [kubernetes(listing(event("ADDED")), *watched)]
+    async with asyncio.timeout(2):
+        await seen(server, "3")
+
+
+async def test_the_mirror_says_that_the_server_has_been_away_for_too_long(server, quick, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.mirror.PATIENCE", 0.2)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await (refuses(503, "busy") if "watch" in request.query else listing(event("ADDED")))(request)
+
+    server.answers = [handle]
+    with pytest.raises(BackendError, match=r"^Kubernetes refused \(503 to GET\): busy$"):
+        await seen(server, "2")
+
+
+async def test_the_mirror_says_at_once_that_it_may_not_look(server):
+    server.answers = [refuses(403, "pods is forbidden", "Forbidden")]
+    with pytest.raises(BackendError, match=r"^Kubernetes forbids it \(403: pods is forbidden\); "):
+        await seen(server, "1")
+
+
+# ---- logs
+
+
+STAMPS = [f"2013-01-05T10:00:0{second}.000000001Z" for second in range(4)]
+
+
+def log(*entries: tuple[int, str]) -> list[bytes]:
+    return [f"{STAMPS[second]} {text}\n".encode() for second, text in entries]
+
+
+async def read(api: Api, taken: str = "") -> tuple[list[str], str]:
+    found = PodLog(api, "p", taken)
+    return [line async for line in found.lines(follow=False)], found.taken
+
+
+async def test_a_log_goes_on_after_the_last_line_that_was_taken_also_among_lines_of_one_stamp(server, api):
+    whole = log((0, "a"), (1, "b"), (1, "c"), (1, "d"), (2, "e"))
+    server.answers = [streams(*whole[:3]), streams(*whole)]
+    assert await read(api) == (["a", "b", "c"], f"{STAMPS[1]}/2")
+    assert await read(api, f"{STAMPS[1]}/2") == (["d", "e"], f"{STAMPS[2]}/1")
+    query = {"container": "main", "timestamps": "true", "follow": "false"}
+    assert server.asked == [
+        ("GET", f"{PODS}/p/log", query, None),
+        ("GET", f"{PODS}/p/log", {**query, "sinceTime": STAMPS[1]}, None),
+    ]
+
+
+async def test_a_log_of_which_nothing_is_new_has_no_further_lines(server, api):
+    server.answers = [streams(*log((0, "a"), (0, "b")))]
+    assert await read(api, f"{STAMPS[0]}/2") == ([], f"{STAMPS[0]}/2")
+
+
+async def test_a_long_line_an_empty_one_and_one_that_is_no_utf_8_are_lines(server, api):
+    long = b"x" * 3_000_000
+    server.answers = [streams(b"S " + long + b"\n", b"T \n", b"U \xff\r\n", b"V")]
+    assert (await read(api))[0] == [long.decode(), "", "\ufffd", ""]
+
+
+async def test_a_result_in_the_log_is_not_shown(server, api):
+    server.answers = [streams(*log((0, "a"), (1, '\x1epracticus-result {"answer": 42}'), (2, "b")))]
+    assert await read(api) == (["a", "b"], f"{STAMPS[2]}/1")
+
+
+async def test_the_log_of_a_pod_that_is_gone_is_empty(server, api):
+    server.answers = [refuses(404, 'pods "p" not found', "NotFound")]
+    assert await read(api) == ([], "")
+    assert await tail(api, "p", 5) == []
+
+
+async def test_the_tail_of_a_log_is_its_last_lines(server, api):
+    server.answers = [streams(b"a\nb\r\n\n")]
+    assert await tail(api, "p", 3) == ["a", "b", ""]
+    assert server.asked == [("GET", f"{PODS}/p/log", {"container": "main", "tailLines": "3"}, None)]
+
+
+async def test_of_a_log_that_is_cut_what_was_read_is_kept(server, api):
+    server.answers = [streams(*log((0, "a"), (1, "b")), end="cut")]
+    assert await read(api) == (["a", "b"], f"{STAMPS[1]}/1")
+
+
+async def test_many_logs_that_are_followed_do_not_hold_up_a_request(server, api):
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await (streams(b"S x\n", end="never") if request.path.endswith("/log") else says(POD))(request)
+
+    server.answers = [answer]
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
+        for index in range(150):
+            async with asyncio.timeout(1):
+                await stack.enter_async_context(api.stream(f"pods/p{index}/log"))
+        assert await api.get("Pod", "p") == POD

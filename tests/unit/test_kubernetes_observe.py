@@ -1,0 +1,541 @@
+"""What is made of a cluster's objects."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from practicus_provider.backends.kubernetes.api import Manifest
+from practicus_provider.backends.kubernetes.observe import Observation, Pod, observe
+from practicus_provider.backends.kubernetes.render import CLUSTER, INDEX, MAIN, RELEASED, ROLE, Site, render
+from practicus_provider.plan import Plan
+from practicus_provider.spec import Elastic
+from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
+from tests.plans import TASK, plan, role, server
+
+NAME = "c-job"
+DAY = "2013-01-05T10:00:{:02}Z"
+PENDING, RUNNING, SUCCEEDED, FAILED = State.PENDING, State.RUNNING, State.SUCCEEDED, State.FAILED
+
+ALONE = plan(role("driver", ""))
+SERVED = plan(server(), role("worker", "", replicas=2), role("driver", ""))
+RANKS = plan(role("driver", "", replicas=3))
+SERVING = plan(server(), role("worker", ""), decides=None)
+ELASTIC = plan(server(), role("worker", "", replicas=1, elastic=Elastic(1, 3)), role("driver", ""))
+SPAWNED = plan(role("driver", "", spawns="worker"), role("worker", "", replicas=0, elastic=Elastic(1, 3)))
+
+
+# ---- objects as Kubernetes 1.3x has them
+
+
+def job(plan: Plan, *conditions: Manifest, lease: float | None = None, **annotations: str) -> Manifest:
+    """The root, started."""
+    root = render(NAME, plan, Site("jobs", "python:3"), TASK, lease=lease, parent=None).root
+    root["metadata"]["uid"] = "u"
+    root["metadata"]["annotations"] |= annotations
+    root["spec"]["suspend"] = False
+    root["status"] = {"startTime": DAY.format(0), "conditions": [resumed(), *conditions]}
+    return root
+
+
+def resumed() -> Manifest:
+    return {"type": "Suspended", "status": "False", "reason": "JobResumed", "message": "Job resumed"}
+
+
+def ends(reason: str, message: str = "") -> tuple[Manifest, Manifest]:
+    """The conditions of a Job that failed; the first comes before its pods have ended."""
+    return (
+        {"type": "FailureTarget", "status": "True", "reason": reason, "message": message},
+        {"type": "Failed", "status": "True", "reason": reason, "message": message},
+    )
+
+
+def pod(role: str, index: int = 0, state: Manifest | None = None, *, ready: bool = False, **more: Any) -> Manifest:
+    """A pod whose container is in that state; none: it was not scheduled yet."""
+    name = f"{NAME}-{role}-{index}-abcde"
+    container = {"name": MAIN, "state": state, "ready": ready, "restartCount": 0, "started": ready}
+    phase = "Running" if state and "waiting" not in state else "Pending"
+    if state and "terminated" in state:
+        phase = "Succeeded" if state["terminated"]["exitCode"] == 0 else "Failed"
+    status = {"phase": phase, **({"containerStatuses": [container]} if state else {}), **more.pop("status", {})}
+    labels = {CLUSTER: NAME, ROLE: role, INDEX: str(index)}
+    return {
+        "metadata": {"name": name, "labels": labels, **more},
+        "spec": {"containers": [{"name": MAIN, "image": "python:3"}]},
+        "status": status,
+    }
+
+
+def waiting(reason: str = "ContainerCreating", message: str = "") -> Manifest:
+    return {"waiting": {"reason": reason, **({"message": message} if message else {})}}
+
+
+def runs(since: int = 1) -> Manifest:
+    return {"running": {"startedAt": DAY.format(since)}}
+
+
+def ended(code: int, at: int = 9, *, reason: str = "", message: str = "", **words: Any) -> Manifest:
+    """:param words: of our launcher; none: it had no time to say any."""
+    said = json.dumps({"exit_code": None, "signal": None, "result": None, **words}) if words else message
+    reason = reason or ("Completed" if code == 0 else "Error")
+    times = {"startedAt": DAY.format(1), "finishedAt": DAY.format(at)}
+    return {"terminated": {"exitCode": code, "reason": reason, **times, **({"message": said} if said else {})}}
+
+
+LEAVING = {"deletionTimestamp": DAY.format(8), "deletionGracePeriodSeconds": 10}
+
+
+def at(second: int) -> float:
+    return datetime(2013, 1, 5, 10, 0, second, tzinfo=UTC).timestamp()
+
+
+def pending(name: str, index: int = 0, detail: str = "", **more: Any) -> ReplicaStatus:
+    return ReplicaStatus(name, index, PENDING, detail=detail, **more)
+
+
+def running(name: str, index: int = 0, since: int = 1) -> ReplicaStatus:
+    return ReplicaStatus(name, index, RUNNING, started_at=at(since))
+
+
+def over(name: str, index: int = 0, code: int | None = 0, when: int = 9, signal: str | None = None) -> ReplicaStatus:
+    state = SUCCEEDED if code == 0 else FAILED
+    return ReplicaStatus(name, index, state, code, signal, at(1), at(when))
+
+
+def completed(replica: str = "driver-0") -> Verdict:
+    return Verdict(SUCCEEDED, Reason.COMPLETED, f"{replica} ended", exit_code=0)
+
+
+def failed(replica: str = "driver-0", code: int = 1) -> Verdict:
+    return Verdict(FAILED, Reason.ERROR, f"{replica} exited with code {code}", replica=replica, exit_code=code)
+
+
+def status(plan: Plan, *pods: Manifest) -> Status:
+    """Of a cluster that has not ended, and of which nothing has been lost."""
+    found = observe(job(plan), pods)
+    assert found == Observation(found.status)
+    return found.status
+
+
+# ---- until all run
+
+
+@pytest.mark.parametrize(
+    ("pods", "replicas"),
+    [
+        ([], [pending("driver")]),
+        ([pod("driver")], [pending("driver")]),
+        ([pod("driver", 0, waiting())], [pending("driver")]),
+        (
+            [pod("driver", 0, waiting("ImagePullBackOff", "i/o timeout"))],
+            [pending("driver", detail="ImagePullBackOff: i/o timeout")],
+        ),
+        (
+            [
+                pod(
+                    "driver",
+                    status={
+                        "conditions": [
+                            {
+                                "type": "PodScheduled",
+                                "status": "False",
+                                "reason": "Unschedulable",
+                                "message": "0/3 nodes are available: 3 Insufficient cpu.",
+                            }
+                        ]
+                    },
+                )
+            ],
+            [pending("driver", detail="Unschedulable: 0/3 nodes are available: 3 Insufficient cpu.")],
+        ),
+    ],
+    ids=["no pod", "not scheduled", "creating", "pulling", "unschedulable"],
+)
+def test_a_job_whose_container_does_not_run_yet_is_pending(pods, replicas):
+    assert status(ALONE, *pods) == Status(PENDING, tuple(replicas))
+
+
+def test_a_job_whose_container_runs_is_running():
+    assert status(ALONE, pod("driver", 0, runs())) == Status(RUNNING, (running("driver"),))
+
+
+def test_a_cluster_is_pending_until_its_last_replica_runs_and_shows_those_that_have_no_pod():
+    pods = [pod("worker", 1, runs(2)), pod("coordinator", 0, runs(), ready=True), pod("driver", 0, runs())]
+    replicas = (running("coordinator"), pending("worker", 0), running("worker", 1, 2), running("driver"))
+    assert status(SERVED, *pods) == Status(PENDING, replicas)
+    whole = (running("coordinator"), running("worker", 0), running("worker", 1, 2), running("driver"))
+    assert status(SERVED, *pods, pod("worker", 0, runs())) == Status(RUNNING, whole)
+
+
+def test_a_replica_with_a_port_that_makes_it_ready_runs_once_its_probe_says_so():
+    rest = [pod("driver", 0, runs()), *(pod("worker", index, runs()) for index in range(2))]
+    others = (running("worker", 0), running("worker", 1), running("driver"))
+    started = pending("coordinator", started_at=at(1))
+    assert status(SERVED, pod("coordinator", 0, runs()), *rest) == Status(PENDING, (started, *others))
+    found = status(SERVED, pod("coordinator", 0, runs(), ready=True), *rest)
+    assert found == Status(RUNNING, (running("coordinator"), *others))
+
+
+def test_a_replica_that_ended_well_before_another_started_does_not_hold_up_the_start():
+    found = status(RANKS, pod("driver", 0, ended(0)), pod("driver", 1, runs()), pod("driver", 2, runs()))
+    assert found == Status(RUNNING, (over("driver"), running("driver", 1), running("driver", 2)))
+
+
+def test_pods_of_other_clusters_are_not_looked_at():
+    stranger = pod("driver", 0, ended(1))
+    stranger["metadata"]["labels"][CLUSTER] = "c-other"
+    assert status(ALONE, stranger) == Status(PENDING, (pending("driver"),))
+
+
+# ---- success
+
+
+@pytest.mark.parametrize("result", [None, '{"answer": 42}', '"größe"'])
+def test_a_job_that_ends_well_has_the_result_of_its_last_words(result):
+    root, driver = job(ALONE), pod("driver", 0, ended(0, exit_code=0, result=result))
+    assert observe(root, [driver]) == Observation(Status(SUCCEEDED, (over("driver"),), completed(), result=result))
+
+
+def test_a_result_that_was_too_long_for_the_last_words_is_in_the_pods_log():
+    driver = pod("driver", 0, ended(0, exit_code=0, result_lines=3))
+    expected = Status(SUCCEEDED, (over("driver"),), completed())
+    assert observe(job(ALONE), [driver]) == Observation(expected, result_in=(Pod(driver), 3))
+
+
+@pytest.mark.parametrize("message", ["", "not JSON", "[]", '"text"', "null"])
+def test_a_container_without_words_of_ours_ended_as_kubernetes_says(message):
+    driver = pod("driver", 0, ended(0, message=message))
+    assert observe(job(ALONE), [driver]) == Observation(Status(SUCCEEDED, (over("driver"),), completed()))
+
+
+def test_of_several_ranks_all_must_end_well_and_the_result_is_the_first_ones():
+    pods = [pod("driver", i, ended(0, 9 - i, exit_code=0, result=str(i))) for i in range(3)]
+    two = status(RANKS, *pods[:2], pod("driver", 2, runs()))
+    assert two == Status(RUNNING, (over("driver", 0, when=9), over("driver", 1, when=8), running("driver", 2)))
+    replicas = tuple(over("driver", i, when=9 - i) for i in range(3))
+    assert observe(job(RANKS), pods[::-1]) == Observation(Status(SUCCEEDED, replicas, completed(), result="0"))
+
+
+def test_a_job_that_ended_well_stays_so_whatever_becomes_of_what_served_it():
+    pods = [
+        pod("coordinator", 0, ended(143), **LEAVING),
+        pod("worker", 0, ended(1)),
+        pod("worker", 1, runs(), **LEAVING),
+        pod("driver", 0, ended(0)),
+    ]
+    found = observe(job(SERVED, *ends("DeadlineExceeded")), pods)
+    assert (found.status.state, found.status.verdict) == (SUCCEEDED, completed())
+
+
+# ---- failure
+
+
+def test_a_job_that_fails_says_its_exit_code_and_which_pod_has_its_last_lines():
+    driver = pod("driver", 0, ended(3, exit_code=3))
+    expected = Status(FAILED, (over("driver", code=3),), failed(code=3))
+    assert observe(job(ALONE, *ends("BackoffLimitExceeded")), [driver]) == Observation(expected, failed=Pod(driver))
+
+
+@pytest.mark.parametrize(
+    ("container", "signal"),
+    [
+        (ended(139, signal=11), "SIGSEGV"),
+        (ended(143), "SIGTERM"),
+        (ended(137), "SIGKILL"),
+        (ended(227, signal=99), "signal 99"),
+    ],
+    ids=["of the command", "of the launcher", "of the kernel", "without a name"],
+)
+def test_a_replica_that_a_signal_ended_is_reported_with_it(container, signal):
+    found = observe(job(ALONE), [pod("driver", 0, container)]).status
+    assert found.replicas == (over("driver", code=None, signal=signal),)
+    assert found.verdict is not None
+    assert (found.verdict.reason, found.verdict.message) == (Reason.KILLED, f"driver-0 was killed by {signal}")
+    assert (found.verdict.signal, found.verdict.exit_code) == (signal, None)
+
+
+def test_an_exit_code_over_128_that_the_command_chose_is_no_signal():
+    found = observe(job(ALONE), [pod("driver", 0, ended(255, exit_code=255))]).status
+    assert (found.replicas, found.verdict) == ((over("driver", code=255),), failed(code=255))
+
+
+@pytest.mark.parametrize(
+    ("plan", "name", "field"),
+    [(ALONE, "driver", "coordinator_resources"), (SERVED, "worker", "worker_resources")],
+)
+def test_a_replica_that_ran_out_of_memory_is_told_with_what_it_had_and_the_way_out(plan, name, field):
+    lost = pod(name, 0, ended(137, reason="OOMKilled"))
+    others = [pod("coordinator", 0, runs(), ready=True), pod("worker", 1, runs()), pod("driver", 0, runs())]
+    found = observe(job(plan), [lost, *(others if plan is SERVED else [])])
+    verdict = Verdict(
+        FAILED,
+        Reason.OOM_KILLED,
+        f"{name}-0 was OOM-killed at 2Gi",
+        f"Raise {field}=Resources(memory=...), or give each replica less to hold.",
+        replica=f"{name}-0",
+        signal="SIGKILL",
+    )
+    assert (found.ending or found.status.verdict, found.failed) == (verdict, Pod(lost))
+
+
+def test_of_several_ranks_the_first_that_failed_is_named():
+    pods = [pod("driver", 0, ended(143, 8)), pod("driver", 1, ended(4, 7, exit_code=4)), pod("driver", 2, runs())]
+    found = observe(job(RANKS), pods)
+    replicas = (over("driver", 0, None, 8, "SIGTERM"), over("driver", 1, 4, 7), running("driver", 2))
+    assert found == Observation(Status(FAILED, replicas, failed("driver-1", 4)), failed=Pod(pods[1]))
+
+
+def test_a_container_that_cannot_be_made_at_all_is_a_fault_of_its_image():
+    words = 'exec: "python3": executable file not found in $PATH'
+    found = observe(job(ALONE), [pod("driver", 0, ended(128, reason="StartError", message=f"{words}\n"))]).status
+    assert found.verdict == Verdict(
+        FAILED,
+        Reason.CONFIG_ERROR,
+        f"driver-0 cannot start in image python:3: {words}",
+        "An image needs python3 (3.8 or newer) on its PATH, and what the job imports.",
+        replica="driver-0",
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "words", "expected"),
+    [
+        ("ErrImagePull", "not found", Reason.IMAGE_PULL_FAILED),
+        ("InvalidImageName", 'Failed to apply default image tag "A B"', Reason.IMAGE_PULL_FAILED),
+        ("ErrImageNeverPull", "Container image is not present with pull policy of Never", Reason.IMAGE_PULL_FAILED),
+        ("CreateContainerConfigError", 'secret "store" not found', Reason.CONFIG_ERROR),
+        ("CreateContainerConfigError", "container has runAsNonRoot and image will run as root", Reason.CONFIG_ERROR),
+    ],
+)
+def test_a_container_that_will_never_start_ends_the_job_at_once_with_the_kubelets_words(reason, words, expected):
+    verdict = observe(job(ALONE), [pod("driver", 0, waiting(reason, words))]).status.verdict
+    assert verdict is not None
+    assert (verdict.state, verdict.reason, verdict.replica) == (FAILED, expected, "driver-0")
+    assert words in verdict.message
+    assert verdict.advice
+
+
+@pytest.mark.parametrize(
+    "words", ["dial tcp: i/o timeout", "connection reset by peer", "unexpected EOF", "net/http: TLS handshake timeout"]
+)
+def test_an_image_that_could_not_be_pulled_just_now_is_waited_for(words):
+    detail = f"ErrImagePull: {words}"
+    found = status(ALONE, pod("driver", 0, waiting("ErrImagePull", words)))
+    assert found == Status(PENDING, (pending("driver", detail=detail),))
+
+
+def test_a_replica_that_is_taken_off_its_node_ends_the_job_with_the_clusters_words():
+    taken = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "DeletionByTaintManager",
+        "message": "Taint manager: deleting due to NoExecute taint",
+    }
+    lost = pod("worker", 1, runs(), status={"conditions": [taken]}, **LEAVING)
+    pods = [pod("coordinator", 0, runs(), ready=True), pod("worker", 0, runs()), lost, pod("driver", 0, runs())]
+    verdict = observe(job(SERVED), pods).status.verdict
+    assert verdict is not None
+    assert (verdict.state, verdict.reason, verdict.replica) == (FAILED, Reason.EVICTED, "worker-1")
+    assert "(DeletionByTaintManager): Taint manager: deleting due to NoExecute taint" in verdict.message
+
+
+# ---- the root's end
+
+
+TIMED_OUT = Verdict(
+    FAILED,
+    Reason.DEADLINE_EXCEEDED,
+    "the cluster's time was over after 300 s, its timeout",
+    "Raise timeout=, or make the job faster.",
+)
+ABANDONED = Verdict(
+    State.CANCELLED,
+    Reason.ABANDONED,
+    "nobody has watched the cluster for as long as its lease allows: its task is over",
+)
+
+
+@pytest.mark.parametrize(
+    ("how", "verdict"),
+    [
+        ({}, TIMED_OUT),
+        ({"lease": 600}, TIMED_OUT),
+        ({"lease": 60}, ABANDONED),
+        ({"lease": 60, RELEASED: "true"}, Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")),
+    ],
+    ids=["timeout", "timeout before the lease", "lease", "released"],
+)
+@pytest.mark.parametrize("pods", [[], [pod("driver", 0, runs(), **LEAVING)]], ids=["gone", "leaving"])
+@pytest.mark.parametrize("conditions", [ends("DeadlineExceeded"), ends("DeadlineExceeded")[:1]], ids=["ended", "soon"])
+def test_a_root_that_met_its_deadline_says_whose_it_was(how, verdict, pods, conditions):
+    found = observe(job(ALONE, *conditions, **how), pods)
+    replica = running("driver") if pods else pending("driver")
+    assert found == Observation(Status(verdict.state, (replica,), verdict))
+
+
+@pytest.mark.parametrize(
+    ("message", "said"), [("Job has reached the specified backoff limit",) * 2, ("", "BackoffLimitExceeded")]
+)
+def test_a_root_that_failed_without_a_pod_that_tells_why_has_lost_it(message, said):
+    found = observe(job(ALONE, *ends("BackoffLimitExceeded", message)), [])
+    verdict = Verdict(FAILED, Reason.REPLICA_LOST, f"the cluster's Job failed: {said}")
+    assert found == Observation(Status(FAILED, (pending("driver"),), verdict))
+
+
+def test_a_condition_that_is_not_met_is_none():
+    condition = {"type": "Failed", "status": "False", "reason": "DeadlineExceeded"}
+    assert observe(job(ALONE, condition), []) == Observation(Status(PENDING, (pending("driver"),)))
+
+
+# ---- replicas that serve
+
+
+@pytest.mark.parametrize(
+    ("container", "code", "what"),
+    [
+        (ended(0, exit_code=0), 0, "exited with code 0"),
+        (ended(5, exit_code=5), 5, "exited with code 5"),
+    ],
+)
+def test_the_end_of_a_replica_that_serves_is_a_verdict_that_waits_for_the_deciding_roles(container, code, what):
+    lost = pod("worker", 1, container)
+    pods = [pod("coordinator", 0, runs(), ready=True), pod("worker", 0, runs()), lost, pod("driver", 0, runs())]
+    replicas = (running("coordinator"), running("worker", 0), over("worker", 1, code), running("driver"))
+    message = f"worker-1 {what} while the job was running"
+    verdict = Verdict(FAILED, Reason.REPLICA_LOST, message, replica="worker-1", exit_code=code)
+    assert observe(job(SERVED), pods) == Observation(Status(RUNNING, replicas), verdict, Pod(lost))
+
+
+def test_a_replica_that_serves_and_is_being_deleted_runs_until_it_has_ended():
+    pods = [
+        pod("coordinator", 0, runs(), ready=True),
+        *(pod("worker", 0, runs(), **LEAVING), pod("worker", 1, runs()), pod("driver", 0, runs())),
+    ]
+    whole = (running("coordinator"), running("worker", 0), running("worker", 1), running("driver"))
+    assert status(SERVED, *pods) == Status(RUNNING, whole)
+
+
+def test_a_cluster_in_which_nobody_decides_runs_until_one_of_its_replicas_ends():
+    serving = [pod("coordinator", 0, runs(), ready=True), pod("worker", 0, runs())]
+    assert status(SERVING, *serving) == Status(RUNNING, (running("coordinator"), running("worker")))
+    lost = pod("worker", 0, ended(1, exit_code=1))
+    found = observe(job(SERVING), [serving[0], lost])
+    assert found.status == Status(RUNNING, (running("coordinator"), over("worker", code=1)))
+    assert (found.ending and found.ending.reason, found.failed) == (Reason.REPLICA_LOST, Pod(lost))
+
+
+# ---- elastic roles
+
+
+BASE = [pod("coordinator", 0, runs(), ready=True), pod("driver", 0, runs())]
+
+
+def elastic(*workers: Manifest) -> Status:
+    return status(ELASTIC, *BASE, *workers)
+
+
+def test_an_elastic_cluster_runs_with_its_first_worker_and_shows_those_that_there_are():
+    assert elastic() == Status(PENDING, (running("coordinator"), running("driver")))
+    assert elastic(pod("worker", 0)) == Status(PENDING, (running("coordinator"), pending("worker"), running("driver")))
+    two = elastic(pod("worker", 4), pod("worker", 3, runs()))
+    workers = (running("worker", 3), pending("worker", 4))
+    assert two == Status(RUNNING, (running("coordinator"), *workers, running("driver")))
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        pod("worker", 0, ended(0)),
+        pod("worker", 0, ended(1)),
+        pod("worker", 0, ended(137, reason="OOMKilled")),
+        pod("worker", 0, runs(), **LEAVING),
+        pod("worker", 0, **LEAVING),
+    ],
+    ids=["ended", "failed", "out of memory", "leaving", "never ran"],
+)
+def test_an_elastic_replica_that_leaves_is_no_longer_shown_and_no_loss(gone):
+    whole = (running("coordinator"), running("worker", 1), running("driver"))
+    assert elastic(gone, pod("worker", 1, runs())) == Status(RUNNING, whole)
+
+
+def test_a_cluster_whose_replicas_the_framework_makes_runs_without_any():
+    assert status(SPAWNED, pod("driver", 0, runs())) == Status(RUNNING, (running("driver"),))
+
+
+def test_a_pod_that_spark_named_is_shown_by_the_number_in_its_name():
+    executor = pod("worker", 0, runs())
+    executor["metadata"]["name"] = "c-job-worker-exec-12"
+    del executor["metadata"]["labels"][INDEX]
+    found = status(SPAWNED, pod("driver", 0, runs()), executor)
+    assert found == Status(RUNNING, (running("driver"), running("worker", 12)))
+
+
+# ---- pods that tell little
+
+
+def test_a_pod_that_ended_before_its_container_told_how_has_failed():
+    found = observe(job(ALONE), [pod("driver", status={"phase": "Failed"})]).status
+    assert (found.state, found.replicas) == (FAILED, (ReplicaStatus("driver", 0, FAILED),))
+
+
+def test_a_pod_whose_container_was_not_started_has_no_log():
+    assert not Pod(pod("driver")).started
+    assert not Pod(pod("driver", 0, waiting())).started
+    assert Pod(pod("driver", 0, runs())).started
+    assert Pod(pod("driver", 0, ended(0))).started
+
+
+# ---- what it gets wrong
+
+
+def test_a_deciding_replica_that_is_evicted_is_told_as_evicted():
+    status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+    verdict = observe(job(ALONE), [pod("driver", 0, ended(137), status=status)]).status.verdict
+    assert verdict is not None
+    assert verdict.reason is Reason.EVICTED
+
+
+def test_of_ranks_that_end_in_one_second_the_one_that_nobody_deleted_is_named():
+    """The Job controller deletes the others, which then end by SIGTERM."""
+    pods = [pod("driver", 0, ended(143), **LEAVING), pod("driver", 1, ended(4, exit_code=4)), pod("driver", 2, runs())]
+    assert observe(job(RANKS), pods).status.verdict == failed("driver-1", 4)
+
+
+def test_a_root_that_failed_where_nobody_decides_says_why_its_own_pod_ended():
+    lost = pod("coordinator", 0, ended(137, reason="OOMKilled"))
+    found = observe(job(SERVING, *ends("BackoffLimitExceeded")), [lost, pod("worker", 0, runs())])
+    verdict = found.status.verdict or found.ending
+    assert verdict is not None
+    assert (verdict.reason, found.failed) == (Reason.OOM_KILLED, Pod(lost))
+
+
+def test_a_pod_that_ended_without_an_exit_code_is_not_said_to_have_one():
+    verdict = observe(job(ALONE), [pod("driver", status={"phase": "Failed"})]).status.verdict
+    assert verdict is not None
+    assert "None" not in verdict.message
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "toomanyrequests: You have reached your pull rate limit",
+        "unexpected status code: 429 Too Many Requests",
+        "unexpected status code: 500 Internal Server Error",
+        "unexpected status code: 502 Bad Gateway",
+        "unexpected status code: 503 Service Unavailable",
+        "net/http: request canceled (Client.Timeout exceeded while awaiting headers)",
+        "context deadline exceeded",
+    ],
+)
+def test_a_registry_that_is_busy_is_waited_for(words):
+    assert status(ALONE, pod("driver", 0, waiting("ErrImagePull", words))).state is PENDING
+
+
+def test_elastic_replicas_that_fail_again_and_again_end_the_job():
+    found = observe(job(ELASTIC), [*BASE, *(pod("worker", index, ended(1, exit_code=1)) for index in range(10))])
+    verdict = found.ending or found.status.verdict
+    assert verdict is not None
+    assert verdict.reason is Reason.REPLICA_LOST
