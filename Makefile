@@ -1,5 +1,5 @@
 # The one way in: every target makes what it needs, from a fresh clone on.
-.PHONY: venv lock image-requirements check test cluster-up cluster-down demo clean
+.PHONY: venv test-kubernetes lock image-requirements check test cluster-up cluster-down demo clean
 .DEFAULT_GOAL := check
 MAKEFLAGS += --no-print-directory
 
@@ -54,7 +54,11 @@ check: venv
 
 # The unit tests have run in check.
 test: check
-	$(BIN)/pytest -q tests --ignore tests/unit
+	$(BIN)/pytest -q tests --ignore tests/unit -m "not cluster"
+
+# What needs a Kubernetes: builds and boots one, unless PRACTICUS_TEST_KUBECONFIG names it.
+test-kubernetes: venv
+	$(BIN)/pytest -q tests -m cluster
 
 # Plain Python is enough: the cluster needs no virtual environment.
 cluster-up cluster-down:

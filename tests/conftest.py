@@ -6,8 +6,13 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.cluster.fixture import image, kubectl, kubernetes  # noqa: F401
+from tests.kubernetes import Namespace, fresh
 
 assert "airflow" not in sys.modules, "Airflow was imported before its home could be set"
 
@@ -23,3 +28,16 @@ os.environ |= {
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(HOME, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "kubernetes" in getattr(item, "fixturenames", ()) or "cluster" in item.path.parts:
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture
+def namespace(kubernetes: Path) -> Iterator[Namespace]:  # noqa: F811
+    """A namespace of its own on the test cluster."""
+    with fresh(str(kubernetes)) as namespace:
+        yield namespace

@@ -8,13 +8,21 @@ from pathlib import Path
 import pytest
 
 from practicus_provider.backends.base import Backend
+from practicus_provider.backends.kubernetes import KubernetesBackend
+from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.render import Site
 from practicus_provider.backends.local import LocalBackend
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
     """A backend that holds nothing, and must hold nothing afterwards."""
-    backend = LocalBackend(tmp_path / "root")
+    backend: Backend
+    if request.param == "local":
+        backend = LocalBackend(tmp_path / "root")
+    else:
+        namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
+        backend = KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image("python")))
     yield backend
     left = await backend.list()
     for listing in left:

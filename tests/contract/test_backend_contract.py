@@ -258,6 +258,7 @@ async def test_a_cluster_that_is_watched_outlives_its_lease(backend: Backend) ->
         contextlib.aclosing(backend.watch(handle)) as statuses,
     ):
         await anext(statuses)
+        await until(backend, handle, lambda status: status.state is State.RUNNING)
         await asyncio.sleep(1.0)
         assert (await until(backend, handle, lambda status: True)).state is State.RUNNING
 

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,17 @@ PATIENCE = 120.0
 """Seconds after which what a test waits for has failed to happen."""
 
 
-def settings(home: Path, dags: Path) -> dict[str, str]:
-    """Environment of an Airflow that lives in ``home`` alone."""
+LOCAL = {"backend": "local"}
+
+
+def settings(home: Path, dags: Path, extra: Mapping[str, Any]) -> dict[str, str]:
+    """Environment of an Airflow that lives in ``home`` alone; ``extra`` is the connection's."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
     return clean | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW_CONN_PRACTICUS_DEFAULT": json.dumps({"conn_type": "practicus", "extra": {"backend": "local"}}),
+        "AIRFLOW_CONN_PRACTICUS_DEFAULT": json.dumps({"conn_type": "practicus", "extra": dict(extra)}),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
 
@@ -155,13 +158,13 @@ class Airflow:
 
 
 @contextlib.contextmanager
-def running(home: Path, dag_folders: list[Path]) -> Iterator[Airflow]:
+def running(home: Path, dag_folders: list[Path], extra: Mapping[str, Any] = LOCAL) -> Iterator[Airflow]:
     """``airflow standalone`` with these folders' DAGs; its log is printed if it does not come up."""
     dags = home / "dags"
     for folder in dag_folders:
         shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     api, worker_logs, trigger_logs = free_ports(3)
-    env = settings(home, dags) | {
+    env = settings(home, dags, extra) | {
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(api),
         "AIRFLOW__API__WORKERS": "1",

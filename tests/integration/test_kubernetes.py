@@ -1,0 +1,251 @@
+"""What users and clusters do to a job on Kubernetes, and what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from practicus_provider import lifecycle
+from practicus_provider.adapters import make_plan
+from practicus_provider.backends.base import Handle
+from practicus_provider.backends.kubernetes import KubernetesBackend
+from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.render import MANAGED, Site, short
+from practicus_provider.errors import BackendError
+from practicus_provider.lifecycle import Outcome, Policy
+from practicus_provider.plan import Here, Launch, Plan, Role
+from practicus_provider.spec import Elastic, JobSpec, Resources
+from practicus_provider.status import Reason, State, Verdict
+from tests.kubernetes import Namespace
+from tests.plans import SLEEP, TASK, created, end, plan, role, until
+
+KINDS = "pods,jobs,configmaps,services,serviceaccounts,roles,rolebindings,networkpolicies"
+HOG = "x = []\nwhile True: x.append(bytearray(10_000_000))"
+
+
+@pytest.fixture
+def backend(namespace: Namespace, image: Callable[[str], str]) -> KubernetesBackend:
+    return KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image("python")))
+
+
+@pytest.fixture
+def left(namespace: Namespace, kubectl: Callable[..., str]) -> Callable[[], list[str]]:
+    """What there is of any cluster of ours."""
+    selector = ",".join(f"{key}={value}" for key, value in MANAGED.items())
+
+    def look() -> list[str]:
+        return kubectl("get", KINDS, "-n", namespace.name, "-l", selector, "-o", "name").split()
+
+    return look
+
+
+async def verdict_of(backend: KubernetesBackend, job: Plan) -> Verdict:
+    async with created(backend, "job", job) as handle:
+        verdict = (await end(backend, handle)).verdict
+    assert verdict is not None
+    return verdict
+
+
+# ---- verdicts
+
+
+async def test_a_replica_that_takes_too_much_memory_is_named_with_its_limit(backend: KubernetesBackend) -> None:
+    hog = Role("worker", Launch((Here.PYTHON, "-c", HOG)), resources=Resources(cpu="100m", memory="64Mi"))
+    verdict = await verdict_of(backend, plan(hog, role("driver", SLEEP)))
+    assert (verdict.reason, verdict.replica) == (Reason.OOM_KILLED, "worker-0")
+    assert verdict.message == "worker-0 was OOM-killed at 64Mi"
+    assert "Raise worker_resources=Resources(memory=...)" in verdict.advice
+
+
+async def test_an_image_that_is_not_there_is_said_at_once(backend: KubernetesBackend) -> None:
+    gone = replace(plan(role("driver", SLEEP)), image="localhost/no-such-image:1")
+    verdict = await verdict_of(backend, gone)
+    assert verdict.reason is Reason.IMAGE_PULL_FAILED
+    assert verdict.message.startswith("driver-0 has no image localhost/no-such-image:1 to run: ")
+
+
+async def test_a_secret_that_is_not_there_is_said_at_once(backend: KubernetesBackend) -> None:
+    job = replace(plan(role("driver", SLEEP)), secrets={"TOKEN": ("no-such-secret", "token")})
+    verdict = await verdict_of(backend, job)
+    assert (verdict.reason, verdict.message) == (
+        Reason.CONFIG_ERROR,
+        'driver-0 cannot start: secret "no-such-secret" not found',
+    )
+
+
+async def test_a_secret_reaches_the_application_by_reference(
+    backend: KubernetesBackend, namespace: Namespace, kubectl: Callable[..., str]
+) -> None:
+    kubectl("create", "secret", "generic", "s3", "--from-literal=token=s3cr3t-value", "-n", namespace.name)
+    code = "import os, practicus_runtime as p; p.set_result(len(os.environ['TOKEN']) == 12)"
+    job = replace(plan(role("driver", code)), secrets={"TOKEN": ("s3", "token")})
+    async with created(backend, "job", job) as handle:
+        assert (await end(backend, handle)).result == "true"
+        assert "s3cr3t" not in kubectl("get", "configmaps,jobs,pods", "-n", namespace.name, "-o", "yaml")
+
+
+async def test_a_pod_that_fits_no_node_is_said_while_it_waits(backend: KubernetesBackend) -> None:
+    large = Role("driver", Launch((Here.PYTHON, "-c", "pass")), resources=Resources(cpu=500))
+    async with created(backend, "job", plan(large)) as handle:
+        status = await until(backend, handle, lambda status: "Insufficient cpu" in status.summary())
+    assert status.summary().startswith("pending: driver 1 pending (Unschedulable: 0/")
+
+
+async def test_a_quota_that_is_used_up_is_said_while_it_waits(backend: KubernetesBackend, namespace: Namespace) -> None:
+    quota = {"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "10m"}}}
+    namespace.core.create_namespaced_resource_quota(namespace.name, quota)
+    async with created(backend, "job", plan(role("driver", "pass"))) as handle:
+        await until(backend, handle, lambda status: "exceeded quota: q" in status.summary())
+
+
+async def test_a_pod_that_is_evicted_fails_the_job_with_that_reason(
+    backend: KubernetesBackend, namespace: Namespace
+) -> None:
+    async with created(backend, "job", plan(role("driver", SLEEP))) as handle:
+        await until(backend, handle, lambda status: status.state is State.RUNNING)
+        watching = asyncio.create_task(end(backend, handle))
+        await asyncio.sleep(0.2)
+        (pod,) = namespace.core.list_namespaced_pod(namespace.name).items
+        eviction = {"metadata": {"name": pod.metadata.name}}
+        namespace.core.create_namespaced_pod_eviction(pod.metadata.name, namespace.name, eviction)
+        verdict = (await watching).verdict
+    assert verdict is not None
+    assert verdict.reason is Reason.EVICTED
+    assert verdict.message.startswith("driver-0 was taken off its node (EvictionByEvictionAPI): ")
+
+
+async def test_a_long_result_arrives_whole(backend: KubernetesBackend) -> None:
+    code = "import practicus_runtime as p; p.set_result(['größe'] * 50_000)"
+    async with created(backend, "job", plan(role("driver", code))) as handle:
+        status = await end(backend, handle)
+        assert [line async for line in backend.logs(handle, ["driver"])] == []
+    assert Outcome(status.verdict, status.result).value() == ["größe"] * 50_000  # type: ignore[arg-type]
+
+
+# ---- names that are taken, objects that are left
+
+
+async def test_a_job_of_somebody_else_with_our_name_is_left_alone(
+    backend: KubernetesBackend, namespace: Namespace, kubectl: Callable[..., str]
+) -> None:
+    kubectl("create", "job", "job", "--image=x", "-n", namespace.name)
+    with pytest.raises(BackendError, match=f"there is a Job job in namespace {namespace.name} that is not ours"):
+        await backend.create("job", plan(role("driver", SLEEP)), task=TASK)
+    assert kubectl("get", "jobs", "-n", namespace.name, "-o", "name").split() == ["job.batch/job"]
+
+
+async def test_a_namespace_that_is_not_there_is_said_with_the_way_out(backend: KubernetesBackend) -> None:
+    lost = replace(backend, site=Site("no-such-namespace", "i"))
+    with pytest.raises(BackendError, match="create namespace 'no-such-namespace', or set the connection's extra"):
+        await lost.create("job", plan(role("driver", SLEEP)), task=TASK)
+
+
+async def test_the_longest_names_work(backend: KubernetesBackend, left: Callable[[], list[str]]) -> None:
+    from practicus_provider.names import TaskKey
+
+    name = TaskKey("Dag·" * 60, "manual__2013-01-01T00:00:00+00:00", "TASK_" * 50).cluster_name()
+    job = plan(role("a" * 20, SLEEP, replicas=2), role("driver", "pass"))
+    handle = await backend.create(name, job, task=TASK)
+    assert (await end(backend, handle)).state is State.SUCCEEDED
+    await backend.delete(handle)
+    assert left() == []
+
+
+@pytest.mark.parametrize("code", ["pass", "raise SystemExit(1)"])
+async def test_nothing_is_left_of_a_cluster_that_is_deleted(
+    backend: KubernetesBackend, left: Callable[[], list[str]], code: str
+) -> None:
+    elastic = role("worker", SLEEP, replicas=2, elastic=Elastic(1, 3))
+    handle = await backend.create("job", plan(elastic, role("server", SLEEP), role("driver", code)), task=TASK)
+    await end(backend, handle)
+    assert len(left()) > 5
+    await backend.delete(handle)
+    assert left() == []
+
+
+# ---- isolation
+
+
+async def test_no_replica_has_a_token_unless_it_starts_pods(backend: KubernetesBackend) -> None:
+    code = "import os, practicus_runtime as p; p.set_result(os.path.exists('/var/run/secrets/kubernetes.io'))"
+    async with created(backend, "job", plan(role("driver", code))) as handle:
+        assert (await end(backend, handle)).result == "false"
+
+
+async def test_the_test_button_names_what_this_user_may_not_do(
+    backend: KubernetesBackend, namespace: Namespace, kubectl: Callable[..., str], tmp_path: Any
+) -> None:
+    assert (await backend.check()).startswith(f"replicas run as pods in namespace {namespace.name} of https://")
+    token = kubectl("create", "token", "default", "-n", namespace.name).strip()
+    config = kubectl("config", "view", "--raw", "--flatten", "-o", "json")
+    import json
+
+    user = json.loads(config)
+    user["users"] = [{"name": user["users"][0]["name"], "user": {"token": token}}]
+    nobody = replace(backend, access=Access(None, json.dumps(user)))
+    with pytest.raises(BackendError, match=f"in namespace {namespace.name} this user may not get jobs.batch, list"):
+        await nobody.check()
+    with pytest.raises(BackendError, match=r"Kubernetes forbids it \(403: jobs.batch is forbidden"):
+        await nobody.create("job", plan(role("driver", SLEEP)), task=TASK)
+
+
+# ---- frameworks
+
+DASK = """
+import time, practicus_runtime as pr
+client = pr.get_client()
+client.wait_for_workers(1, timeout=120)
+futures = client.map(lambda i: time.sleep(1) or i * i, range(30))
+deadline = time.monotonic() + 120
+most = 1
+while most < 3 and time.monotonic() < deadline:
+    most = max(most, len(client.nthreads()))
+    time.sleep(0.1)
+total = sum(client.gather(futures))
+while len(client.nthreads()) > 1 and time.monotonic() < deadline:
+    time.sleep(0.1)
+pr.set_result({"most": most, "left": len(client.nthreads()), "total": sum(client.gather(futures)) == total == 8555})
+"""
+SPARK = """
+import practicus_runtime as pr
+spark = pr.get_client()
+host = lambda _: (__import__("time").sleep(0.3), __import__("socket").gethostname())[1]
+hosts = spark.sparkContext.parallelize(range(8), 8).map(host).distinct().collect()
+pr.set_result({"hosts": sorted(hosts), "sum": spark.range(1000).selectExpr("sum(id)").collect()[0][0]})
+"""
+
+
+async def follow(backend: KubernetesBackend, spec: JobSpec, script: str) -> tuple[Handle, Any]:
+    program = (Here.PYTHON, (Here.APP, "/job.py"))
+    whole = make_plan(spec, program, {"job.py": script.encode()}, pods=True)
+    handle = await backend.create("c-job", whole, task=TASK)
+    return handle, (await lifecycle.follow(backend, handle, Policy.of(spec, whole), print)).value()
+
+
+async def test_dask_workers_are_pods_that_come_with_the_load_and_go_after_it(
+    backend: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]]
+) -> None:
+    small = Resources(cpu="200m", memory="512Mi")
+    spec = JobSpec(
+        adapter="dask", workers=Elastic(1, 3), image=image("dask"), worker_resources=small, coordinator_resources=small
+    )
+    _, result = await follow(backend, spec, DASK)
+    assert result == {"most": 3, "left": 1, "total": True}
+    assert left() == []
+
+
+async def test_spark_executors_are_pods_that_spark_makes(
+    backend: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]]
+) -> None:
+    small = Resources(cpu="500m", memory="1Gi")
+    spec = JobSpec(
+        adapter="spark", workers=2, image=image("spark"), worker_resources=small, coordinator_resources=small
+    )
+    handle, result = await follow(backend, spec, SPARK)
+    pods = [f"{short(handle.name)}-worker-exec-{number}" for number in (1, 2)]
+    assert result == {"hosts": pods, "sum": 499_500}
+    assert left() == []
