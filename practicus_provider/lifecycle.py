@@ -94,6 +94,11 @@ async def follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> 
 
     Cancelling this leaves the cluster as it is: another may follow it.
     """
+    async with backend.session():
+        return await _follow(backend, handle, policy, say)
+
+
+async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Outcome:
     try:
         status = await _watch(backend, handle, policy, say)
     except NotFound:
@@ -122,7 +127,7 @@ async def tear_down(backend: Backend, handle: Handle, teardown: Teardown | None,
     if teardown is None:
         return
     if teardown == "always" or (teardown == "on_success" and verdict.state is State.SUCCEEDED):
-        await backend.delete(handle)
+        await backend.delete(handle, wait=False)
         say(f"cluster {handle.name} is removed")
     else:
         await backend.delete(handle, after=KEEP)
@@ -132,20 +137,20 @@ async def tear_down(backend: Backend, handle: Handle, teardown: Teardown | None,
 async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Status:
     """The final status, or the first one in which all run; the logs are streamed until then."""
     streaming = asyncio.create_task(_stream(backend, handle, policy.streamed, say))
+    disposable = policy.teardown in ("always", "on_success") and not policy.until_running
     try:
-        async with contextlib.aclosing(backend.watch(handle, lease=policy.lease)) as statuses:
+        async with contextlib.aclosing(backend.watch(handle, lease=policy.lease, disposable=disposable)) as statuses:
             status = await _until_running(statuses, policy, say)
             if not (status.state.final or policy.until_running):
                 async for later in _told(statuses, status, say):
                     status = later
+        if status.state.final and not _timed_out(status):  # the log of one that did not start has no end to wait for
+            await asyncio.wait((streaming,))
+        return status
     finally:
         streaming.cancel()
         with contextlib.suppress(asyncio.CancelledError, NotFound):
             await streaming
-    if status.state.final and not _timed_out(status):  # the log of one that did not start has no end to wait for
-        with contextlib.suppress(NotFound):
-            await _stream(backend, handle, policy.streamed, say)
-    return status
 
 
 async def _until_running(statuses: AsyncIterator[Status], policy: Policy, say: Say) -> Status:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -62,6 +64,13 @@ class Backend(ABC):
 
     pods: ClassVar[bool] = False
 
+    def session(self) -> AbstractAsyncContextManager[object]:
+        """What verbs that are called meanwhile may share, such as a connection. They need none.
+
+        :raises BackendError: there is no reaching the backend.
+        """
+        return contextlib.nullcontext()
+
     @abstractmethod
     async def create(
         self,
@@ -84,10 +93,12 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def watch(self, handle: Handle, *, lease: Lease = "keep") -> AsyncGenerator[Status, None]:
+    def watch(self, handle: Handle, *, lease: Lease = "keep", disposable: bool = False) -> AsyncGenerator[Status, None]:
         """The status now, then each change; ends after a final state. Never polls on behalf of one watcher.
 
         :param lease: the cluster's from now on.
+        :param disposable: the cluster is removed once it has succeeded; so the replicas that decide may go as soon as
+            they have, if that lets us know sooner.
         :raises NotFound: there is no such cluster (any more).
         """
 
@@ -109,10 +120,11 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    async def delete(self, handle: Handle, *, after: float = 0) -> None:
+    async def delete(self, handle: Handle, *, after: float = 0, wait: bool = True) -> None:
         """Remove the cluster, and all that runs on it. Absent is fine.
 
         :param after: seconds to keep it; until then it runs, but is released: no longer adopted by :meth:`create`.
+        :param wait: until nothing of it is left; else until it is certain that nothing will be.
         """
 
     @abstractmethod

@@ -233,6 +233,29 @@ async def test_a_deleted_cluster_is_gone_and_deleting_it_again_is_fine(backend: 
         await read(backend, handle, "driver")
 
 
+async def test_what_is_deleted_without_waiting_is_gone_soon_and_its_name_is_free_at_once(backend: Backend) -> None:
+    handle = await backend.create("job", plan(role("driver", SLEEP)), task=TASK)
+    await until(backend, handle, lambda status: status.state is State.RUNNING)
+    await backend.delete(handle, wait=False)
+    async with created(backend, "job", plan(role("driver", SLEEP))) as other:
+        assert other != handle
+        with pytest.raises(NotFound):
+            await end(backend, handle)
+
+
+@pytest.mark.parametrize("disposable", [True, False])
+async def test_the_end_of_a_job_is_the_same_whether_its_replicas_may_go_or_not(
+    backend: Backend, disposable: bool
+) -> None:
+    says = "import practicus_runtime as p; p.set_result([1]); print('last line')"
+    async with created(backend, "job", plan(role("driver", says))) as handle:
+        reading = asyncio.create_task(read(backend, handle, "driver"))
+        async with asyncio.timeout(PATIENCE):
+            status = [status async for status in backend.watch(handle, disposable=disposable)][-1]
+        assert (status.state, status.result) == (State.SUCCEEDED, "[1]")
+        assert await reading == [LogLine("driver", 0, "last line")]
+
+
 async def test_whoever_watches_sees_the_deletion_as_a_cancellation(backend: Backend) -> None:
     handle = await backend.create("job", plan(role("driver", SLEEP)), task=TASK)
     watching = asyncio.create_task(end(backend, handle))

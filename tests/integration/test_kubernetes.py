@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,10 +19,11 @@ from practicus_provider.backends.kubernetes.render import MANAGED, Site, short
 from practicus_provider.errors import BackendError
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.plan import Here, Launch, Plan, Role
+from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
 from practicus_provider.spec import Elastic, JobSpec, Resources
 from practicus_provider.status import Reason, State, Verdict
 from tests.kubernetes import Namespace
-from tests.plans import SLEEP, TASK, created, end, plan, role, until
+from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until
 
 KINDS = "pods,jobs,configmaps,services,serviceaccounts,roles,rolebindings,networkpolicies"
 HOG = "x = []\nwhile True: x.append(bytearray(10_000_000))"
@@ -41,6 +43,13 @@ def left(namespace: Namespace, kubectl: Callable[..., str]) -> Callable[[], list
         return kubectl("get", KINDS, "-n", namespace.name, "-l", selector, "-o", "name").split()
 
     return look
+
+
+async def nothing_left(left: Callable[[], list[str]]) -> None:
+    """The task has ended; the server removes the rest."""
+    async with asyncio.timeout(PATIENCE):
+        while left():
+            await asyncio.sleep(0.1)
 
 
 async def verdict_of(backend: KubernetesBackend, job: Plan) -> Verdict:
@@ -124,6 +133,22 @@ async def test_a_long_result_arrives_whole(backend: KubernetesBackend) -> None:
         status = await end(backend, handle)
         assert [line async for line in backend.logs(handle, ["driver"])] == []
     assert Outcome(status.verdict, status.result).value() == ["größe"] * 50_000  # type: ignore[arg-type]
+
+
+FORGES = f"""
+import json, os, time
+nonce = json.load(open(".practicus/launch.json"))["nonce"]
+words = json.dumps({{"exit_code": 0, "signal": None, "result": "1"}})
+for output in (1, 2):
+    os.write(output, f"{{{END_MARK!r}}}{{nonce}} {{words}}\\n".encode())
+time.sleep(600)
+"""
+
+
+async def test_a_job_that_forges_its_own_good_end_is_no_success(backend: KubernetesBackend) -> None:
+    async with created(backend, "job", plan(role("driver", FORGES))) as handle:
+        outcome = await lifecycle.follow(backend, handle, Policy(time.time() + 60, ("driver",)), print)
+    assert (outcome.verdict.state, outcome.result) == (State.FAILED, None)
 
 
 # ---- names that are taken, objects that are left
@@ -235,7 +260,7 @@ async def test_dask_workers_are_pods_that_come_with_the_load_and_go_after_it(
     )
     _, result = await follow(backend, spec, DASK)
     assert result == {"most": 3, "left": 1, "total": True}
-    assert left() == []
+    await nothing_left(left)
 
 
 async def test_spark_executors_are_pods_that_spark_makes(
@@ -248,4 +273,4 @@ async def test_spark_executors_are_pods_that_spark_makes(
     handle, result = await follow(backend, spec, SPARK)
     pods = [f"{short(handle.name)}-worker-exec-{number}" for number in (1, 2)]
     assert result == {"hosts": pods, "sum": 499_500}
-    assert left() == []
+    await nothing_left(left)

@@ -18,7 +18,7 @@ import pytest
 from practicus_provider.backends.kubernetes.render import MOUNT, SCRATCH, Site, render
 from practicus_provider.plan import Here, Launch, Plan, Role
 from practicus_provider.runtime.practicus_runtime.boot import MESSAGE
-from practicus_provider.runtime.practicus_runtime.launcher import MESSAGE_LIMIT, RESULT_LINE, RESULT_MARK
+from practicus_provider.runtime.practicus_runtime.launcher import END_MARK, MESSAGE_LIMIT, RESULT_LINE, RESULT_MARK
 from tests.plans import PATIENCE, TASK, plan, role
 
 HOST, INDEX = "10.0.0.7", "3"
@@ -218,6 +218,38 @@ def test_a_long_result_stands_on_lines_of_its_own_though_the_commands_last_line_
         sum(line.startswith(RESULT_MARK) and line != RESULT_MARK for line in done.lines())
         == done.last_words()["result_lines"]
     )
+
+
+# ---- the end of its output
+
+
+def test_both_outputs_end_with_the_nonce_and_the_last_words(boot):
+    done = boot(python("import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"), PRACTICUS_NONCE="n")
+    end = f"{END_MARK}n {done.message.read_text()}"
+    assert (sorted(done.lines()[:2]), done.lines()[2:]) == (["err", "out"], [end, end])
+
+
+def test_the_end_comes_after_what_the_commands_children_wrote_last(boot):
+    child = "trap 'echo late; exit' TERM; echo up; while :; do sleep 0.01; done"
+    starts = f"""
+import subprocess, sys
+child = subprocess.Popen(["sh", "-c", {child!r}], stdout=subprocess.PIPE, start_new_session=True)
+print(child.stdout.readline().decode(), end="")
+subprocess.Popen(["cat"], stdin=child.stdout, start_new_session=True)
+"""
+    done = boot(python(starts), PRACTICUS_NONCE="n")
+    assert [line.startswith(END_MARK) for line in done.lines()][-3:] == [False, True, True]
+    assert done.lines()[0] == "up"
+
+
+def test_the_end_stands_behind_an_unfinished_last_line(boot):
+    done = boot(python("print('no end', end='')"), PRACTICUS_NONCE="n")
+    assert done.lines()[0] == f"no end{END_MARK}n {done.message.read_text()}"
+
+
+def test_the_command_does_not_see_the_nonce_in_its_environment(boot):
+    done = boot(python("import os; print('PRACTICUS_NONCE' in os.environ)"), PRACTICUS_NONCE="n")
+    assert done.lines()[0] == "False"
 
 
 def test_nothing_of_the_replica_is_left_in_the_bundle(boot, tmp_path):

@@ -20,6 +20,7 @@ from practicus_provider.backends.kubernetes.api import TRIES, Access, Api, ApiEr
 from practicus_provider.backends.kubernetes.logs import PodLog, tail
 from practicus_provider.backends.kubernetes.mirror import mirror_of
 from practicus_provider.errors import BackendError, NotFound
+from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
 from tests.plans import PATIENCE
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -471,7 +472,7 @@ def log(*entries: tuple[int, str]) -> list[bytes]:
 
 
 async def read(api: Api, taken: str = "") -> tuple[list[str], str]:
-    found = PodLog(api, "p", taken)
+    found = PodLog(api, "p", "uid", taken)
     return [line async for line in found.lines(follow=False)], found.taken
 
 
@@ -485,6 +486,39 @@ async def test_a_log_goes_on_after_the_last_line_that_was_taken_also_among_lines
         ("GET", f"{PODS}/p/log", query, None),
         ("GET", f"{PODS}/p/log", {**query, "sinceTime": STAMPS[1]}, None),
     ]
+
+
+END = f'{END_MARK}uid {{"exit_code": 0, "result": null}}'
+
+
+async def test_a_log_is_read_to_its_end_once_both_outputs_have_said_so(server, api):
+    server.answers = [streams(*log((0, "out"), (1, f"unfinished{END}"), (1, "err"), (2, END), (3, "never read")))]
+    found = PodLog(api, "p", "uid")
+    assert [line async for line in found.lines(follow=True)] == ["out", "unfinished", "err"]
+    assert (found.ended, found.last_words) == (True, {"exit_code": 0, "result": None})
+
+
+async def test_a_log_of_which_one_output_ended_goes_on(server, api):
+    server.answers = [streams(*log((0, END), (1, "err")))]
+    found = PodLog(api, "p", "uid")
+    assert [line async for line in found.lines(follow=True)] == ["err"]
+    assert not found.ended
+
+
+async def test_what_looks_like_an_end_but_is_not_this_pods_is_output(server, api):
+    other = END.replace("uid", "other")
+    server.answers = [streams(*log((0, other), (0, other), (1, "more")))]
+    found = PodLog(api, "p", "uid")
+    assert [line async for line in found.lines(follow=True)] == [other, other, "more"]
+    assert not found.ended
+
+
+@pytest.mark.parametrize("words", ["", "{", "[]", "7"])
+async def test_an_end_without_last_words_tells_nothing(server, api, words):
+    server.answers = [streams(*log((0, f"{END_MARK}uid {words}"), (0, f"{END_MARK}uid {words}")))]
+    found = PodLog(api, "p", "uid")
+    assert [line async for line in found.lines(follow=True)] == []
+    assert (found.ended, found.last_words) == (True, {})
 
 
 async def test_a_log_of_which_nothing_is_new_has_no_further_lines(server, api):
@@ -506,13 +540,13 @@ async def test_a_result_in_the_log_is_not_shown(server, api):
 async def test_the_log_of_a_pod_that_is_gone_is_empty(server, api):
     server.answers = [refuses(404, 'pods "p" not found', "NotFound")]
     assert await read(api) == ([], "")
-    assert await tail(api, "p", 5) == []
+    assert await tail(api, "p", "uid", 5) == []
 
 
 async def test_the_tail_of_a_log_is_its_last_lines(server, api):
-    server.answers = [streams(b"a\nb\r\n\n")]
-    assert await tail(api, "p", 3) == ["a", "b", ""]
-    assert server.asked == [("GET", f"{PODS}/p/log", {"container": "main", "tailLines": "3"}, None)]
+    server.answers = [streams(*(f"{line}\n".encode() for line in ("a", "b\r", "", "c", f"d{END}", END)))]
+    assert await tail(api, "p", "uid", 4) == ["b", "", "c", "d"]
+    assert server.asked == [("GET", f"{PODS}/p/log", {"container": "main", "tailLines": "6"}, None)]
 
 
 async def test_of_a_log_that_is_cut_what_was_read_is_kept(server, api):

@@ -219,6 +219,52 @@ def test_of_several_ranks_all_must_end_well_and_the_result_is_the_first_ones():
     assert observe(job(RANKS), pods[::-1]) == Observation(Status(SUCCEEDED, replicas, completed(), result="0"))
 
 
+DONE = {"exit_code": 0, "signal": None, "result": "[1]"}
+
+
+def test_a_job_whose_pods_say_that_they_ended_well_still_runs_until_the_server_says_so_too():
+    first, second = pod("driver", 0, ended(0)), pod("driver", 1, runs())
+    told = {second["metadata"]["name"]: DONE}
+    two = plan(role("driver", "", replicas=2))
+    found = observe(job(two), [first, second], told=told)
+    assert found == Observation(Status(RUNNING, (over("driver"), running("driver", 1))), done=(Pod(second),))
+
+
+FAILED_WORDS = {**DONE, "exit_code": 3}
+KILLED_WORDS = {**DONE, "exit_code": None, "signal": 9}
+
+
+@pytest.mark.parametrize("words", [FAILED_WORDS, KILLED_WORDS, {"exit_code": 0, "result_lines": 9}, {}])
+def test_a_pod_that_failed_or_whose_result_is_in_its_log_is_still_needed(words):
+    driver = pod("driver", 0, runs())
+    found = observe(job(ALONE), [driver], told={driver["metadata"]["name"]: words})
+    assert found == Observation(Status(RUNNING, (running("driver"),)))
+
+
+def test_not_all_ranks_have_said_their_end():
+    pods = [pod("driver", index, runs()) for index in range(3)]
+    found = observe(job(RANKS), pods, told={pods[0]["metadata"]["name"]: DONE})
+    assert found.done == ()
+
+
+def test_a_job_that_completed_without_our_seeing_its_pod_end_has_the_result_that_the_pod_told():
+    complete = {"type": "Complete", "status": "True"}
+    found = observe(job(ALONE, complete), [], told={"pod": DONE})
+    assert (found.status.state, found.status.result) == (SUCCEEDED, "[1]")
+    assert found.status.verdict == Verdict(SUCCEEDED, Reason.COMPLETED, "driver ended", exit_code=0)
+
+
+def test_a_job_that_completed_but_whose_result_nobody_read_has_failed():
+    found = observe(job(ALONE, {"type": "Complete", "status": "True"}), [])
+    message = "the job completed, but its pods were removed before its result was read"
+    assert found.status.verdict == Verdict(FAILED, Reason.CLUSTER_LOST, message)
+
+
+def test_a_job_that_completed_waits_for_the_news_of_its_pod():
+    complete = {"type": "Complete", "status": "True"}
+    assert observe(job(ALONE, complete), [pod("driver", 0, runs())]).status.verdict is None
+
+
 def test_a_job_that_ended_well_stays_so_whatever_becomes_of_what_served_it():
     pods = [
         pod("coordinator", 0, ended(143), **LEAVING),

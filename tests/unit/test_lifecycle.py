@@ -50,6 +50,7 @@ class Scripted(Backend):
     lines: list[tuple[int, LogLine]] = field(default_factory=list)
     deleted: list[float] = field(default_factory=list)
     leases: list[Lease] = field(default_factory=list)
+    disposable: list[bool] = field(default_factory=list)
     watchers: int = 0
     now: int = -1
     taken: int = 0
@@ -57,8 +58,11 @@ class Scripted(Backend):
     async def create(self, name: str, plan: Plan, **how: Any) -> Handle:
         return HANDLE
 
-    async def watch(self, handle: Handle, *, lease: Lease = "keep") -> AsyncGenerator[Status, None]:
+    async def watch(
+        self, handle: Handle, *, lease: Lease = "keep", disposable: bool = False
+    ) -> AsyncGenerator[Status, None]:
         self.leases.append(lease)
+        self.disposable.append(disposable)
         self.watchers += 1
         try:
             for status in self.statuses:
@@ -92,7 +96,7 @@ class Scripted(Backend):
     async def scale(self, handle: Handle, role: str, replicas: int) -> None:
         raise NotImplementedError
 
-    async def delete(self, handle: Handle, *, after: float = 0) -> None:
+    async def delete(self, handle: Handle, *, after: float = 0, wait: bool = True) -> None:
         assert handle == HANDLE
         self.deleted.append(after)
 
@@ -158,6 +162,22 @@ async def test_what_becomes_of_the_cluster_is_as_teardown_says(teardown, end, de
         (0,): ["cluster c-1 is removed"],
         (KEEP,): [f"cluster c-1 stays for 3600 s, as teardown={teardown!r} says"],
     }[tuple(deleted)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "disposable"),
+    [
+        (POLICY, True),
+        (replace(POLICY, teardown="on_success"), True),
+        (replace(POLICY, teardown="never"), False),
+        (replace(POLICY, teardown=None), False),
+        (replace(POLICY, until_running=True), False),
+    ],
+)
+async def test_replicas_may_go_at_their_good_end_where_the_cluster_does_too(policy, disposable):
+    backend = Scripted([RUNNING, DONE])
+    await follow(backend, policy)
+    assert backend.disposable[0] is disposable
 
 
 async def test_a_cluster_that_does_not_start_in_time_fails_with_what_is_pending():

@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from typing import Any, ClassVar
 from practicus_provider.backends.base import Backend, Handle, Lease, Listing, LogLine
 from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Manifest, connected
 from practicus_provider.backends.kubernetes.logs import PodLog, follow, tail
-from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, mirror_of
+from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
 from practicus_provider.backends.kubernetes.observe import Observation, Pod, facts_of, observe
 from practicus_provider.backends.kubernetes.render import (
     CLUSTER,
@@ -62,6 +63,10 @@ class KubernetesBackend(Backend):
     site: Site
     pods: ClassVar[bool] = True
 
+    def session(self) -> AbstractAsyncContextManager[object]:
+        """See :meth:`Backend.session`. What is shared is the mirror, and its connection."""
+        return mirror_of(self.access, self.site.namespace)
+
     async def create(
         self,
         name: str,
@@ -92,11 +97,16 @@ class KubernetesBackend(Backend):
                     await self._start(api, root, manifests)
                 return _handle(root)
 
-    async def watch(self, handle: Handle, *, lease: Lease = "keep") -> AsyncGenerator[Status, None]:
+    async def watch(
+        self, handle: Handle, *, lease: Lease = "keep", disposable: bool = False
+    ) -> AsyncGenerator[Status, None]:
         """See :meth:`Backend.watch`. It reads the mirror that all watchers of the namespace share."""
         async with mirror_of(self.access, self.site.namespace) as mirror, self._leased(mirror, handle, lease):
             last: Status | None = None
+            disposed: set[str] = set()
             async for observation in self._observations(mirror, handle):
+                if disposable:
+                    await self._dispose(mirror.api, observation.done, disposed)
                 if observation.status.state.final:
                     yield await self._final(mirror.api, observation)
                     return
@@ -115,10 +125,14 @@ class KubernetesBackend(Backend):
                 async with contextlib.aclosing(reader.lines(self._observations(mirror, handle))) as lines:
                     async for line in lines:
                         yield line
-            finally:
+            except BaseException:  # whoever comes next goes on from there
                 if cursor != before:
                     async with self._parting() as api:
-                        await api.patch("Job", handle.name, _annotate(handle, {CURSOR: json.dumps(cursor)}))
+                        await self._remember(api, handle, cursor)
+                raise
+            if cursor != before:
+                with contextlib.suppress(BackendError):
+                    await self._remember(mirror.api, handle, cursor)
 
     async def scale(self, handle: Handle, role: str, replicas: int) -> None:
         """See :meth:`Backend.scale`."""
@@ -145,9 +159,9 @@ class KubernetesBackend(Backend):
             for index in range(following, following + replicas - len(live)):
                 await api.create(runtime_pods.instance(template, index))
 
-    async def delete(self, handle: Handle, *, after: float = 0) -> None:
+    async def delete(self, handle: Handle, *, after: float = 0, wait: bool = True) -> None:
         """See :meth:`Backend.delete`."""
-        async with connected(self.access, self.site.namespace) as api:
+        async with api_of(self.access, self.site.namespace) as api:
             try:
                 root = await self._root(api, handle)
             except NotFound:
@@ -155,7 +169,7 @@ class KubernetesBackend(Backend):
             if after > 0:
                 await self._release(api, root, after)
             else:
-                await self._remove(api, root)
+                await self._remove(api, root, wait=wait)
 
     async def list(self) -> list[Listing]:
         """See :meth:`Backend.list`."""
@@ -235,12 +249,12 @@ class KubernetesBackend(Backend):
         change = _annotate(_handle(root), {RELEASED: "true"})
         await api.patch("Job", root["metadata"]["name"], {**change, "spec": spec})
 
-    async def _remove(self, api: Api, root: Manifest) -> None:
-        """Delete it, and wait until no pod of it is left."""
+    async def _remove(self, api: Api, root: Manifest, *, wait: bool = True) -> None:
+        """Delete it, and wait until no pod of it is left, if so told: the server sees to it anyway."""
         meta = root["metadata"]
         await api.delete("Job", meta["name"], propagationPolicy="Foreground", preconditions={"uid": meta["uid"]})
         give_up = time.monotonic() + GONE_PATIENCE
-        while (found := await api.get("Job", meta["name"])) and found["metadata"]["uid"] == meta["uid"]:
+        while wait and (found := await api.get("Job", meta["name"])) and found["metadata"]["uid"] == meta["uid"]:
             if time.monotonic() > give_up:
                 raise BackendError(f"cluster {meta['name']} is deleted, but not gone after {GONE_PATIENCE:g} s")
             await asyncio.sleep(GONE_POLL)
@@ -264,7 +278,9 @@ class KubernetesBackend(Backend):
                     return
                 else:
                     seen = True
-                    observation = observe(root, mirror.pods(handle.name), mirror.events(handle.name))
+                    observation = observe(
+                        root, mirror.pods(handle.name), mirror.events(handle.name), mirror.told(handle.name)
+                    )
                     if observation.ending and not observation.status.state.final:
                         settle = SETTLE_EXITED if observation.ending.exit_code == 0 else SETTLE_FAILED
                         deadline = deadline or time.monotonic() + settle
@@ -279,15 +295,25 @@ class KubernetesBackend(Backend):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), None if deadline is None else deadline - time.monotonic())
 
+    async def _dispose(self, api: Api, done: Collection[Pod], disposed: set[str]) -> None:
+        """Delete pods that have said all: the kubelet then looks at their containers, and tells of their exit codes, at
+        once, where it would notice by itself within a second (its pod lifecycle event generator's period).
+        """
+        for pod in done:
+            if pod.uid not in disposed:
+                disposed.add(pod.uid)
+                with contextlib.suppress(BackendError):
+                    await api.delete("Pod", pod.name, preconditions={"uid": pod.uid})
+
     async def _final(self, api: Api, observation: Observation) -> Status:
         """With what only the logs hold: the last lines of a failure, a long result."""
         status = observation.status
         if observation.failed is not None and status.verdict is not None:
-            lines = await tail(api, observation.failed.name, 10 * TAIL_LINES)
+            lines = await tail(api, observation.failed.name, observation.failed.uid, 10 * TAIL_LINES)
             return replace(status, verdict=replace(status.verdict, log_tail=relevant(lines)))
         if observation.result_in is not None:
             pod, count = observation.result_in
-            lines = [line for line in await tail(api, pod.name, count) if line.startswith(RESULT_MARK)]
+            lines = [line for line in await tail(api, pod.name, pod.uid, count) if line.startswith(RESULT_MARK)]
             if len(lines) != count:
                 raise BackendError(f"the result of {pod.name} is lost: its log was rotated before it was read")
             return replace(status, result="".join(line.removeprefix(RESULT_MARK) for line in lines))
@@ -315,10 +341,15 @@ class KubernetesBackend(Backend):
         renewing = asyncio.create_task(self._renew(mirror.api, handle, facts["timeout"], ahead))
         try:
             yield
-        finally:
-            renewing.cancel()
+        except BaseException:  # it was not followed to its end
             async with self._parting() as api:
                 await self._extend(api, handle, facts["timeout"], ahead)
+            raise
+        finally:
+            renewing.cancel()
+
+    async def _remember(self, api: Api, handle: Handle, cursor: Mapping[str, str]) -> None:
+        await api.patch("Job", handle.name, _annotate(handle, {CURSOR: json.dumps(cursor)}))
 
     @contextlib.asynccontextmanager
     async def _parting(self) -> AsyncIterator[Api]:
@@ -393,10 +424,12 @@ class _Reader:
                 task.cancel()
 
     async def _read(self, pod: Pod, ended: asyncio.Event) -> None:
-        log = PodLog(self.mirror.api, pod.name, self.taken.get(pod.name, ""))
+        log = PodLog(self.mirror.api, pod.name, pod.uid, self.taken.get(pod.name, ""))
         try:
             async for text in follow(log, ended):
                 self.found.put_nowait((LogLine(pod.role, pod.index, text), pod.name, log.taken))
+            if log.ended:
+                self.mirror.tell(self.handle.name, pod.name, log.last_words)
         except BackendError as error:
             line = LogLine(pod.role, pod.index, f"(the log of {pod.name} cannot be read: {error})")
             self.found.put_nowait((line, pod.name, log.taken))

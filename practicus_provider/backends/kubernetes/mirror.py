@@ -12,8 +12,9 @@ import contextlib
 import logging
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from practicus_provider.backends.kubernetes.api import (
@@ -54,6 +55,7 @@ class Mirror:
         self._versions: dict[str, str] = {}
         self._seen: dict[str, float] = {}
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._told: defaultdict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
         self._listed = {kind: asyncio.Event() for kind in KINDS}
 
     def job(self, name: str) -> Manifest | None:
@@ -70,6 +72,15 @@ class Mirror:
         jobs -= {owner["uid"] for pod in self.pods(cluster) for owner in pod["metadata"].get("ownerReferences", ())}
         found = [event for event in self._objects["Event"].values() if event["involvedObject"].get("uid") in jobs]
         return sorted(found, key=lambda event: str(event.get("lastTimestamp")))
+
+    def tell(self, cluster: str, pod: str, last_words: Mapping[str, Any]) -> None:
+        """Somebody has read how a pod ended in its log, where that stands before the server knows."""
+        self._told[cluster][pod] = last_words
+        self._wake(cluster)
+
+    def told(self, cluster: str) -> Mapping[str, Mapping[str, Any]]:
+        """Pod -> its last words, of those that somebody told."""
+        return self._told.get(cluster, {})
 
     async def listed(self) -> None:
         """Wait until everything was seen once.
@@ -101,6 +112,7 @@ class Mirror:
                 self._waiting[cluster].discard(event)
                 if not self._waiting[cluster]:
                     del self._waiting[cluster]
+                    self._told.pop(cluster, None)
 
     async def run(self) -> None:
         """Keep the mirror until cancelled."""
@@ -226,3 +238,14 @@ async def mirror_of(access: Access, namespace: str) -> AsyncIterator[Mirror]:
             shared.task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await shared.task
+
+
+@contextlib.asynccontextmanager
+async def api_of(access: Access, namespace: str) -> AsyncIterator[Api]:
+    """The connection of the mirror, where somebody uses one; else a new one."""
+    if (access, namespace) in _shared.get(asyncio.get_running_loop(), {}):
+        async with mirror_of(access, namespace) as mirror:
+            yield mirror.api
+    else:
+        async with connected(access, namespace) as api:
+            yield api

@@ -36,6 +36,11 @@ class Pod:
         return str(self.manifest["metadata"]["name"])
 
     @property
+    def uid(self) -> str:
+        """Unique for ever."""
+        return str(self.manifest["metadata"]["uid"])
+
+    @property
     def role(self) -> str:
         """Its role's name."""
         return str(self.manifest["metadata"]["labels"].get(ROLE, "worker"))
@@ -136,12 +141,14 @@ class Observation:
     :param ending: verdict of a serving replica that ended; it stands unless the deciding role ends first.
     :param failed: the pod whose end is the verdict's cause; its log has the last lines.
     :param result_in: the pod whose log holds a long result, and in how many lines.
+    :param done: pods that have said all, and that they ended well, before the server knows; with them the job is done.
     """
 
     status: Status
     ending: Verdict | None = None
     failed: Pod | None = None
     result_in: tuple[Pod, int] | None = None
+    done: tuple[Pod, ...] = ()
 
 
 def facts_of(root: Manifest) -> dict[str, Any]:
@@ -150,12 +157,18 @@ def facts_of(root: Manifest) -> dict[str, Any]:
     return facts
 
 
-def observe(root: Manifest, pods: Iterable[Manifest], events: Sequence[Manifest] = ()) -> Observation:
+def observe(
+    root: Manifest,
+    pods: Iterable[Manifest],
+    events: Sequence[Manifest] = (),
+    told: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Observation:
     """The cluster's status.
 
     :param root: its root Job.
     :param pods: of the cluster alone.
     :param events: warnings about its Jobs.
+    :param told: pod -> its last words, as far as they are known from its log.
     """
     facts = facts_of(root)
     roles: dict[str, Any] = facts["roles"]
@@ -164,11 +177,13 @@ def observe(root: Manifest, pods: Iterable[Manifest], events: Sequence[Manifest]
     all_pods.sort(key=lambda pod: (order.index(pod.role) if pod.role in order else len(order), pod.index))
     shown = [pod for pod in all_pods if not (_elastic(roles, pod) and (pod.ended is not None or pod.leaving))]
     replicas = {pod.name: pod.replica(ready=roles.get(pod.role, {}).get("ready", False)) for pod in shown}
-    told = [event.get("message", "") for event in events]
-    complete = _complete(order, roles, replicas.values(), told[-1] if told else "")
+    warnings = [event.get("message", "") for event in events]
+    complete = _complete(order, roles, replicas.values(), warnings[-1] if warnings else "")
     status = Status(_state(roles, replicas.values()), tuple(complete))
     decisive = [pod for pod in shown if pod.role == facts["decides"]]
-    observation = _decided(status, facts, decisive, replicas)
+    observation = _decided(status, facts, decisive, replicas, told or {})
+    if observation.status.verdict is None and _condition(root, "Complete") and all(pod.ended for pod in decisive):
+        observation = _completed(status, facts, told or {})
     if observation.status.verdict is None:
         verdict = _hopeless(shown, roles, replicas) or _refused(root, events) or _out_of_time(root, facts)
         if verdict is not None:
@@ -186,7 +201,11 @@ def observe(root: Manifest, pods: Iterable[Manifest], events: Sequence[Manifest]
 
 
 def _decided(
-    status: Status, facts: Mapping[str, Any], decisive: list[Pod], replicas: Mapping[str, ReplicaStatus]
+    status: Status,
+    facts: Mapping[str, Any],
+    decisive: list[Pod],
+    replicas: Mapping[str, ReplicaStatus],
+    told: Mapping[str, Mapping[str, Any]],
 ) -> Observation:
     """By the role whose end is the job's."""
     failed = [pod for pod in decisive if replicas[pod.name].state is State.FAILED]
@@ -195,8 +214,11 @@ def _decided(
         return Observation(_ended(status, _explain(first, replicas[first.name], facts, decides=True)), failed=first)
     expected = facts["roles"].get(facts["decides"], {}).get("replicas", 0)
     good = [pod for pod in decisive if replicas[pod.name].state is State.SUCCEEDED]
-    if not expected or len(good) < expected:
+    done = [pod for pod in decisive if pod.ended is None and _complete_words(told.get(pod.name, {}))]
+    if not expected or len(good) + len(done) < expected:
         return Observation(status)
+    if done:
+        return Observation(status, done=tuple(done))
     last = max(good, key=lambda pod: replicas[pod.name].ended_at or 0)
     verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{replicas[last.name].name} ended", exit_code=0)
     words = good[0].last_words
@@ -204,6 +226,21 @@ def _decided(
     return Observation(
         replace(_ended(status, verdict), result=words.get("result")), result_in=(good[0], lines) if lines else None
     )
+
+
+def _complete_words(words: Mapping[str, Any]) -> bool:
+    """Whether nothing more is to be had of the pod that said them: it ended well, and they hold its result."""
+    return words.get("exit_code") == 0 and "result" in words
+
+
+def _completed(status: Status, facts: Mapping[str, Any], told: Mapping[str, Mapping[str, Any]]) -> Observation:
+    """The Job says that all went well, but pods are gone before we saw them end; what they told holds."""
+    words = [told[pod] for pod in sorted(told) if _complete_words(told[pod])]
+    if len(words) < facts["roles"].get(facts["decides"], {}).get("replicas", 0):
+        message = "the job completed, but its pods were removed before its result was read"
+        return Observation(_ended(status, Verdict(State.FAILED, Reason.CLUSTER_LOST, message)))
+    verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{facts['decides']} ended", exit_code=0)
+    return Observation(replace(_ended(status, verdict), result=words[0]["result"]))
 
 
 def _hopeless(pods: Iterable[Pod], roles: Mapping[str, Any], replicas: Mapping[str, ReplicaStatus]) -> Verdict | None:
@@ -245,10 +282,10 @@ def _refused(root: Manifest, events: Iterable[Manifest]) -> Verdict | None:
     return None
 
 
-def _condition(root: Manifest) -> Manifest | None:
-    """How the root Job failed, if it did."""
+def _condition(root: Manifest, *types: str) -> Manifest | None:
+    """How the root Job failed (or what else is asked), if it did."""
     for condition in root.get("status", {}).get("conditions", ()):
-        if condition["status"] == "True" and condition["type"] in ("Failed", "FailureTarget"):
+        if condition["status"] == "True" and condition["type"] in (types or ("Failed", "FailureTarget")):
             found: Manifest = condition
             return found
     return None

@@ -381,6 +381,7 @@ class _Cluster:
             "workingDir": SCRATCH,
             "env": [
                 {"name": "PRACTICUS_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                {"name": "PRACTICUS_NONCE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
                 {
                     "name": "PRACTICUS_INDEX",
                     "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}},

@@ -73,7 +73,9 @@ class LocalBackend(Backend):
                     return handle
                 await self.delete(handle)
 
-    async def watch(self, handle: Handle, *, lease: Lease = "keep") -> AsyncGenerator[Status, None]:
+    async def watch(
+        self, handle: Handle, *, lease: Lease = "keep", disposable: bool = False
+    ) -> AsyncGenerator[Status, None]:
         """See :meth:`Backend.watch`. The supervisor pushes; its hanging up is its death."""
         folder = self._folder(handle)
         with contextlib.suppress(OSError):
@@ -113,7 +115,7 @@ class LocalBackend(Backend):
         if "error" in answer:
             raise BackendError(f"cluster {handle.name} cannot be scaled: {answer['error']}")
 
-    async def delete(self, handle: Handle, *, after: float = 0) -> None:
+    async def delete(self, handle: Handle, *, after: float = 0, wait: bool = True) -> None:
         """See :meth:`Backend.delete`. The logs stay for ``ttl`` seconds below ``ended/``."""
         try:
             folder = self._folder(handle)

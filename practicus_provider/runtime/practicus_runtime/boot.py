@@ -46,6 +46,7 @@ def main(role: str) -> None:
         "after": launch["after"],
         "grace": launch["grace"],
         "message": MESSAGE,
+        "nonce": os.environ.pop("PRACTICUS_NONCE", None),
     }
     with open(os.path.join(ours, "launch.json"), "w") as file:
         json.dump(order, file)

@@ -7,7 +7,7 @@ code is the command's, or 128 + the signal's number.
 Where a supervisor holds our standard input (``"leash": true``), its end of file means that the supervisor died: then
 everything here dies at once. What happens is reported as JSON lines on the file descriptor ``report``, if there is one.
 Where there is none to read them, the end and the application's result become the container's last words in the file
-``message``.
+``message``, and, after the ``nonce``, the last line of both outputs: who follows those knows of the end at once.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ RESULT_MARK = "\x1epracticus-result "
 """Starts a line of the output that holds a part of a result too long for the last words; ends the line before."""
 RESULT_LINE = 8192
 """Characters of such a part; a container runtime splits lines over 16 KiB."""
+END_MARK = "\x1epracticus-end "
+"""Starts the end of both outputs: the nonce and the last words follow; what is before it on its line is output."""
 LINUX = sys.platform.startswith("linux")
 
 
@@ -46,6 +48,8 @@ class Launcher:
         self.grace: float = launch["grace"]
         self.report_fd: int | None = launch.get("report")
         self.message: str | None = launch.get("message")
+        self.nonce: str | None = launch.get("nonce")
+        self.last_words = ""
         self.leash = bool(launch.get("leash"))
         self.kill_at: float | None = None
         self.stopping = False
@@ -69,6 +73,7 @@ class Launcher:
         number = -status if status < 0 else None
         self._report(event="ended", exit_code=None if number else status, signal=number)
         self._leave_nothing()
+        self._end_outputs()
         return 128 + number if number else status
 
     def _listen(self) -> None:
@@ -134,24 +139,37 @@ class Launcher:
     def _leave_nothing(self) -> None:
         """End what the command left behind, daemons too: they are ours, as we are their subreaper."""
         kill_at = time.monotonic() + min(self.grace, 1.0)
+        asked = False  # once: what they start now helps them to end
         while True:
             while _reap_one()[0]:
                 pass
             left = _descendants(os.getpid())
             if not left:
                 return
-            _kill(left, signal.SIGKILL if self.stopping or time.monotonic() >= kill_at else signal.SIGTERM)
+            if self.stopping or time.monotonic() >= kill_at:
+                _kill(left, signal.SIGKILL)
+            elif not asked:
+                _kill(left, signal.SIGTERM)
+                asked = True
             self._pause(POLL)
 
     def _report(self, **event: Any) -> None:
         if self.message is not None and event["event"] == "ended":
-            _say_last(self.message, {"exit_code": event["exit_code"], "signal": event["signal"]})
+            self.last_words = _say_last(self.message, {"exit_code": event["exit_code"], "signal": event["signal"]})
         if self.report_fd is not None:
             with contextlib.suppress(BrokenPipeError):
                 os.write(self.report_fd, json.dumps(event).encode() + b"\n")
 
+    def _end_outputs(self) -> None:
+        """Both of them: what the command wrote into one may be read after the end of the other."""
+        if self.nonce and self.last_words:
+            line = f"{END_MARK}{self.nonce} {self.last_words}\n".encode()
+            for output in (1, 2):
+                with contextlib.suppress(OSError):
+                    os.write(output, line)
 
-def _say_last(path: str, words: dict[str, Any]) -> None:
+
+def _say_last(path: str, words: dict[str, Any]) -> str:
     """How it ended, with the result: there if it fits, else as the last lines of the output, whose number is said."""
     result = ""
     with contextlib.suppress(OSError, KeyError), open(os.environ["PRACTICUS_RESULT"]) as file:
@@ -165,6 +183,7 @@ def _say_last(path: str, words: dict[str, Any]) -> None:
         text = json.dumps({**words, "result_lines": len(chunks)})
     with contextlib.suppress(OSError), open(path, "w") as file:
         file.write(text)
+    return text
 
 
 def _own_group() -> None:
@@ -213,4 +232,5 @@ def _kill(pids: set[int], number: int) -> None:
 
 if __name__ == "__main__":
     with open(sys.argv[1]) as source:
-        sys.exit(Launcher(json.load(source)).run())
+        # At once: a SIGTERM while the interpreter winds up would change the exit code.
+        os._exit(Launcher(json.load(source)).run())
