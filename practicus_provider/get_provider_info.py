@@ -42,6 +42,11 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Of the pods of jobs that name none.",
                         "schema": {"type": ["string", "null"]},
                     },
+                    "pod_overrides": {
+                        "label": "Pod overrides",
+                        "description": "Part of a pod template that changes every pod, such as a node selector.",
+                        "schema": {"type": ["object", "null"]},
+                    },
                     "kubeconfig": {
                         "label": "Kubeconfig",
                         "description": "Path, or content; empty: KUBECONFIG or ~/.kube/config.",

@@ -110,6 +110,7 @@ class Plan:
     :param outside: roles of a parent cluster that this plan may refer to.
     :param image: container image of the replicas, where they are containers; None: the backend's own choice.
     :param egress: CIDRs outside the cluster that replicas may reach, where the backend isolates them.
+    :param pod_overrides: part of a pod template that changes the replicas' pods, where they are pods.
     :param secrets: environment variable of every replica -> (name of a secret, its key), by reference only.
     :raises SpecError: the parts do not fit each other.
     """
@@ -125,6 +126,7 @@ class Plan:
     image: str | None = None
     secrets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     egress: tuple[str, ...] = ()
+    pod_overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.roles:

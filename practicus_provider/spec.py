@@ -106,6 +106,7 @@ class JobSpec:
     image: str | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
     egress: tuple[str, ...] = ()
+    pod_overrides: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 24 * 3600
     start_timeout: float = 600
     teardown: Teardown = "always"
@@ -123,7 +124,7 @@ class JobSpec:
                 isinstance(value, Sequence) and all(isinstance(item, str) for item in value)
             ):
                 raise SpecError(name, value, "give a list of strings")
-        for name in ("env", "conf", "secrets"):
+        for name in ("env", "conf", "secrets", "pod_overrides"):
             value = getattr(self, name)
             if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
                 raise SpecError(name, value, "give a dict whose keys are strings")
@@ -139,6 +140,7 @@ class JobSpec:
                     raise ValueError(f"{cidr!r} has no length after a /")
             except ValueError as error:
                 raise SpecError("egress", cidr, f"give a list of CIDRs such as '10.0.0.0/8': {error}") from error
+        check_pod_overrides(self.pod_overrides)
         if self.image is not None:
             _instance("image", self.image, str, "give an image's name, such as 'registry/spark:4'")
         if not isinstance(self.workers, Elastic):
@@ -167,6 +169,21 @@ class JobSpec:
     def max_workers(self) -> int:
         """Workers that may run."""
         return self.workers.max if isinstance(self.workers, Elastic) else self.workers
+
+
+def check_pod_overrides(value: Mapping[str, Any]) -> None:
+    """Refuse what is not part of a pod template.
+
+    :raises SpecError: naming the part.
+    """
+    for name, parts in (("pod_overrides", ("metadata", "spec")), ("metadata", ("labels", "annotations"))):
+        found = value if name == "pod_overrides" else value.get(name, {})
+        if not isinstance(found, Mapping) or not set(found) <= set(parts):
+            raise SpecError(
+                "pod_overrides", dict(value), f"give {name} a dict with {' and '.join(map(repr, parts))} only"
+            )
+    if not isinstance(value.get("spec", {}), Mapping):
+        raise SpecError("pod_overrides", dict(value), "give 'spec' a dict: a part of a PodSpec")
 
 
 def _positive_int(name: str, value: object, also: str = "") -> None:

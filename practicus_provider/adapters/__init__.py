@@ -103,6 +103,7 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         links=adapter.links,
         image=spec.image,
         egress=spec.egress,
+        pod_overrides=spec.pod_overrides,
         secrets={variable: _secret(text) for variable, text in spec.secrets.items()},
     )
 

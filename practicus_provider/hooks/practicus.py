@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.bases.hook import BaseHook
 
-from practicus_provider.errors import ConnectionConfigError, PracticusError
+from practicus_provider.errors import ConnectionConfigError, PracticusError, SpecError
+from practicus_provider.spec import check_pod_overrides
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -26,6 +27,7 @@ class PracticusHook(BaseHook):
     """Gives the backend that a connection of type ``practicus`` names.
 
     :param practicus_conn_id: the connection's id.
+    :param namespace: of the pods on Kubernetes, instead of the connection's.
     """
 
     conn_name_attr = "practicus_conn_id"
@@ -33,9 +35,10 @@ class PracticusHook(BaseHook):
     conn_type = "practicus"
     hook_name = "Practicus"
 
-    def __init__(self, practicus_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+    def __init__(self, practicus_conn_id: str = default_conn_name, namespace: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.practicus_conn_id = practicus_conn_id
+        self.namespace = namespace
 
     def get_conn(self) -> Backend:
         """The backend, ready to use.
@@ -116,8 +119,20 @@ class PracticusHook(BaseHook):
         from practicus_provider.backends.kubernetes import KubernetesBackend
         from practicus_provider.backends.kubernetes.render import Site
 
-        namespace = extra.get("namespace") or other.get("namespace") or "default"
-        return KubernetesBackend(self._access(extra, other), Site(namespace, extra.get("image")))
+        namespace = self.namespace or extra.get("namespace") or other.get("namespace") or "default"
+        site = Site(namespace, extra.get("image"), self._pod_overrides(extra))
+        return KubernetesBackend(self._access(extra, other), site)
+
+    def _pod_overrides(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            found = extra.get("pod_overrides", {})
+            overrides = json.loads(found) if isinstance(found, str) else found
+            if not isinstance(overrides, Mapping):
+                raise ValueError("it is no object")
+            check_pod_overrides(overrides)
+        except (ValueError, SpecError) as error:
+            raise self._wrong(extra, "pod_overrides", f"give part of a pod template: {error}") from error
+        return overrides
 
     def _access(self, extra: Mapping[str, Any], other: Mapping[str, Any]) -> Access:
         """Ours, or that of a connection of cncf-kubernetes."""

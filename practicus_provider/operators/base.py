@@ -65,6 +65,7 @@ class ClusterOperator(BaseOperator):
     """Launches a cluster (or a job on one) and follows it to the end.
 
     :param practicus_conn_id: the connection that says where it runs.
+    :param namespace: of the pods on Kubernetes; None: the connection's. (templated)
     :param deferrable: wait in the triggerer, without a worker.
     """
 
@@ -75,13 +76,20 @@ class ClusterOperator(BaseOperator):
         self,
         *,
         practicus_conn_id: str = PracticusHook.default_conn_name,
+        namespace: str | None = None,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.practicus_conn_id = practicus_conn_id
+        self.namespace = namespace
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         self._running: tuple[Backend, Handle] | None = None
+
+    @property
+    def hook(self) -> PracticusHook:
+        """Where it runs."""
+        return PracticusHook(self.practicus_conn_id, self.namespace)
 
     @abstractmethod
     async def launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
@@ -98,7 +106,7 @@ class ClusterOperator(BaseOperator):
         """Launch, then follow: here, or in the triggerer."""
         from practicus_provider import lifecycle
 
-        backend = PracticusHook(self.practicus_conn_id).get_conn()
+        backend = self.hook.get_conn()
         handle, policy = asyncio.run(self._launch(backend, context))
         if self.deferrable:
             self._defer(handle, policy, context)
@@ -166,6 +174,7 @@ class ClusterOperator(BaseOperator):
 
         trigger = PracticusJobTrigger(
             practicus_conn_id=self.practicus_conn_id,
+            namespace=self.namespace,
             cluster=handle.to_json(),
             policy=policy.to_json(),
             ends_task=type(self).finish is ClusterOperator.finish and trigger_may_end_task(self),
@@ -176,7 +185,7 @@ class ClusterOperator(BaseOperator):
     def _delete_by_name(self, context: Context) -> None:
         from practicus_provider.backends.base import Handle
 
-        backend = PracticusHook(self.practicus_conn_id).get_conn()
+        backend = self.hook.get_conn()
         cluster = context["ti"].xcom_pull(task_ids=self.task_id, key="cluster", map_indexes=task_key(context).map_index)
         if cluster:
             asyncio.run(backend.delete(Handle(**cluster)))

@@ -41,7 +41,7 @@ class PracticusCreateClusterOperator(ClusterOperator):
     :param timeout: the cluster's whole life, in seconds or as a timedelta, should nobody delete it.
     """
 
-    template_fields: Sequence[str] = ("workers", "env", "conf", "image")
+    template_fields: Sequence[str] = ("workers", "env", "conf", "image", "namespace", "pod_overrides")
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class PracticusCreateClusterOperator(ClusterOperator):
         image: str | None = None,
         secrets: Mapping[str, str] | None = None,
         egress: Sequence[str] = (),
+        pod_overrides: Mapping[str, Any] | None = None,
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
         **kwargs: Any,
@@ -69,6 +70,7 @@ class PracticusCreateClusterOperator(ClusterOperator):
         self.image = image
         self.secrets = secrets or {}
         self.egress = egress
+        self.pod_overrides = pod_overrides or {}
         self.timeout = timeout
         self.start_timeout = start_timeout
         check_early(self)
@@ -104,7 +106,17 @@ class PracticusSubmitJobOperator(ClusterOperator):
     The others are those of :class:`~practicus_provider.operators.job.PracticusRunJobOperator`.
     """
 
-    template_fields: Sequence[str] = ("cluster", "application", "application_args", "env", "files", "conf", "image")
+    template_fields: Sequence[str] = (
+        "cluster",
+        "application",
+        "application_args",
+        "env",
+        "files",
+        "conf",
+        "image",
+        "namespace",
+        "pod_overrides",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {"application_args": "json", "env": "json", "conf": "json"}
 
     def __init__(
@@ -119,6 +131,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
         image: str | None = None,
         secrets: Mapping[str, str] | None = None,
         egress: Sequence[str] = (),
+        pod_overrides: Mapping[str, Any] | None = None,
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
         stream_logs: StreamLogs = "coordinator",
@@ -135,6 +148,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
         self.image = image
         self.secrets = secrets or {}
         self.egress = egress
+        self.pod_overrides = pod_overrides or {}
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.stream_logs = stream_logs
@@ -145,7 +159,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
         """Launch, then follow unless told not to wait."""
         if self.wait_for_completion:
             return super().execute(context)
-        backend = PracticusHook(self.practicus_conn_id).get_conn()
+        backend = self.hook.get_conn()
         handle, _ = asyncio.run(self._launch(backend, context))
         return handle.to_json()
 
@@ -186,9 +200,10 @@ class PracticusDeleteClusterOperator(BaseOperator):
 
     :param cluster: output of :class:`PracticusCreateClusterOperator`; None (it made none) is fine. (templated)
     :param practicus_conn_id: the connection that says where it runs.
+    :param namespace: of its pods on Kubernetes; None: the connection's. (templated)
     """
 
-    template_fields: Sequence[str] = ("cluster",)
+    template_fields: Sequence[str] = ("cluster", "namespace")
     ui_color = ClusterOperator.ui_color
 
     def __init__(
@@ -196,18 +211,20 @@ class PracticusDeleteClusterOperator(BaseOperator):
         *,
         cluster: Mapping[str, Any] | XComArg | str | None,
         practicus_conn_id: str = PracticusHook.default_conn_name,
+        namespace: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.cluster = cluster
         self.practicus_conn_id = practicus_conn_id
+        self.namespace = namespace
 
     def execute(self, context: Context) -> None:
         """Delete it."""
         if not self.cluster:
             self.log.info("there is no cluster to delete")
             return
-        backend = PracticusHook(self.practicus_conn_id).get_conn()
+        backend = PracticusHook(self.practicus_conn_id, self.namespace).get_conn()
         handle = as_handle("cluster", self.cluster)
         asyncio.run(backend.delete(handle))
         self.log.info("cluster %s is removed", handle.name)

@@ -40,6 +40,8 @@ class PracticusRunJobOperator(ClusterOperator):
     :param image: of the containers, on Kubernetes; None: the connection's. (templated)
     :param secrets: environment variable -> ``"secret-name/key"``, a Kubernetes secret by reference.
     :param egress: CIDRs that replicas may reach beside each other, on Kubernetes; by default none.
+    :param pod_overrides: part of a pod template (``metadata``, ``spec``) that is merged into every pod by Kubernetes'
+        strategic-merge rules; the container's name is ``main``. (templated)
     :param timeout: the cluster's whole life, in seconds or as a timedelta; the backend enforces it.
     :param start_timeout: until all replicas that must run do, likewise.
     :param teardown: ``"always"``, ``"on_success"`` or ``"never"``; what stays is removed an hour later.
@@ -48,8 +50,23 @@ class PracticusRunJobOperator(ClusterOperator):
     :raises SpecError: naming the argument, its value, and the way out.
     """
 
-    template_fields: Sequence[str] = ("application", "application_args", "env", "files", "workers", "conf", "image")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"application_args": "json", "env": "json", "conf": "json"}
+    template_fields: Sequence[str] = (
+        "application",
+        "application_args",
+        "env",
+        "files",
+        "workers",
+        "conf",
+        "image",
+        "namespace",
+        "pod_overrides",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "application_args": "json",
+        "env": "json",
+        "conf": "json",
+        "pod_overrides": "json",
+    }
 
     def __init__(
         self,
@@ -66,6 +83,7 @@ class PracticusRunJobOperator(ClusterOperator):
         image: str | None = None,
         secrets: Mapping[str, str] | None = None,
         egress: Sequence[str] = (),
+        pod_overrides: Mapping[str, Any] | XComArg | None = None,
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
         teardown: Teardown = "always",
@@ -85,6 +103,7 @@ class PracticusRunJobOperator(ClusterOperator):
         self.image = image
         self.secrets = secrets or {}
         self.egress = egress
+        self.pod_overrides = pod_overrides or {}
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.teardown = teardown
@@ -160,6 +179,7 @@ def check_early(operator: Any, **known: Any) -> None:
         "workers": 1,
         "conf": {},
         "image": None,
+        "pod_overrides": {},
     }
     for name in sorted(unknown - stand_in.keys()):
         raise SpecError(name, getattr(operator, name), "this argument is not templated: give the value itself")

@@ -29,10 +29,11 @@ class PracticusJobSensor(BaseSensorOperator):
     :param job: output of a :class:`~practicus_provider.operators.cluster.PracticusSubmitJobOperator` that did not wait,
         or the XCom ``cluster`` of any other operator of ours. (templated)
     :param practicus_conn_id: the connection that says where it runs.
+    :param namespace: of its pods on Kubernetes; None: the connection's. (templated)
     :param deferrable: wait in the triggerer, without a worker and without poking.
     """
 
-    template_fields: Sequence[str] = ("job",)
+    template_fields: Sequence[str] = ("job", "namespace")
     ui_color = "#e8f4ea"
 
     def __init__(
@@ -40,12 +41,14 @@ class PracticusJobSensor(BaseSensorOperator):
         *,
         job: Mapping[str, str] | XComArg | str,
         practicus_conn_id: str = PracticusHook.default_conn_name,
+        namespace: str | None = None,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.job = job
         self.practicus_conn_id = practicus_conn_id
+        self.namespace = namespace
         self.deferrable = default_deferrable() if deferrable is None else deferrable
 
     def execute(self, context: Context) -> Any:
@@ -58,6 +61,7 @@ class PracticusJobSensor(BaseSensorOperator):
         policy = Policy(start_deadline=time.time() + self.timeout, streamed=(), teardown=None, lease="keep")
         trigger = PracticusJobTrigger(
             practicus_conn_id=self.practicus_conn_id,
+            namespace=self.namespace,
             cluster=as_handle("job", self.job).to_json(),
             policy=policy.to_json(),
             ends_task=trigger_may_end_task(self) and not (self.soft_fail or self.never_fail),
@@ -75,7 +79,7 @@ class PracticusJobSensor(BaseSensorOperator):
         """One look."""
         from practicus_provider.lifecycle import Outcome
 
-        backend = PracticusHook(self.practicus_conn_id).get_conn()
+        backend = PracticusHook(self.practicus_conn_id, self.namespace).get_conn()
         status = asyncio.run(_look(backend, as_handle("job", self.job)))
         if status.verdict is None:
             self.log.info("%s", status.summary())

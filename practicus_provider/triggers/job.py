@@ -23,6 +23,7 @@ class PracticusJobTrigger(BaseTrigger):
     :param policy: :class:`~practicus_provider.lifecycle.Policy` as JSON.
     :param ends_task: whether the event ends the task; else the task resumes on a worker with the outcome.
     :param push_result: whether the job's result becomes the XCom of a task that ends here.
+    :param namespace: of its pods on Kubernetes; None: the connection's.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class PracticusJobTrigger(BaseTrigger):
         policy: dict[str, Any],
         ends_task: bool = False,
         push_result: bool = True,
+        namespace: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.practicus_conn_id = practicus_conn_id
@@ -39,6 +41,7 @@ class PracticusJobTrigger(BaseTrigger):
         self.policy = policy
         self.ends_task = ends_task
         self.push_result = push_result
+        self.namespace = namespace
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Airflow's contract."""
@@ -48,11 +51,12 @@ class PracticusJobTrigger(BaseTrigger):
             "policy": self.policy,
             "ends_task": self.ends_task,
             "push_result": self.push_result,
+            "namespace": self.namespace,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event: the outcome."""
-        backend = await PracticusHook(self.practicus_conn_id).aget_conn()
+        backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
         outcome = await lifecycle.follow(backend, Handle(**self.cluster), Policy.from_json(self.policy), self.log.info)
         if self.ends_task and self.push_result and outcome.verdict.state is State.SUCCEEDED:
             await self._push(outcome.value())
@@ -62,7 +66,7 @@ class PracticusJobTrigger(BaseTrigger):
         """The user marked or cleared the deferred task: its cluster goes, unless it is another task's."""
         if self.policy["teardown"] is None:
             return
-        backend = await PracticusHook(self.practicus_conn_id).aget_conn()
+        backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
         await backend.delete(Handle(**self.cluster))
 
     def _event(self, outcome: Outcome) -> TriggerEvent:

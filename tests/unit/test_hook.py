@@ -87,6 +87,7 @@ async def test_a_backend_that_does_not_exist_is_refused(connect, backend_of, giv
         await backend_of("there")
 
 
+PODS = {"spec": {"nodeSelector": {"disk": "ssd"}}}
 INLINE = '{"apiVersion": "v1", "kind": "Config"}'
 
 
@@ -96,6 +97,8 @@ INLINE = '{"apiVersion": "v1", "kind": "Config"}'
         ({}, KubernetesBackend(Access(), Site("default"))),
         ({"backend": "kubernetes"}, KubernetesBackend(Access(), Site("default"))),
         ({"namespace": "jobs", "image": "i:1"}, KubernetesBackend(Access(), Site("jobs", "i:1"))),
+        ({"pod_overrides": PODS}, KubernetesBackend(Access(), Site("default", None, PODS))),
+        ({"pod_overrides": json.dumps(PODS)}, KubernetesBackend(Access(), Site("default", None, PODS))),
         ({"kubeconfig": "/k", "context": "c"}, KubernetesBackend(Access("/k", None, "c"), Site("default"))),
         ({"kubeconfig": INLINE}, KubernetesBackend(Access(None, INLINE), Site("default"))),
         ({"kubeconfig": json.loads(INLINE)}, KubernetesBackend(Access(None, INLINE), Site("default"))),
@@ -123,6 +126,20 @@ async def test_kubernetes_is_reached_as_airflows_own_kubernetes_connection_says(
     extra = {**other, "namespace": "jobs"}
     monkeypatch.setenv("AIRFLOW_CONN_K8S", json.dumps({"conn_type": "kubernetes", "extra": extra}))
     assert await backend_of("there") == KubernetesBackend(access, Site("jobs"))
+
+
+@pytest.mark.parametrize("given", ["{", "[]", {"template": {}}, {"spec": 3}, {"metadata": {"name": "x"}}])
+async def test_pod_overrides_that_are_no_part_of_a_pod_template_are_refused(connect, backend_of, given):
+    connect(pod_overrides=given)
+    with pytest.raises(ConnectionConfigError) as error:
+        await backend_of("there")
+    said = f"connection 'there' has the extra pod_overrides={given!r}; give part of a pod template: "
+    assert str(error.value).startswith(said)
+
+
+def test_a_namespace_comes_before_the_connections(connect):
+    connect(namespace="jobs")
+    assert PracticusHook("there", "others").get_conn() == KubernetesBackend(Access(), Site("others"))
 
 
 async def test_an_absent_kubernetes_connection_is_named(connect, backend_of):

@@ -158,7 +158,7 @@ async def test_every_verb_is_the_request_that_kubernetes_documents(server, api):
     assert server.asked == [
         ("GET", f"{JOBS}/j", {}, None),
         ("GET", PODS, {"labelSelector": "a=b,c"}, None),
-        ("POST", JOBS, {"fieldManager": "practicus"}, job),
+        ("POST", JOBS, {"fieldManager": "practicus", "fieldValidation": "Strict"}, job),
         ("PATCH", f"{JOBS}/j", {"fieldManager": "practicus", "force": "true"}, job),
         ("PATCH", f"{JOBS}/j", {}, {"spec": {}}),
         ("DELETE", f"{JOBS}/j", {}, {"propagationPolicy": "Foreground", "preconditions": {"uid": "u"}}),

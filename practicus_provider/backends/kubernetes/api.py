@@ -38,6 +38,8 @@ PATHS = {
 }
 MANAGER = "practicus"
 """Field manager of what we apply."""
+CREATES = {"fieldManager": MANAGER, "fieldValidation": "Strict"}
+"""A misspelt field is refused, as server-side apply does by itself."""
 TRIES = 5
 """Of a request that the server asks to repeat, or that did not reach it."""
 BACKOFF = 0.5
@@ -123,7 +125,7 @@ class Api:
 
         :raises ApiError: with reason ``AlreadyExists`` among others.
         """
-        return await self._json("POST", self._path(manifest["kind"]), manifest, {"fieldManager": MANAGER})
+        return await self._json("POST", self._path(manifest["kind"]), manifest, CREATES)
 
     async def apply(self, manifest: Manifest) -> Manifest:
         """Create it, or make what is there the same (server-side apply)."""

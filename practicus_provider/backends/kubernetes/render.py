@@ -23,12 +23,13 @@ import json
 import math
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from practicus_provider import runtime
 from practicus_provider.backends.codec import dump_text
 from practicus_provider.backends.kubernetes.api import Manifest
+from practicus_provider.backends.kubernetes.overrides import merged
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Plan, Port, Role, Text, parts
 from practicus_provider.runtime.practicus_runtime import pods
@@ -79,10 +80,12 @@ class Site:
     """Where and how this connection's pods run.
 
     :param image: of replicas whose job names none.
+    :param pod_overrides: changes to every pod, before the job's own.
     """
 
     namespace: str
     image: str | None = None
+    pod_overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -370,6 +373,12 @@ class _Cluster:
         }
 
     def _pod_template(self, role: Role) -> Manifest:
+        template = self._own_pod_template(role)
+        for overrides in (self.site.pod_overrides, self.plan.pod_overrides):
+            template = merged(template, overrides, _kept)
+        return template
+
+    def _own_pod_template(self, role: Role) -> Manifest:
         image = self.plan.image or self.site.image
         if not image:
             raise SpecError("image", image, "give image=, or set the connection's extra 'image'")
@@ -430,6 +439,25 @@ class _Cluster:
                 ],
             },
         }
+
+
+def _kept(template: Manifest) -> Any:
+    """What a pod must have as we made it, whatever else a user changes."""
+    meta, spec = template["metadata"], template["spec"]
+    container = next(container for container in spec["containers"] if container["name"] == MAIN)
+    return (
+        {
+            name: value
+            for name, value in meta["labels"].items()
+            if name.startswith((DOMAIN, "app.kubernetes.io/managed"))
+        },
+        meta.get("name"),
+        [spec.get(name) for name in ("restartPolicy", "subdomain", "hostname", "activeDeadlineSeconds")],
+        [container.get(name) for name in ("command", "args", "workingDir")],
+        [variable for variable in container["env"] if variable["name"].startswith("PRACTICUS_")],
+        [mount for mount in container["volumeMounts"] if mount["mountPath"] in (MOUNT, SCRATCH)],
+        [volume for volume in spec["volumes"] if volume["name"] == "bundle"],
+    )
 
 
 def _owner(name: str, uid: str) -> Manifest:
