@@ -42,6 +42,11 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Of the pods of jobs that name none.",
                         "schema": {"type": ["string", "null"]},
                     },
+                    "images": {
+                        "label": "Images of adapters",
+                        "description": 'Before the image above, such as {"spark": "registry/spark:4"}.',
+                        "schema": {"type": ["object", "null"]},
+                    },
                     "pod_overrides": {
                         "label": "Pod overrides",
                         "description": "Part of a pod template that changes every pod, such as a node selector.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -120,19 +121,25 @@ class PracticusHook(BaseHook):
         from practicus_provider.backends.kubernetes.render import Site
 
         namespace = self.namespace or extra.get("namespace") or other.get("namespace") or "default"
-        site = Site(namespace, extra.get("image"), self._pod_overrides(extra))
+        images = self._object(extra, "images", "adapter -> image")
+        if not all(isinstance(image, str) for image in images.values()):
+            raise self._wrong(extra, "images", "give an object: adapter -> image")
+        overrides = self._object(extra, "pod_overrides", "part of a pod template")
+        try:
+            check_pod_overrides(overrides)
+        except SpecError as error:
+            raise self._wrong(extra, "pod_overrides", f"give an object: part of a pod template: {error}") from error
+        site = Site(namespace, extra.get("image"), overrides, images)
         return KubernetesBackend(self._access(extra, other), site)
 
-    def _pod_overrides(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:
-        try:
-            found = extra.get("pod_overrides", {})
-            overrides = json.loads(found) if isinstance(found, str) else found
-            if not isinstance(overrides, Mapping):
-                raise ValueError("it is no object")
-            check_pod_overrides(overrides)
-        except (ValueError, SpecError) as error:
-            raise self._wrong(extra, "pod_overrides", f"give part of a pod template: {error}") from error
-        return overrides
+    def _object(self, extra: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
+        """An extra that is an object, or JSON of one."""
+        found = extra.get(name, {})
+        with contextlib.suppress(ValueError):
+            found = json.loads(found) if isinstance(found, str) else found
+        if not isinstance(found, Mapping):
+            raise self._wrong(extra, name, f"give an object: {what}")
+        return found
 
     def _access(self, extra: Mapping[str, Any], other: Mapping[str, Any]) -> Access:
         """Ours, or that of a connection of cncf-kubernetes."""

@@ -1,4 +1,4 @@
-"""Every example DAG, run by ``airflow dags test`` on the local backend; what comes out is checked with pandas."""
+"""Every example DAG, run by ``airflow dags test`` on every backend; what comes out is checked with pandas."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ import pandas as pd
 import pytest
 
 from example_dags.data import make_data
+from tests.e2e.kubernetes_place import connection, shared_folder
+from tests.kubernetes import fresh
 
 DAGS = Path(__file__).parents[2] / "example_dags"
 DATE = "2013-01-05"
+PATIENCE = 900
+"""Seconds that a DAG run may take."""
 TAIL = 8000
 """Characters of a failed run's output to show."""
 LIST_DAGS = """
@@ -55,6 +59,8 @@ class Airflow:
     """An Airflow in a folder of its own."""
 
     home: Path
+    extra: Mapping[str, Any]
+    """Of the connection: all that differs between the backends."""
 
     def run(self, *args: str) -> str:
         own = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW_", "_AIRFLOW"))}
@@ -66,12 +72,12 @@ class Airflow:
                 "AIRFLOW_HOME": str(self.home),
                 "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
                 "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-                "AIRFLOW_CONN_PRACTICUS_DEFAULT": '{"conn_type": "practicus", "extra": {"backend": "local"}}',
+                "AIRFLOW_CONN_PRACTICUS_DEFAULT": json.dumps({"conn_type": "practicus", "extra": self.extra}),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=400,
+            timeout=PATIENCE,
         )
         assert process.returncode == 0, process.stdout[-TAIL:]
         return process.stdout
@@ -91,11 +97,26 @@ class Airflow:
         return Run(state, output, results)
 
 
+@pytest.fixture(scope="module", params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def data(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRACTICUS_DATA", str(tmp_path_factory.mktemp("data")))
         yield make_data()
+
+
+@pytest.fixture(scope="module")
+def extra(backend: str, data: Path, request: pytest.FixtureRequest) -> Iterator[Mapping[str, Any]]:
+    if backend == "local":
+        yield {"backend": "local"}
+    else:
+        kubeconfig, image = request.getfixturevalue("kubernetes"), request.getfixturevalue("image")
+        with fresh(str(kubeconfig)) as namespace, shared_folder(namespace, data.parent):
+            yield connection(namespace, image, data.parent)
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +125,8 @@ def flights(data: Path) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def airflow(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
-    airflow = Airflow(tmp_path_factory.mktemp("airflow"))
+def airflow(extra: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    airflow = Airflow(tmp_path_factory.mktemp("airflow"), extra)
     airflow.run("-m", "airflow", "db", "migrate")
     return airflow
 
@@ -220,4 +241,4 @@ def test_plain_spark_and_dask_scripts_run_unchanged_and_print_into_the_task_s_lo
     run = airflow.test("practicus_plain_scripts", partitions=2)
     assert run.state == "success"
     assert run.output.count("Pi is roughly 3.1") == 2
-    assert "Connected to tcp://127.0.0.1:" in run.output
+    assert "Connected to tcp://" in run.output

@@ -274,3 +274,38 @@ async def test_spark_executors_are_pods_that_spark_makes(
     pods = [f"{short(handle.name)}-worker-exec-{number}" for number in (1, 2)]
     assert result == {"hosts": pods, "sum": 499_500}
     await nothing_left(left)
+
+
+SPARK_LOAD = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+import practicus_runtime as pr
+context = pr.get_client().sparkContext
+executors = lambda: len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1
+most, deadline = 0, time.monotonic() + 300
+with ThreadPoolExecutor() as pool:
+    load = pool.submit(context.parallelize(range(8), 8).map(lambda number: (time.sleep(8), number)[1]).sum)
+    while not load.done() and time.monotonic() < deadline:
+        most = max(most, executors())
+        time.sleep(0.1)
+while executors() > 1 and time.monotonic() < deadline:
+    time.sleep(0.1)
+pr.set_result({"most": most, "left": executors(), "sum": load.result()})
+"""
+
+
+async def test_spark_executors_come_with_the_load_and_go_after_it(
+    backend: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]]
+) -> None:
+    small = Resources(cpu="500m", memory="1Gi")
+    spec = JobSpec(
+        adapter="spark",
+        workers=Elastic(1, 4),
+        image=image("spark"),
+        worker_resources=small,
+        coordinator_resources=small,
+        conf={"spark.dynamicAllocation.executorIdleTimeout": "3s"},
+    )
+    _, result = await follow(backend, spec, SPARK_LOAD)
+    assert result == {"most": 4, "left": 1, "sum": 28}
+    await nothing_left(left)

@@ -97,6 +97,10 @@ INLINE = '{"apiVersion": "v1", "kind": "Config"}'
         ({}, KubernetesBackend(Access(), Site("default"))),
         ({"backend": "kubernetes"}, KubernetesBackend(Access(), Site("default"))),
         ({"namespace": "jobs", "image": "i:1"}, KubernetesBackend(Access(), Site("jobs", "i:1"))),
+        (
+            {"image": "i:1", "images": {"dask": "d"}},
+            KubernetesBackend(Access(), Site("default", "i:1", {}, {"dask": "d"})),
+        ),
         ({"pod_overrides": PODS}, KubernetesBackend(Access(), Site("default", None, PODS))),
         ({"pod_overrides": json.dumps(PODS)}, KubernetesBackend(Access(), Site("default", None, PODS))),
         ({"kubeconfig": "/k", "context": "c"}, KubernetesBackend(Access("/k", None, "c"), Site("default"))),
@@ -133,8 +137,15 @@ async def test_pod_overrides_that_are_no_part_of_a_pod_template_are_refused(conn
     connect(pod_overrides=given)
     with pytest.raises(ConnectionConfigError) as error:
         await backend_of("there")
-    said = f"connection 'there' has the extra pod_overrides={given!r}; give part of a pod template: "
+    said = f"connection 'there' has the extra pod_overrides={given!r}; give an object: part of a pod template"
     assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize("given", ["{", '["spark"]', {"spark": 4}])
+async def test_images_that_are_not_one_for_each_adapter_are_refused(connect, backend_of, given):
+    connect(images=given)
+    with refused(f"connection 'there' has the extra images={given!r}; give an object: adapter -> image"):
+        await backend_of("there")
 
 
 def test_a_namespace_comes_before_the_connections(connect):

@@ -120,6 +120,19 @@ def test_what_makes_a_replica_may_not_be_changed(overrides):
         render("c-job", job, Site("jobs", "python:3"), TASK, lease=None, parent=None)
 
 
+@pytest.mark.parametrize(
+    ("given", "site", "image"),
+    [
+        ("own:1", Site("jobs", "any:1", {}, {"test": "adapter:1"}), "own:1"),
+        (None, Site("jobs", "any:1", {}, {"test": "adapter:1"}), "adapter:1"),
+        (None, Site("jobs", "any:1", {}, {"other": "adapter:1"}), "any:1"),
+    ],
+)
+def test_the_image_is_the_jobs_then_its_adapters_then_the_connections(given, site, image):
+    root = render("c-job", plan(role("driver", "pass"), image=given), site, TASK, lease=None, parent=None).root
+    assert root["spec"]["template"]["spec"]["containers"][0]["image"] == image
+
+
 def test_the_jobs_changes_come_after_the_connections_and_both_reach_every_pod():
     spec = JobSpec(
         adapter="dask",

@@ -224,7 +224,9 @@ def test_what_packs_well_may_be_larger():
 
 @pytest.mark.parametrize("site", [Site("jobs"), Site("jobs", "")])
 def test_without_an_image_the_ways_to_name_one_are_said(site):
-    with pytest.raises(SpecError, match=r"^image=(None|''): give image=, or set the connection's extra 'image'$"):
+    with pytest.raises(
+        SpecError, match=r"^image=(None|''): give image=, or set the connection's extra 'image' or 'images'$"
+    ):
         rendered(plan(role("driver", "")), site=site)
 
 

@@ -75,6 +75,7 @@ def test_airflow_shows_the_connections_form_without_importing_the_hook():
         "backend",
         "namespace",
         "image",
+        "images",
         "pod_overrides",
         "kubeconfig",
         "context",

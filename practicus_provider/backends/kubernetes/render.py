@@ -81,11 +81,13 @@ class Site:
 
     :param image: of replicas whose job names none.
     :param pod_overrides: changes to every pod, before the job's own.
+    :param images: adapter -> image, before ``image``.
     """
 
     namespace: str
     image: str | None = None
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -379,9 +381,9 @@ class _Cluster:
         return template
 
     def _own_pod_template(self, role: Role) -> Manifest:
-        image = self.plan.image or self.site.image
+        image = self.plan.image or self.site.images.get(self.plan.adapter) or self.site.image
         if not image:
-            raise SpecError("image", image, "give image=, or set the connection's extra 'image'")
+            raise SpecError("image", image, "give image=, or set the connection's extra 'image' or 'images'")
         launch = role.launch
         container: Manifest = {
             "name": MAIN,
