@@ -20,6 +20,7 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [_modules("sensors.job")],
         "hooks": [_modules("hooks.practicus")],
         "triggers": [_modules("triggers.job")],
+        "cli": ["practicus_provider.cli.definition.get_commands"],
         "extra-links": ["practicus_provider.links.PracticusDashboardLink"],
         "connection-types": [
             {

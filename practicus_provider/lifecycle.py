@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
-from practicus_provider.backends.base import Backend, Handle, Lease
+from practicus_provider.backends.base import Backend, Handle, Lease, Listing
 from practicus_provider.errors import JobFailed, NotFound
 from practicus_provider.plan import Plan
 from practicus_provider.spec import JobSpec, Teardown
@@ -132,6 +132,45 @@ async def tear_down(backend: Backend, handle: Handle, teardown: Teardown | None,
     else:
         await backend.delete(handle, after=KEEP)
         say(f"cluster {handle.name} stays for {KEEP:g} s, as teardown={teardown!r} says")
+
+
+TaskLife = Literal["lives", "over", "unknown"]
+"""Of the task that a cluster was made for, as far as one Airflow knows."""
+FAILED_TASK = ("failed", "upstream_failed", "skipped", "removed")
+"""States in which a task of a running DAG run needs no cluster. A success may: others share what it made."""
+Lives = Callable[[Sequence[Mapping[str, Any]]], Sequence[TaskLife]]
+"""Says for the facts of tasks whether they are over."""
+
+
+def life_of(run: str | None, task: str | None) -> TaskLife:
+    """Whether a task still has a use for its cluster.
+
+    :param run: state of its DAG run; None: there is no such run. It may be another Airflow's.
+    :param task: state of the task instance.
+    """
+    if run is None:
+        return "unknown"
+    return "over" if run in ("success", "failed") or task in FAILED_TASK else "lives"
+
+
+async def orphans(backend: Backend, lives: Lives) -> list[Listing]:
+    """Clusters whose task is over, and that nobody wished to keep.
+
+    The clusters are listed before their tasks are looked at: a task is over for a cluster that was there before.
+    """
+    found = [listing for listing in await backend.list() if not listing.released]
+    known = lives([listing.task for listing in found])
+    return [listing for listing, life in zip(found, known, strict=True) if life == "over"]
+
+
+async def sweep(backend: Backend, found: Sequence[Listing], lives: Lives) -> list[Listing]:
+    """Remove orphans; each task is looked at once more just before, as it may have been cleared."""
+    removed = []
+    for listing in found:
+        if lives([listing.task]) == ["over"]:
+            await backend.delete(listing.handle)
+            removed.append(listing)
+    return removed
 
 
 async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Status:

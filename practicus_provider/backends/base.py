@@ -1,14 +1,15 @@
-"""What every backend does: seven verbs, written once, async. ``tests/contract`` holds each backend to it."""
+"""What every backend does: nine verbs, written once, async. ``tests/contract`` holds each backend to it."""
 
 from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
+from practicus_provider.errors import BackendError
 from practicus_provider.plan import Plan
 from practicus_provider.status import State, Status
 
@@ -40,14 +41,18 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Listing:
-    """One live cluster, as :meth:`Backend.list` shows it.
+    """One cluster, as :meth:`Backend.list` and :meth:`Backend.find` show it.
 
     :param task: the task instance that it was made for, as given to :meth:`Backend.create`.
+    :param created_at: seconds since the epoch.
+    :param released: whether it stays for a while only, by its task's wish (see :meth:`Backend.delete`).
     """
 
     handle: Handle
     state: State
     task: Mapping[str, Any]
+    created_at: float
+    released: bool = False
 
 
 CRASHES_PER_WORKER = 3
@@ -103,12 +108,13 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def logs(self, handle: Handle, roles: Collection[str]) -> AsyncGenerator[LogLine, None]:
+    def logs(self, handle: Handle, roles: Collection[str], *, whole: bool = False) -> AsyncGenerator[LogLine, None]:
         """Lines of these roles' replicas as they are written; ends when they ended and all was read.
 
         The place in the log belongs to the cluster: whoever comes next, also in another process, goes on after the
         last line that was taken.
 
+        :param whole: from the first line on, for one who merely looks: the place stays.
         :raises NotFound: there is no such cluster (any more).
         """
 
@@ -130,6 +136,25 @@ class Backend(ABC):
     @abstractmethod
     async def list(self) -> list[Listing]:
         """Every cluster and job that is there."""
+
+    @abstractmethod
+    async def find(self, name: str) -> Listing:
+        """The cluster of that name.
+
+        :raises NotFound: there is none (any more).
+        """
+
+    @abstractmethod
+    def preview(self, name: str, plan: Plan, *, task: Mapping[str, Any], lease: float | None = None) -> Any:
+        """What :meth:`create` would send or write, as JSON-able data."""
+
+    async def try_out(self, preview: Any) -> Sequence[str]:
+        """What stands against creating that, a problem a string."""
+        try:
+            await self.check()
+        except BackendError as error:
+            return [str(error)]
+        return []
 
     @abstractmethod
     async def check(self) -> str:

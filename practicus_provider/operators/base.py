@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
 
-from practicus_provider.errors import PracticusError
+from practicus_provider.errors import PracticusError, SpecError
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.links import DASHBOARD_KEY, PracticusDashboardLink
 
@@ -94,6 +94,13 @@ class ClusterOperator(BaseOperator):
     @abstractmethod
     async def launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
         """Create or adopt what this task follows."""
+
+    def preview(self, backend: Backend, context: Context) -> Any:
+        """What :meth:`launch` would have the backend create.
+
+        :raises SpecError: that depends on what another task has made.
+        """
+        raise SpecError("task_id", self.task_id, "its cluster is another task's: look at that one")
 
     def finish(self, outcome: Outcome, context: Context) -> Any:
         """The task's XCom.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from practicus_provider.backends.base import Backend, Handle
     from practicus_provider.lifecycle import Outcome, Policy
+    from practicus_provider.plan import Plan
 
 
 class PracticusCreateClusterOperator(ClusterOperator):
@@ -77,14 +78,22 @@ class PracticusCreateClusterOperator(ClusterOperator):
 
     async def launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
         """See :meth:`ClusterOperator.launch`."""
-        from practicus_provider import adapters
         from practicus_provider.lifecycle import Policy
 
-        spec = job_spec(self, stream_logs="none")
-        plan = adapters.make_plan(spec, ("application",)).serving()
-        lease = self.lease(context)
+        plan, lease = self._plan(), self.lease(context)
         handle = await backend.create(task_key(context).cluster_name(), plan, task=task_facts(context), lease=lease)
+        spec = job_spec(self, stream_logs="none")
         return handle, Policy.of(spec, plan, lease=lease, until_running=True)
+
+    def preview(self, backend: Backend, context: Context) -> Any:
+        """See :meth:`ClusterOperator.preview`."""
+        name, lease = task_key(context).cluster_name(), self.lease(context)
+        return backend.preview(name, self._plan(), task=task_facts(context), lease=lease)
+
+    def _plan(self) -> Plan:
+        from practicus_provider import adapters
+
+        return adapters.make_plan(job_spec(self, stream_logs="none"), ("application",)).serving()
 
     def finish(self, outcome: Outcome, context: Context) -> dict[str, Any]:
         """The cluster as the other operators take it."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from practicus_provider.application import Shipment
     from practicus_provider.backends.base import Backend, Handle
     from practicus_provider.lifecycle import Policy
+    from practicus_provider.plan import Plan
 
 
 class PracticusRunJobOperator(ClusterOperator):
@@ -119,15 +120,23 @@ class PracticusRunJobOperator(ClusterOperator):
 
     async def launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
         """See :meth:`ClusterOperator.launch`."""
-        from practicus_provider import adapters
         from practicus_provider.lifecycle import Policy
+
+        plan, lease = self._plan(backend), self.lease(context)
+        handle = await backend.create(task_key(context).cluster_name(), plan, task=task_facts(context), lease=lease)
+        return handle, Policy.of(self.spec(), plan, lease=lease)
+
+    def preview(self, backend: Backend, context: Context) -> Any:
+        """See :meth:`ClusterOperator.preview`."""
+        name, lease = task_key(context).cluster_name(), self.lease(context)
+        return backend.preview(name, self._plan(backend), task=task_facts(context), lease=lease)
+
+    def _plan(self, backend: Backend) -> Plan:
+        from practicus_provider import adapters
 
         spec = self.spec()
         shipment = shipment_of(self, spec)
-        plan = adapters.make_plan(spec, shipment.program, shipment.files, pods=backend.pods)
-        lease = self.lease(context)
-        handle = await backend.create(task_key(context).cluster_name(), plan, task=task_facts(context), lease=lease)
-        return handle, Policy.of(spec, plan, lease=lease)
+        return adapters.make_plan(spec, shipment.program, shipment.files, pods=backend.pods)
 
 
 SPEC_FIELDS = tuple(JobSpec.__dataclass_fields__)

@@ -233,6 +233,28 @@ async def test_a_deleted_cluster_is_gone_and_deleting_it_again_is_fine(backend: 
         await read(backend, handle, "driver")
 
 
+async def test_a_cluster_that_is_not_there_is_not_found(backend: Backend) -> None:
+    with pytest.raises(NotFound, match=r"^there is no cluster nobody in "):
+        await backend.find("nobody")
+
+
+async def test_who_merely_looks_at_a_log_takes_no_line_from_the_task(backend: Backend) -> None:
+    async with created(backend, "job", plan(role("driver", "print('a'); print('b')"))) as handle:
+        await end(backend, handle)
+        lines = [LogLine("driver", 0, text) for text in ("a", "b")]
+        assert [line async for line in backend.logs(handle, ["driver"], whole=True)] == lines
+        assert await read(backend, handle, "driver") == lines
+        assert [line async for line in backend.logs(handle, ["driver"], whole=True)] == lines
+        assert await read(backend, handle, "driver") == []
+
+
+async def test_a_cluster_that_its_task_keeps_is_listed_as_such(backend: Backend) -> None:
+    handle = await backend.create("job", plan(role("driver", SLEEP)), task=TASK)
+    await backend.delete(handle, after=600)
+    assert [listing.released for listing in await backend.list()] == [True]
+    await backend.delete(handle)
+
+
 async def test_what_is_deleted_without_waiting_is_gone_soon_and_its_name_is_free_at_once(backend: Backend) -> None:
     handle = await backend.create("job", plan(role("driver", SLEEP)), task=TASK)
     await until(backend, handle, lambda status: status.state is State.RUNNING)
@@ -362,4 +384,7 @@ async def test_a_cluster_that_never_was_is_not_found(backend: Backend) -> None:
 async def test_the_listing_says_state_and_task(backend: Backend) -> None:
     async with created(backend, "job", plan(role("driver", SLEEP))) as handle:
         await until(backend, handle, lambda status: status.state is State.RUNNING)
-        assert await backend.list() == [Listing(handle, State.RUNNING, TASK)]
+        [listing] = await backend.list()
+        assert listing == Listing(handle, State.RUNNING, TASK, listing.created_at)
+        assert abs(listing.created_at - time.time()) < PATIENCE
+        assert await backend.find("job") == listing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -209,6 +210,29 @@ def test_a_triggerers_restart_kills_no_job_and_loses_no_line(airflow: Airflow, m
         "line 2",
         "[progress 100%] let go",
     ]
+
+
+# After it, as nobody follows the cluster any more.
+def test_a_cluster_that_nobody_could_remove_is_removed_by_gc_and_one_whose_task_lives_is_not(
+    airflow: Airflow, meeting: Path
+) -> None:
+    for run in ("lives", "over"):
+        airflow.trigger("wait_deferred", run, {"folder": str(meeting)})
+        airflow.await_state("wait_deferred", run, "deferred")
+    path = "/api/v2/dags/wait_deferred/dagRuns/over/taskInstances/job"
+    airflow.call("PATCH", path, {"new_state": "failed"})
+    rows = {row["run_id"]: row for row in json.loads(airflow.cli("practicus", "list", "-o", "json"))}
+    assert {run: row["task"] for run, row in rows.items()} == {"lives": "lives", "over": "over"}
+    over, lives = rows["over"]["name"], rows["lives"]["name"]
+    said = f"{over}: wait_deferred.job (over) is over\n"
+    assert airflow.cli("practicus", "gc", "--dry-run") == said
+    assert airflow.cli("practicus", "gc", "--yes") == f"{said}1 removed\n"
+    assert [folder.name for folder in airflow.clusters()] == [lives]
+    (meeting / "go").touch()
+    lines = airflow.cli("practicus", "logs", lives, "--role", "driver").splitlines()
+    assert lines[:2] == ["[driver-0] started", "[driver-0] line 0"]
+    assert airflow.cli("practicus", "delete", lives, "--yes") == f"cluster {lives} is removed\n"
+    airflow.nothing_left()
 
 
 def _gone(airflow: Airflow) -> bool:

@@ -20,8 +20,9 @@ from airflow.dag_processing.dagbag import BundleDagBag
 from practicus_provider.adapters import BUILT_IN, ENTRY_POINT_GROUP, Adapter
 from practicus_provider.application import SHIP_LIMIT
 from practicus_provider.backends.base import Backend
-from practicus_provider.backends.kubernetes import NEEDED, KubernetesBackend
+from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.rbac import role_of_the_user
 from practicus_provider.backends.kubernetes.render import BUNDLE_LIMIT, TTL, Site
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import ConnectionConfigError
@@ -211,7 +212,7 @@ def test_the_architecture_names_every_verb_of_a_backend():
 
 
 def test_the_architecture_s_layers_are_those_that_are_enforced():
-    (drawn,) = [block.text for block in blocks(ARCHITECTURE) if block.text.startswith("operators :")]
+    (drawn,) = [block.text for block in blocks(ARCHITECTURE) if block.text.startswith("cli ")]
     (enforced,) = re.findall(r"^layers = \[\n(.*?)\]", (REPO / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
     layers = [re.split(r"\s{2,}", line)[0] for line in drawn.splitlines()]
     assert layers == re.findall(r'"(.+)"', enforced)
@@ -220,17 +221,9 @@ def test_the_architecture_s_layers_are_those_that_are_enforced():
 # ---- Kubernetes
 
 
-def test_the_user_s_role_is_what_the_backend_does_and_no_more():
+def test_the_user_s_role_is_what_the_command_line_prints():
     (block,) = [block.text for block in blocks(KUBERNETES) if "kind: Role\n" in block.text]
-    role, binding = yaml.safe_load_all(block)
-    granted = {
-        f"{resource}.{group}".rstrip("."): tuple(rule["verbs"])
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
-    assert granted == NEEDED
-    assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("Role", role["metadata"]["name"])
+    assert tuple(yaml.safe_load_all(block)) == role_of_the_user("jobs", "airflow", "airflow-worker")
 
 
 def test_the_command_of_the_kubernetes_page_makes_a_connection_of_that_backend(monkeypatch):

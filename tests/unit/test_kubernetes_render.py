@@ -17,8 +17,8 @@ import yaml
 
 from practicus_provider import runtime
 from practicus_provider.adapters import make_plan
-from practicus_provider.backends.kubernetes import NEEDED
 from practicus_provider.backends.kubernetes.api import PATHS, Manifest
+from practicus_provider.backends.kubernetes.rbac import NEEDED
 from practicus_provider.backends.kubernetes.render import (
     BOOT,
     BUNDLE_LIMIT,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -51,6 +51,7 @@ class Scripted(Backend):
     deleted: list[float] = field(default_factory=list)
     leases: list[Lease] = field(default_factory=list)
     disposable: list[bool] = field(default_factory=list)
+    listings: list[Listing] = field(default_factory=list)
     watchers: int = 0
     now: int = -1
     taken: int = 0
@@ -81,7 +82,9 @@ class Scripted(Backend):
         finally:
             self.watchers -= 1
 
-    async def logs(self, handle: Handle, roles: Collection[str]) -> AsyncGenerator[LogLine, None]:
+    async def logs(
+        self, handle: Handle, roles: Collection[str], *, whole: bool = False
+    ) -> AsyncGenerator[LogLine, None]:
         while True:
             ended = self.now >= len(self.statuses) - 1 and self.statuses[-1] != FOREVER
             while self.taken < len(self.lines) and self.lines[self.taken][0] <= self.now:
@@ -93,6 +96,12 @@ class Scripted(Backend):
                 return
             await asyncio.sleep(0)
 
+    async def find(self, name: str) -> Listing:
+        raise NotImplementedError
+
+    def preview(self, name: str, plan: Plan, **how: Any) -> Any:
+        raise NotImplementedError
+
     async def scale(self, handle: Handle, role: str, replicas: int) -> None:
         raise NotImplementedError
 
@@ -101,7 +110,7 @@ class Scripted(Backend):
         self.deleted.append(after)
 
     async def list(self) -> list[Listing]:
-        return []
+        return self.listings
 
     async def check(self) -> str:
         return ""
@@ -335,3 +344,46 @@ def test_the_policy_is_what_the_spec_asks_for(monkeypatch, stream_logs, streamed
     plan = make_plan(spec, ("x",))
     assert Policy.of(spec, plan, lease=5.0) == Policy(1060.0, streamed, "never", 5.0, False)
     assert Policy.of(spec, plan, until_running=True) == Policy(1060.0, streamed, "never", None, True)
+
+
+# ---- what is left over
+
+
+@pytest.mark.parametrize(
+    ("run", "task", "life"),
+    [
+        (None, None, "unknown"),
+        ("success", "success", "over"),
+        ("failed", None, "over"),
+        ("running", "success", "lives"),
+        ("running", "failed", "over"),
+        ("running", "skipped", "over"),
+        ("running", "removed", "over"),
+        ("running", "upstream_failed", "over"),
+        *(("running", state, "lives") for state in ("running", "deferred", "queued", "up_for_retry", None)),
+        ("queued", "restarting", "lives"),
+    ],
+)
+def test_a_task_is_over_if_no_try_of_it_and_nobody_after_it_can_use_its_cluster(run, task, life):
+    assert lifecycle.life_of(run, task) == life
+
+
+def listing(run: str, *, released: bool = False) -> Listing:
+    return Listing(HANDLE, State.RUNNING, {"run_id": run}, 0.0, released)
+
+
+def lives(tasks: Sequence[Mapping[str, Any]]) -> list[lifecycle.TaskLife]:
+    return [task["run_id"] for task in tasks]
+
+
+async def test_orphans_are_clusters_whose_task_is_over_and_that_nobody_keeps():
+    found = [listing("lives"), listing("over"), listing("unknown"), listing("over", released=True)]
+    assert await lifecycle.orphans(Scripted([], listings=found), lives) == [listing("over")]
+
+
+async def test_a_task_that_was_cleared_since_keeps_its_cluster():
+    backend = Scripted([])
+    assert await lifecycle.sweep(backend, [listing("over")], lambda tasks: ["lives"]) == []
+    assert backend.deleted == []
+    assert await lifecycle.sweep(backend, [listing("over")], lives) == [listing("over")]
+    assert backend.deleted == [0]

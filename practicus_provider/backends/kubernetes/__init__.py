@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,6 +22,8 @@ from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Ma
 from practicus_provider.backends.kubernetes.logs import PodLog, follow, tail
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
 from practicus_provider.backends.kubernetes.observe import Observation, Pod, facts_of, observe
+from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
+from practicus_provider.backends.kubernetes.rbac import NEEDED
 from practicus_provider.backends.kubernetes.render import (
     CLUSTER,
     CURSOR,
@@ -114,11 +116,14 @@ class KubernetesBackend(Backend):
                     yield observation.status
                 last = observation.status
 
-    async def logs(self, handle: Handle, roles: Collection[str]) -> AsyncGenerator[LogLine, None]:
+    async def logs(
+        self, handle: Handle, roles: Collection[str], *, whole: bool = False
+    ) -> AsyncGenerator[LogLine, None]:
         """See :meth:`Backend.logs`."""
         async with mirror_of(self.access, self.site.namespace) as mirror:
             root = await self._root(mirror.api, handle)
-            cursor: dict[str, str] = json.loads(root["metadata"]["annotations"].get(CURSOR, "{}"))
+            taken = "{}" if whole else root["metadata"]["annotations"].get(CURSOR, "{}")
+            cursor: dict[str, str] = json.loads(taken)
             reader = _Reader(mirror, handle, roles, cursor)
             before = dict(cursor)
             try:
@@ -126,11 +131,11 @@ class KubernetesBackend(Backend):
                     async for line in lines:
                         yield line
             except BaseException:  # whoever comes next goes on from there
-                if cursor != before:
+                if cursor != before and not whole:
                     async with self._parting() as api:
                         await self._remember(api, handle, cursor)
                 raise
-            if cursor != before:
+            if cursor != before and not whole:
                 with contextlib.suppress(BackendError):
                     await self._remember(mirror.api, handle, cursor)
 
@@ -181,8 +186,44 @@ class KubernetesBackend(Backend):
         for root in roots:
             status = observe(root, pods).status
             if status.verdict is None or status.verdict.reason is not Reason.ABANDONED:
-                listings.append(Listing(_handle(root), status.state, facts_of(root)["task"]))
+                listings.append(_listing(root, status))
         return listings
+
+    async def find(self, name: str) -> Listing:
+        """See :meth:`Backend.find`."""
+        async with connected(self.access, self.site.namespace) as api:
+            root = await api.get("Job", name)
+            if root is None or FACTS not in root["metadata"].get("annotations", {}):
+                raise NotFound(f"there is no cluster {name} in namespace {self.site.namespace}")
+            pods = (await api.list("Pod", labelSelector=f"{CLUSTER}={name}"))["items"]
+            return _listing(root, observe(root, pods).status)
+
+    def preview(
+        self, name: str, plan: Plan, *, task: Mapping[str, Any], lease: float | None = None
+    ) -> Sequence[Manifest]:
+        """See :meth:`Backend.preview`. The manifests, but for the owner, who has no uid yet."""
+        manifests = render(name, plan, self.site, task, lease=lease, parent=None)
+        return [manifests.root, *manifests.others]
+
+    async def try_out(self, preview: Sequence[Manifest]) -> Sequence[str]:
+        """What the API server has against a preview, here and now: rights, admission, quotas; empty: nothing.
+
+        It is a dry run on the server: nothing is created.
+        """
+        problems = []
+        async with connected(self.access, self.site.namespace) as api:
+            try:
+                await self.check()
+            except BackendError as error:
+                problems.append(str(error))
+            for manifest in preview:
+                try:
+                    await api.create(manifest, dryRun="All")
+                except ApiError as error:
+                    if error.reason != "AlreadyExists":
+                        problems.append(f"{manifest['kind']} {manifest['metadata']['name']}: {error}")
+            problems += await _over_quota(api, preview)
+        return problems
 
     async def check(self) -> str:
         """See :meth:`Backend.check`. Asks the server whether we may do all that a cluster needs."""
@@ -435,22 +476,31 @@ class _Reader:
             self.found.put_nowait((line, pod.name, log.taken))
 
 
-NEEDED = {
-    "jobs.batch": ("get", "list", "watch", "create", "patch", "delete"),
-    "pods": ("get", "list", "watch", "create", "patch", "delete", "deletecollection"),
-    "pods/log": ("get",),
-    "events": ("list", "watch"),
-    "configmaps": ("get", "create", "patch"),
-    "services": ("create", "patch"),
-    "serviceaccounts": ("create", "patch"),
-    "networkpolicies.networking.k8s.io": ("create", "patch"),
-    "roles.rbac.authorization.k8s.io": ("create", "patch"),
-    "rolebindings.rbac.authorization.k8s.io": ("create", "patch"),
-}
-"""What the backend does with what: the Role of the user whose credentials the connection has."""
 RUNNING = ("Job", "Pod")
 """Kinds that run at once: they come when what they need is there."""
 DELETED = Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
+
+
+def _listing(root: Manifest, status: Status) -> Listing:
+    meta = root["metadata"]
+    created = _time(meta["creationTimestamp"])
+    return Listing(_handle(root), status.state, facts_of(root)["task"], created, RELEASED in meta["annotations"])
+
+
+async def _over_quota(api: Api, preview: Iterable[Manifest]) -> list[str]:
+    """Each quota of the namespace that the cluster would not fit into, with what is used and what it needs."""
+    try:
+        quotas = (await api.list("ResourceQuota"))["items"]
+    except ApiError as error:
+        return [f"the namespace's quotas cannot be read, so they were not looked at: {error}"]
+    needs = needed_of_quota(preview)
+    return [
+        f"quota {quota['metadata']['name']}: {resource} {needs[resource]:f} more on {used} of {limit}"
+        for quota in quotas
+        for resource, limit in quota["status"].get("hard", {}).items()
+        if resource in needs
+        and needs[resource] + quantity(used := quota["status"].get("used", {}).get(resource, "0")) > quantity(limit)
+    ]
 
 
 def _handle(root: Manifest) -> Handle:

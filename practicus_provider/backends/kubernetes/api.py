@@ -31,6 +31,7 @@ PATHS = {
     "Service": ("api/v1", "services"),
     "ServiceAccount": ("api/v1", "serviceaccounts"),
     "Event": ("api/v1", "events"),
+    "ResourceQuota": ("api/v1", "resourcequotas"),
     "Job": ("apis/batch/v1", "jobs"),
     "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
     "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),
@@ -120,12 +121,12 @@ class Api:
         """A list object: its ``items``, and its ``metadata.resourceVersion``."""
         return await self._json("GET", self._path(kind), query=query)
 
-    async def create(self, manifest: Manifest) -> Manifest:
+    async def create(self, manifest: Manifest, **query: str) -> Manifest:
         """Create it.
 
         :raises ApiError: with reason ``AlreadyExists`` among others.
         """
-        return await self._json("POST", self._path(manifest["kind"]), manifest, CREATES)
+        return await self._json("POST", self._path(manifest["kind"]), manifest, {**CREATES, **query})
 
     async def apply(self, manifest: Manifest) -> Manifest:
         """Create it, or make what is there the same (server-side apply)."""

@@ -87,17 +87,19 @@ class LocalBackend(Backend):
                         return
         yield await asyncio.to_thread(self._last_word, handle)
 
-    async def logs(self, handle: Handle, roles: Collection[str]) -> AsyncGenerator[LogLine, None]:
+    async def logs(
+        self, handle: Handle, roles: Collection[str], *, whole: bool = False
+    ) -> AsyncGenerator[LogLine, None]:
         """See :meth:`Backend.logs`."""
         folder = self._folder(handle)
-        taken: dict[str, int] = folder.read("cursor.json")
+        taken: dict[str, int] = {} if whole else folder.read("cursor.json")
         while True:
             ended, before = folder.state().final, dict(taken)
             try:
                 for line in _new_lines(folder, roles, taken, whole=ended):
                     yield line
             finally:
-                if taken != before:
+                if taken != before and not whole:
                     with contextlib.suppress(FileNotFoundError):
                         folder.write("cursor.json", taken)
             if ended:
@@ -142,6 +144,18 @@ class LocalBackend(Backend):
         """See :meth:`Backend.list`."""
         return list(self._listings())
 
+    async def find(self, name: str) -> Listing:
+        """See :meth:`Backend.find`."""
+        found = next((listing for listing in self._listings() if listing.handle.name == name), None)
+        if found is None:
+            raise NotFound(f"there is no cluster {name} in {self.root}")
+        return found
+
+    def preview(self, name: str, plan: Plan, *, task: Mapping[str, Any], lease: float | None = None) -> Any:
+        """See :meth:`Backend.preview`. The plan as the cluster's folder has it, and the files' sizes."""
+        sizes = {path: f"{len(content)} bytes" for path, content in plan.files.items()}
+        return {"name": name, "task": dict(task), "lease": lease, "files": sizes, "plan": dump_plan(plan)}
+
     def log_folder(self, handle: Handle) -> Path:
         """Where a cluster's logs lie, now or after its deletion."""
         live = self.root / handle.name
@@ -168,7 +182,10 @@ class LocalBackend(Backend):
         for path in sorted(self.root.glob("*/cluster.json")):
             folder = ClusterFolder(path.parent)
             with contextlib.suppress(FileNotFoundError):
-                yield Listing(folder.handle(), folder.state(), folder.config()["task"])
+                config = folder.config()
+                yield Listing(
+                    folder.handle(), folder.state(), config["task"], config["created_at"], folder.released.exists()
+                )
 
     def _prepare_root(self) -> None:
         try:

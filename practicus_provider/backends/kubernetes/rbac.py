@@ -1,0 +1,47 @@
+"""What the connection's user needs in the namespace: one table for the check, the Role and the documentation. Pure."""
+
+from __future__ import annotations
+
+from practicus_provider.backends.kubernetes.api import Manifest
+
+NEEDED = {
+    "jobs.batch": ("get", "list", "watch", "create", "patch", "delete"),
+    "pods": ("get", "list", "watch", "create", "patch", "delete", "deletecollection"),
+    "pods/log": ("get",),
+    "events": ("list", "watch"),
+    "configmaps": ("get", "create", "patch"),
+    "services": ("create", "patch"),
+    "serviceaccounts": ("create", "patch"),
+    "networkpolicies.networking.k8s.io": ("create", "patch"),
+    "roles.rbac.authorization.k8s.io": ("create", "patch"),
+    "rolebindings.rbac.authorization.k8s.io": ("create", "patch"),
+}
+"""Resource, with its group, -> what the backend does with it."""
+GROUP = "rbac.authorization.k8s.io"
+NAME = "practicus"
+
+
+def role_of_the_user(namespace: str, user_namespace: str, account: str) -> tuple[Manifest, Manifest]:
+    """The one Role, and its binding to a service account, which may be of another namespace."""
+    rules: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for resource, verbs in NEEDED.items():
+        name, _, group = resource.partition(".")
+        rules.setdefault((group, verbs), []).append(name)
+    meta = {"name": NAME, "namespace": namespace}
+    role = {
+        "apiVersion": f"{GROUP}/v1",
+        "kind": "Role",
+        "metadata": meta,
+        "rules": [
+            {"apiGroups": [group], "resources": resources, "verbs": list(verbs)}
+            for (group, verbs), resources in rules.items()
+        ],
+    }
+    binding = {
+        "apiVersion": f"{GROUP}/v1",
+        "kind": "RoleBinding",
+        "metadata": meta,
+        "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": NAME},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": user_namespace}],
+    }
+    return role, binding

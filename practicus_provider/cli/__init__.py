@@ -1,0 +1,1 @@
+"""``airflow practicus``: what runs, what is left over, and what would be sent."""
