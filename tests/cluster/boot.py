@@ -16,6 +16,7 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.layout import CLUSTER_DOMAIN, DNS_SERVICE, Layout, NodeAddress
 from tests.cluster.machine import Component, Machine
 from tests.cluster.pki import Authority
+from tests.cluster.policy.cni import SOCKET
 from tests.cluster.process import tail, wait_until
 
 READY_WITHIN = 90.0
@@ -85,6 +86,7 @@ class Boot:
         network.connect(self._hub, machine, address.address)
         network.route(machine, self._nodes)
         cgroups.make(node.cgroup(address))
+        node.link_network_plugins(self._layout, address)
         self._ensure(machine, node.containerd(self._layout, address))
 
     def _start_kubelet(self, address: NodeAddress) -> None:
@@ -92,8 +94,7 @@ class Boot:
         self._wait(machine, "containerd answers", partial(_succeeds, machine, "ctr", "version"), "containerd")
         images.give(machine, images.pause_archive(Path(self._binaries["pause"]), machine.folder))
         self._ensure(machine, *node.components(self._layout, self._binaries, self._authority, address))
-        if node.POLICY.exists():
-            self._ensure(machine, *node.policy(self._layout, self._authority, address))
+        self._ensure(machine, *node.policy(self._layout, self._authority, address))
 
     def _simulate(self) -> None:
         if self._simulated:
@@ -115,6 +116,8 @@ class Boot:
             self._wait(machine, "it is ready", partial(self._node_ready, address), "kubelet", "containerd")
             look_up = partial(_succeeds, machine, sys.executable, "-I", "-c", _LOOK_UP)
             self._wait(machine, "DNS answers pods", look_up, "kube-proxy")
+            enforced = partial(_succeeds, machine, sys.executable, "-I", "-c", _CONNECT)
+            self._wait(machine, "network policies are enforced", enforced, "policy")
         self._forget_removed_nodes()
 
     def _node_ready(self, address: NodeAddress) -> bool:
@@ -162,6 +165,9 @@ flags, _, answers = struct.unpack(">3H", asker.recv(512)[2:8])
 raise SystemExit(flags & 15 != 0 or answers == 0)
 """
 """Asks for the API server's name where pods ask: at the DNS service's address, which takes kube-proxy to reach."""
+
+_CONNECT = f"import socket; socket.socket(socket.AF_UNIX).connect({SOCKET!r})"
+"""The controller listens once all policies are in force. Its socket's file may be there since it was killed."""
 
 
 def _succeeds(machine: Machine, *command: str) -> bool:

@@ -119,8 +119,9 @@ def furnish(api: Api) -> None:
         "/apis/rbac.authorization.k8s.io/v1/clusterroles/practicus:policy",
         **_object("rbac.authorization.k8s.io/v1", "ClusterRole", "practicus:policy"),
         rules=[
-            _may_read("", "pods", "namespaces", "nodes"),
+            _may_read("", "pods", "namespaces"),
             _may_read("networking.k8s.io", "networkpolicies"),
+            {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
         ],
     )
     for role, user in (("practicus:coredns", "system:coredns"), ("practicus:policy", "practicus:policy")):

@@ -14,6 +14,7 @@ from tests.cluster.pki import Authority
 
 POLICY = Path(__file__).parent / "policy"
 CNI_PLUGINS = Path("/usr/lib/cni")
+_POLICY_PLUGIN = "practicus-policy"
 # On the machine's own /run, so a machine that is lost comes back as after a boot: with images, without containers.
 _CONTAINERD_STATE = "/run/containerd"
 CONTAINERD_SOCKET = f"{_CONTAINERD_STATE}/containerd.sock"
@@ -36,6 +37,17 @@ def containerd(layout: Layout, node: NodeAddress) -> Component:
         ["containerd", "--config", str(config)],
         files={config: _containerd(own), network: _pod_network(node)},
     )
+
+
+def link_network_plugins(layout: Layout, node: NodeAddress) -> None:
+    """Put Debian's plugins and the one for policies together: containerd looks in one folder only."""
+    folder = _network_plugins(layout.machine(node.name))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, plugin in [(_POLICY_PLUGIN, POLICY / "cni.py"), *((each.name, each) for each in CNI_PLUGINS.iterdir())]:
+        link = folder / name
+        if not (link.is_symlink() and link.readlink() == plugin):  # pods may be starting
+            link.unlink(missing_ok=True)
+            link.symlink_to(plugin)
 
 
 def components(layout: Layout, binaries: Binaries, authority: Authority, node: NodeAddress) -> list[Component]:
@@ -140,9 +152,13 @@ default_runtime_name = "runc"
 runtime_type = "io.containerd.runc.v2"
 
 [{cri}.cni]
-bin_dir = "{CNI_PLUGINS}"
+bin_dir = "{_network_plugins(own)}"
 conf_dir = "{own}/cni"
 """
+
+
+def _network_plugins(own: Path) -> Path:
+    return own / "cni-plugins"
 
 
 def _pod_network(node: NodeAddress) -> str:
@@ -156,5 +172,6 @@ def _pod_network(node: NodeAddress) -> str:
     plugins = [
         {"type": "ptp", "ipMasq": False, "ipam": addresses},
         {"type": "portmap", "capabilities": {"portMappings": True}},
+        {"type": _POLICY_PLUGIN},  # the last: no container starts before the rules for its address are there
     ]
     return json.dumps({"cniVersion": "0.4.0", "name": "pods", "plugins": plugins})
