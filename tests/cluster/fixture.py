@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,27 @@ from tests.cluster.layout import REPOSITORY, Layout
 KUBECONFIG = "PRACTICUS_TEST_KUBECONFIG"
 IMAGE_PREFIX = "PRACTICUS_TEST_IMAGE_PREFIX"
 
-Kubectl = Callable[..., str]
+
+@dataclass(frozen=True)
+class Kubectl:
+    """Runs kubectl on the cluster."""
+
+    command: Sequence[str]
+
+    def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
+        """Return what it printed.
+
+        :raises CalledProcessError: it failed.
+        """
+        return subprocess.run(
+            [*self.command, *arguments], input=stdin, check=True, capture_output=True, text=True, timeout=timeout
+        ).stdout
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Have it run, to talk with it."""
+        return subprocess.Popen(
+            [*self.command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
 
 
 @pytest.fixture(scope="session")
@@ -34,23 +55,12 @@ def kubernetes() -> Path:
 
 @pytest.fixture(scope="session")
 def kubectl(kubernetes: Path) -> Kubectl:
-    """Runs kubectl on the cluster; returns what it printed, and raises ``CalledProcessError`` where it fails."""
+    """kubectl, for the administrator of that cluster."""
     own = Layout.default().kubectl
     command = shutil.which("kubectl") if os.environ.get(KUBECONFIG) else str(own)
     if command is None:
         _missing("kubectl is not on PATH: install it")
-
-    def run(*arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
-        return subprocess.run(
-            [str(command), f"--kubeconfig={kubernetes}", *arguments],
-            input=stdin,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        ).stdout
-
-    return run
+    return Kubectl((str(command), f"--kubeconfig={kubernetes}"))
 
 
 @pytest.fixture(scope="session")
