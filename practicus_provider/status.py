@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -118,7 +118,6 @@ class Status:
 
     :param ended_at: when the deciding role ended, seconds since the epoch.
     :param result: JSON text that the application gave to ``practicus_runtime.set_result``, else None.
-    :param links: label -> URL of what serves a web page, e.g. ``{"Dask dashboard": "http://..."}``.
     """
 
     state: State
@@ -126,7 +125,6 @@ class Status:
     verdict: Verdict | None = None
     ended_at: float | None = None
     result: str | None = None
-    links: Mapping[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
         """One line for a log: how many replicas of each role are in which state, and why some are pending."""

@@ -41,6 +41,26 @@ def server(name: str = "coordinator") -> Role:
     return role(name, LISTEN, Here.HOST, Port(name, "greet"), ports={"greet": 9000}, ready="greet")
 
 
+ECHO = """
+import asyncio, sys
+async def serve(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+    print("closed", flush=True)
+async def main():
+    async with await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1])) as server:
+        await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+def page(name: str = "coordinator") -> Role:
+    """A role that says back on loopback what it is told, and whose port ``page`` is up once it runs."""
+    return role(name, ECHO, Port(name, "page"), ports={"page": 9001, "nobody": 9002})
+
+
 async def end(backend: Backend, handle: Handle) -> Status:
     """The final status."""
     return await until(backend, handle, lambda status: status.state.final)

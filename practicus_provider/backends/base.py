@@ -1,4 +1,4 @@
-"""What every backend does: nine verbs, written once, async. ``tests/contract`` holds each backend to it."""
+"""What every backend does: ten verbs, written once, async. ``tests/contract`` holds each backend to it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from practicus_provider.errors import BackendError
-from practicus_provider.plan import Plan
+from practicus_provider.plan import Plan, Port
 from practicus_provider.status import State, Status
 
 
@@ -46,6 +46,7 @@ class Listing:
     :param task: the task instance that it was made for, as given to :meth:`Backend.create`.
     :param created_at: seconds since the epoch.
     :param released: whether it stays for a while only, by its task's wish (see :meth:`Backend.delete`).
+    :param links: its plan's.
     """
 
     handle: Handle
@@ -53,6 +54,29 @@ class Listing:
     task: Mapping[str, Any]
     created_at: float
     released: bool = False
+    links: Mapping[str, Port] = field(default_factory=dict)
+
+
+class Connection(ABC):
+    """Bytes to and from a port of a replica."""
+
+    @abstractmethod
+    async def read(self) -> bytes:
+        """What has come, at least one byte; none once the replica has closed the connection.
+
+        :raises BackendError: it broke, or nobody listens at the port.
+        """
+
+    @abstractmethod
+    async def write(self, data: bytes) -> None:
+        """Send it; returns once more can be taken, so that a slow replica slows down whoever writes.
+
+        :raises BackendError: as :meth:`read`.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End it, for the replica too."""
 
 
 CRASHES_PER_WORKER = 3
@@ -155,6 +179,15 @@ class Backend(ABC):
         except BackendError as error:
             return [str(error)]
         return []
+
+    @abstractmethod
+    async def connect(self, handle: Handle, port: Port) -> Connection:
+        """Connect from outside the cluster to a port that a role's first replica listens at, on loopback at least.
+
+        :raises NotFound: there is no such cluster (any more).
+        :raises BackendError: it has no such port, or that replica does not run. Where nobody listens, this raises or
+            the first :meth:`Connection.read` does.
+        """
 
     @abstractmethod
     async def check(self) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
-from practicus_provider.backends.base import Backend, Handle, Listing, LogLine
+from practicus_provider.backends.base import Backend, Connection, Handle, Listing, LogLine
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Here, Host, Port
 from practicus_provider.spec import Elastic
 from practicus_provider.status import Reason, State, Verdict
-from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, read, role, server, until
+from tests.plans import PATIENCE, SLEEP, TASK, created, end, page, plan, read, role, server, until
 
 SUCCEED = "import practicus_runtime as p; p.set_result({'answer': 42})"
 FAIL = "raise ValueError('no such column: delay')"
@@ -388,3 +389,98 @@ async def test_the_listing_says_state_and_task(backend: Backend) -> None:
         assert listing == Listing(handle, State.RUNNING, TASK, listing.created_at)
         assert abs(listing.created_at - time.time()) < PATIENCE
         assert await backend.find("job") == listing
+
+
+# ---- from outside of the cluster
+
+PAGE = Port("coordinator", "page")
+
+
+@contextlib.asynccontextmanager
+async def connected(backend: Backend, handle: Handle) -> AsyncIterator[Connection]:
+    """A connection to the page, once it is served."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            connection = None
+            with contextlib.suppress(BackendError):
+                connection = await backend.connect(handle, PAGE)
+                await connection.write(b"hello")
+                if await connection.read():
+                    break
+            if connection is not None:
+                await connection.close()
+            await asyncio.sleep(0.1)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def test_what_a_replica_serves_on_loopback_is_reached_from_outside(backend: Backend) -> None:
+    async with (
+        created(backend, "cluster", plan(page(), decides=None)) as handle,
+        connected(backend, handle) as connection,
+    ):
+        await connection.write(b"again")
+        assert await connection.read() == b"again"
+
+
+async def test_a_connection_carries_much_and_who_writes_waits_for_who_reads(backend: Backend) -> None:
+    block, counts = bytes(range(256)) * 256, {"sent": 0, "read": 0}
+
+    async def send(connection: Connection) -> None:
+        while True:
+            await connection.write(block)
+            counts["sent"] += len(block)
+
+    async def stalled() -> None:
+        before = -1
+        while counts["sent"] != before:
+            before = counts["sent"]
+            await asyncio.sleep(0.5)
+
+    async with (
+        created(backend, "cluster", plan(page(), decides=None)) as handle,
+        connected(backend, handle) as connection,
+        asyncio.timeout(3 * PATIENCE),
+    ):
+        sending = asyncio.create_task(send(connection))
+        await stalled()
+        expected = counts["sent"]
+        while counts["read"] < expected:
+            data = await connection.read()
+            start = counts["read"] % len(block)
+            assert data == (block * (len(data) // len(block) + 2))[start : start + len(data)]
+            counts["read"] += len(data)
+        sending.cancel()
+
+
+async def test_who_closes_a_connection_closes_it_for_the_replica(backend: Backend) -> None:
+    async with created(backend, "cluster", plan(page(), decides=None)) as handle:
+        async with connected(backend, handle):
+            pass
+        async with asyncio.timeout(PATIENCE), contextlib.aclosing(backend.logs(handle, ["coordinator"])) as lines:
+            assert await anext(lines) == LogLine("coordinator", 0, "closed")
+
+
+async def test_the_reason_why_a_port_is_not_reached_is_said(backend: Backend) -> None:
+    async with created(backend, "cluster", plan(page(), decides=None)) as handle:
+        async with connected(backend, handle):
+            pass
+        with pytest.raises(BackendError, match=r"(?i)connection refused"):
+            await (await backend.connect(handle, Port("coordinator", "nobody"))).read()
+        for port in (Port("coordinator", "other"), Port("worker", "page")):
+            message = f"cluster cluster has no port '{port.name}' of a role '{port.role}'"
+            with pytest.raises(BackendError, match=message):
+                await backend.connect(handle, port)
+        with pytest.raises(NotFound):
+            await backend.connect(Handle("cluster", "another"), PAGE)
+
+
+async def test_a_cluster_is_found_by_its_name_with_the_pages_it_serves(backend: Backend) -> None:
+    async with created(backend, "cluster", plan(page(), decides=None, links={"Page": PAGE})) as handle:
+        await until(backend, handle, lambda status: status.state is State.RUNNING)
+        [listing] = await backend.list()
+        assert (listing.links, await backend.find("cluster")) == ({"Page": PAGE}, listing)
+    with pytest.raises(NotFound, match="there is no cluster cluster in "):
+        await backend.find("cluster")

@@ -16,14 +16,16 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar
+from urllib.parse import quote
 
-from practicus_provider.backends.base import Backend, Handle, Lease, Listing, LogLine
+from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine
 from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Manifest, connected
+from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
 from practicus_provider.backends.kubernetes.logs import PodLog, follow, tail
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
 from practicus_provider.backends.kubernetes.observe import Observation, Pod, facts_of, observe
 from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
-from practicus_provider.backends.kubernetes.rbac import NEEDED
+from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
 from practicus_provider.backends.kubernetes.render import (
     CLUSTER,
     CURSOR,
@@ -32,13 +34,14 @@ from practicus_provider.backends.kubernetes.render import (
     LEASE_LEAST,
     MANAGED,
     RELEASED,
+    ROLE,
     Manifests,
     Site,
     render,
     short,
 )
 from practicus_provider.errors import BackendError, NotFound
-from practicus_provider.plan import Plan
+from practicus_provider.plan import Plan, Port
 from practicus_provider.runtime.practicus_runtime import pods as runtime_pods
 from practicus_provider.runtime.practicus_runtime.launcher import RESULT_MARK
 from practicus_provider.status import TAIL_LINES, Reason, State, Status, Verdict, relevant
@@ -225,21 +228,42 @@ class KubernetesBackend(Backend):
             problems += await _over_quota(api, preview)
         return problems
 
+    async def connect(self, handle: Handle, port: Port) -> Connection:
+        """See :meth:`Backend.connect`. By the kubelet of the pod's node, past the cluster's NetworkPolicy."""
+        async with contextlib.AsyncExitStack() as stack:
+            api = await stack.enter_async_context(connected(self.access, self.site.namespace))
+            root = await self._root(api, handle)
+            number = facts_of(root)["roles"].get(port.role, {}).get("ports", {}).get(port.name)
+            if number is None:
+                raise BackendError(f"cluster {handle.name} has no port {port.name!r} of a role {port.role!r}")
+            found = await api.list("Pod", labelSelector=f"{CLUSTER}={handle.name},{ROLE}={port.role}")
+            pods = [pod for pod in map(Pod, found["items"]) if pod.started and not pod.ended and not pod.leaving]
+            if not pods:
+                raise BackendError(
+                    f"no {port.role} of cluster {handle.name} runs, so nobody listens at its port {number}"
+                )
+            first = min(pods, key=lambda pod: pod.index).name
+            socket = await api.websocket(f"pods/{quote(first)}/portforward", PROTOCOL, ports=str(number))
+            stack.push_async_callback(socket.close)
+            return PortForward(socket, stack.pop_all())
+
     async def check(self) -> str:
         """See :meth:`Backend.check`. Asks the server whether we may do all that a cluster needs."""
         async with connected(self.access, self.site.namespace) as api:
             refused = [
-                f"{verb} {resource}"
+                (verb, resource)
                 for resource, verbs in NEEDED.items()
                 for verb in verbs
                 if not await api.may(verb, resource)
             ]
-            if refused:
+            must = [f"{verb} {resource}" for verb, resource in refused if resource not in OPTIONAL]
+            if must:
                 raise BackendError(
-                    f"in namespace {self.site.namespace} this user may not {', '.join(refused)}; "
+                    f"in namespace {self.site.namespace} this user may not {', '.join(must)}; "
                     "give it the namespaced Role of the documentation"
                 )
-            return f"replicas run as pods in namespace {self.site.namespace} of {api.host}"
+            without = (f"; it may not {verb} {resource}, so {OPTIONAL[resource]}" for verb, resource in refused)
+            return f"replicas run as pods in namespace {self.site.namespace} of {api.host}{''.join(without)}"
 
     # ---- roots
 
@@ -481,12 +505,6 @@ RUNNING = ("Job", "Pod")
 DELETED = Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
 
 
-def _listing(root: Manifest, status: Status) -> Listing:
-    meta = root["metadata"]
-    created = _time(meta["creationTimestamp"])
-    return Listing(_handle(root), status.state, facts_of(root)["task"], created, RELEASED in meta["annotations"])
-
-
 async def _over_quota(api: Api, preview: Iterable[Manifest]) -> list[str]:
     """Each quota of the namespace that the cluster would not fit into, with what is used and what it needs."""
     try:
@@ -505,6 +523,14 @@ async def _over_quota(api: Api, preview: Iterable[Manifest]) -> list[str]:
 
 def _handle(root: Manifest) -> Handle:
     return Handle(root["metadata"]["name"], root["metadata"]["uid"])
+
+
+def _listing(root: Manifest, status: Status) -> Listing:
+    facts = facts_of(root)
+    links = {label: Port(role, name) for label, (role, name) in facts["links"].items()}
+    meta = root["metadata"]
+    created_at, released = _time(meta["creationTimestamp"]), RELEASED in meta["annotations"]
+    return Listing(_handle(root), status.state, facts["task"], created_at, released, links)
 
 
 def _not_found(handle: Handle, site: Site) -> NotFound:

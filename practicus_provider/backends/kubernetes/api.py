@@ -48,6 +48,8 @@ BACKOFF = 0.5
 LONGEST_BACKOFF = 30.0
 TIMEOUT = 30.0
 """Seconds that one request may take."""
+CLOSE_TIMEOUT = 1.0
+"""Seconds that a WebSocket's other end has to agree to its end."""
 
 
 class ApiError(BackendError):
@@ -173,6 +175,33 @@ class Api:
         finally:
             answer.close()
 
+    async def websocket(self, path: str, protocol: str, **query: str) -> aiohttp.ClientWebSocketResponse:
+        """Open a WebSocket; the caller closes it.
+
+        :param path: below the namespace, e.g. ``pods/x/portforward``.
+        """
+        import aiohttp
+
+        rest = self._client.rest_client
+        url = f"{self.host}{self._prefix('api/v1')}{path}?{urlencode(query)}"
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                socket: aiohttp.ClientWebSocketResponse = await rest.pool_manager.ws_connect(
+                    url,
+                    protocols=(protocol,),
+                    headers=await self._authorized({}),
+                    proxy=rest.proxy,
+                    proxy_headers=rest.proxy_headers,
+                    server_hostname=rest.server_hostname,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            what = f"{path} answers {error.message!r}"
+            raise ApiError(_explain("GET", error.status, what, self.namespace), error.status) from error
+        except (OSError, TimeoutError, aiohttp.ClientError) as error:
+            raise BackendError(_unreachable(self.host, error)) from error
+        return socket
+
     def now(self) -> float:
         """Seconds since the epoch by the server's clock, which ours may differ from."""
         return time.time() + self._skew
@@ -237,10 +266,7 @@ class Api:
             except (OSError, TimeoutError, aiohttp.ClientError) as error:
                 least = 0.0
                 if not left:
-                    raise BackendError(
-                        f"the Kubernetes API server at {self.host} cannot be reached: "
-                        f"{str(error) or type(error).__name__}"
-                    ) from error
+                    raise BackendError(_unreachable(self.host, error)) from error
             await asyncio.sleep(max(least, delay * random.uniform(0.5, 1.5)))
             delay = min(2 * delay, LONGEST_BACKOFF)
         raise AssertionError("unreachable")
@@ -256,8 +282,7 @@ class Api:
     ) -> aiohttp.ClientResponse:
         import aiohttp
 
-        headers = {"Content-Type": content_type, "Accept": "application/json"}
-        await self._client.update_params_for_auth(headers, [], ["BearerToken"])
+        headers = await self._authorized({"Content-Type": content_type, "Accept": "application/json"})
         url = f"{self.host}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
             answer: aiohttp.ClientResponse = await self._client.rest_client.request(
@@ -273,6 +298,10 @@ class Api:
         if date := answer.headers.get("Date"):
             self._skew = parsedate_to_datetime(date).timestamp() - time.time()
         return answer
+
+    async def _authorized(self, headers: dict[str, str]) -> dict[str, str]:
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"])
+        return headers
 
     async def _check(self, method: str, answer: aiohttp.ClientResponse) -> None:
         if answer.status < 400:
@@ -314,6 +343,10 @@ async def _json_lines(content: aiohttp.StreamReader) -> AsyncIterator[Manifest]:
             yield json.loads(line)
         except ValueError as error:
             raise ConnectionError(f"the connection broke amid an event: {error}") from error
+
+
+def _unreachable(host: str, error: Exception) -> str:
+    return f"the Kubernetes API server at {host} cannot be reached: {str(error) or type(error).__name__}"
 
 
 def _explain(method: str, status: int, message: str, namespace: str) -> str:

@@ -8,6 +8,7 @@ NEEDED = {
     "jobs.batch": ("get", "list", "watch", "create", "patch", "delete"),
     "pods": ("get", "list", "watch", "create", "patch", "delete", "deletecollection"),
     "pods/log": ("get",),
+    "pods/portforward": ("get", "create"),
     "events": ("list", "watch"),
     "configmaps": ("get", "create", "patch"),
     "services": ("create", "patch"),
@@ -16,7 +17,13 @@ NEEDED = {
     "roles.rbac.authorization.k8s.io": ("create", "patch"),
     "rolebindings.rbac.authorization.k8s.io": ("create", "patch"),
 }
-"""Resource, with its group, -> what the backend does with it."""
+"""Resource, with its group, -> what the backend does with it.
+
+A port is forwarded by a WebSocket's GET, which Kubernetes 1.35 and later also take for a create
+(``AuthorizePodWebsocketUpgradeCreatePermission``).
+"""
+OPTIONAL = {"pods/portforward": "dashboards do not open"}
+"""What jobs do without -> what is lost."""
 GROUP = "rbac.authorization.k8s.io"
 NAME = "practicus"
 

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from practicus_provider.backends.base import Backend, Handle, Lease, Listing, LogLine
-from practicus_provider.backends.codec import dump_plan
+from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine
+from practicus_provider.backends.codec import dump_plan, load_plan
 from practicus_provider.backends.local import control
 from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.processes import CLUSTER_MARK, kill_marked
 from practicus_provider.errors import BackendError, NotFound
-from practicus_provider.plan import Plan
+from practicus_provider.plan import Plan, Port
 from practicus_provider.status import Reason, State, Status, Verdict
 
 LOG_POLL = 0.1
@@ -146,15 +147,26 @@ class LocalBackend(Backend):
 
     async def find(self, name: str) -> Listing:
         """See :meth:`Backend.find`."""
-        found = next((listing for listing in self._listings() if listing.handle.name == name), None)
-        if found is None:
-            raise NotFound(f"there is no cluster {name} in {self.root}")
-        return found
+        try:
+            return _listing(ClusterFolder(self.root / name))
+        except FileNotFoundError:
+            raise NotFound(f"there is no cluster {name} in {self.root}") from None
 
     def preview(self, name: str, plan: Plan, *, task: Mapping[str, Any], lease: float | None = None) -> Any:
         """See :meth:`Backend.preview`. The plan as the cluster's folder has it, and the files' sizes."""
         sizes = {path: f"{len(content)} bytes" for path, content in plan.files.items()}
         return {"name": name, "task": dict(task), "lease": lease, "files": sizes, "plan": dump_plan(plan)}
+
+    async def connect(self, handle: Handle, port: Port) -> Connection:
+        """See :meth:`Backend.connect`."""
+        number = self._folder(handle).read("ports.json").get(port.role, {}).get(port.name)
+        if number is None:
+            raise BackendError(f"cluster {handle.name} has no port {port.name!r} of a role {port.role!r}")
+        try:
+            return _Stream(*await asyncio.open_connection(LOOPBACK, number))
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise BackendError(f"{port.role}-0 does not answer at its port {number}: {reason}") from error
 
     def log_folder(self, handle: Handle) -> Path:
         """Where a cluster's logs lie, now or after its deletion."""
@@ -180,12 +192,8 @@ class LocalBackend(Backend):
 
     def _listings(self) -> Iterator[Listing]:
         for path in sorted(self.root.glob("*/cluster.json")):
-            folder = ClusterFolder(path.parent)
             with contextlib.suppress(FileNotFoundError):
-                config = folder.config()
-                yield Listing(
-                    folder.handle(), folder.state(), config["task"], config["created_at"], folder.released.exists()
-                )
+                yield _listing(ClusterFolder(path.parent))
 
     def _prepare_root(self) -> None:
         try:
@@ -280,7 +288,7 @@ class LocalBackend(Backend):
                 "the cluster's supervisor was killed, and its replicas with it",
                 "Something on this machine killed it; the kernel's log (dmesg) says whether memory ran out.",
             )
-            status = Status(State.FAILED, status.replicas, verdict, time.time(), links=status.links)
+            status = Status(State.FAILED, status.replicas, verdict, time.time())
             folder.write("status.json", status.to_json())
         return status
 
@@ -294,6 +302,36 @@ class LocalBackend(Backend):
             yield
         finally:
             os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class _Stream(Connection):
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def read(self) -> bytes:
+        try:
+            return await self.reader.read(1 << 16)
+        except OSError as error:
+            raise BackendError(f"the connection broke: {error.strerror}") from error
+
+    async def write(self, data: bytes) -> None:
+        try:
+            self.writer.write(data)
+            await self.writer.drain()
+        except OSError as error:
+            raise BackendError(f"the connection broke: {error.strerror}") from error
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+
+def _listing(folder: ClusterFolder) -> Listing:
+    config = folder.config()
+    created_at, links = config["created_at"], load_plan(config["plan"]).links
+    return Listing(folder.handle(), folder.state(), config["task"], created_at, folder.released.exists(), links)
 
 
 async def _dismiss(folder: ClusterFolder, after: float) -> None:

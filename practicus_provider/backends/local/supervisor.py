@@ -238,10 +238,6 @@ class Supervisor:
         for role in self.plan.roles:
             self.ports[role.name] = {name: self.reservations.take() for name in role.launch.ports}
         self.folder.write("ports.json", self.ports)
-        links = {
-            label: f"http://{LOOPBACK}:{self.ports[port.role][port.name]}" for label, port in self.plan.links.items()
-        }
-        self.status = replace(self.status, links=links)
 
     # ---- who watches, and what they may ask
 
