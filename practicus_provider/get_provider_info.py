@@ -21,7 +21,10 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [_modules("hooks.practicus")],
         "triggers": [_modules("triggers.job")],
         "cli": ["practicus_provider.cli.definition.get_commands"],
-        "extra-links": ["practicus_provider.links.PracticusDashboardLink"],
+        "extra-links": [
+            f"practicus_provider.links.{name}"
+            for name in ("PracticusDashboardLink", "SparkUILink", "DaskDashboardLink")
+        ],
         "connection-types": [
             {
                 "connection-type": "practicus",

@@ -106,7 +106,7 @@ class Plan:
     :param timeout: seconds the cluster may live in all; the backend removes it then, whoever watches.
     :param files: path below ``Here.APP`` -> content of the shipped application.
     :param client: ``module:attribute.path`` that ``practicus_runtime.get_client()`` calls.
-    :param links: label -> port that serves a web page.
+    :param links: label -> port that serves a web page, of the role's first replica; on loopback is enough.
     :param outside: roles of a parent cluster that this plan may refer to.
     :param image: container image of the replicas, where they are containers; None: the backend's own choice.
     :param egress: CIDRs outside the cluster that replicas may reach, where the backend isolates them.

@@ -31,7 +31,7 @@ class Adapter(ABC):
 
     :cvar decides: name of the role whose end is the job's end.
     :cvar client: ``module:attribute.path`` that ``practicus_runtime.get_client()`` calls, if there is one.
-    :cvar links: label -> port of the web pages that the framework serves.
+    :cvar links: label -> port of the web pages that the framework serves; on loopback is enough.
     """
 
     decides: ClassVar[str] = "driver"

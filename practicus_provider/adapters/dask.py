@@ -37,7 +37,7 @@ class DaskAdapter(Adapter):
             config["PRACTICUS_ELASTIC"] = f"{spec.elastic.min},{spec.elastic.max}"
         coordinator = Launch(
             command=(Here.PYTHON, "-m", "distributed.cli.dask_scheduler", "--host", Here.HOST, "--port", SCHEDULER)
-            + ("--dashboard-address", (Here.HOST, ":", DASHBOARD), *preload),
+            + ("--dashboard-address", ("127.0.0.1:", DASHBOARD), *preload),
             env=config,
             ports={"scheduler": 8786, "dashboard": 8787},
             ready="scheduler",

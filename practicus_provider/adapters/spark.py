@@ -15,8 +15,7 @@ from practicus_provider.spec import Elastic, JobSpec, Resources
 MASTER = Port("coordinator", "spark")
 UI = Port("driver", "ui")
 ADDRESS: tuple[Part, ...] = ("spark://", Host("coordinator"), ":", MASTER)
-OVERHEAD = 1.4
-"""A replica's memory over its JVM's heap: Python, off-heap buffers and the JVM itself need the rest."""
+OVERHEAD = 1.4  # A replica's memory over its JVM's heap: Python, off-heap buffers and the JVM itself need the rest.
 LEAST_HEAP_MIB = 512  # Spark refuses one under 450 MiB (UnifiedMemoryManager), and the JVM counts some as its own.
 DAEMON = {
     "SPARK_DAEMON_MEMORY": "256m",
@@ -25,6 +24,7 @@ DAEMON = {
     "SPARK_NO_DAEMONIZE": "1",
 }
 PLACE: dict[str, Text] = {"SPARK_LOCAL_IP": Here.HOST, "SPARK_LOCAL_DIRS": (Here.SCRATCH, "/local")}
+UI_PLACE: dict[str, Text] = {"SPARK_LOCAL_IP": "127.0.0.1"}  # only the UI's: all else goes by spark.driver.host
 RUN: Program = (Here.PYTHON, "-m", "practicus_runtime.spark")
 KNOWN = ("spark.executor.memory", "spark.executor.cores", "spark.driver.memory", "spark.sql.shuffle.partitions")
 Settings = dict[str, Text]
@@ -91,7 +91,7 @@ def _driver(
     records = tuple(part for key, value in settings.items() for part in (key, "=", *parts(value), "\0"))
     launch = Launch(
         command=(*RUN, "driver", *program),
-        env={**spec.env, **PLACE, "SPARK_CONF_DIR": (Here.SCRATCH, "/conf"), "PYSPARK_PYTHON": Here.PYTHON},
+        env={**spec.env, **PLACE, **UI_PLACE, "SPARK_CONF_DIR": (Here.SCRATCH, "/conf"), "PYSPARK_PYTHON": Here.PYTHON},
         files={"conf/settings": records},
         ports={"ui": 4040},
         after=after,
@@ -108,8 +108,8 @@ def _settings(spec: JobSpec, own: Settings) -> Settings:
         "spark.executor.cores": str(spec.worker_resources.cores),
         "spark.scheduler.minRegisteredResourcesRatio": "0.8",
         "spark.ui.showConsoleProgress": "false",  # a bar that redraws itself is many lines in a log
-        "spark.driver.defaultJavaOptions": "-Djava.io.tmpdir=.",
-        "spark.executor.defaultJavaOptions": "-Djava.io.tmpdir=.",
+        "spark.ui.killEnabled": "false",  # Spark does it by GET too, and whoever may look at the task may open the UI
+        **dict.fromkeys(("spark.driver.defaultJavaOptions", "spark.executor.defaultJavaOptions"), "-Djava.io.tmpdir=."),
         **own,
     }
     if spec.elastic:

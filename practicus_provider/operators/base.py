@@ -10,16 +10,16 @@ import contextlib
 import math
 import threading
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 
 from practicus_provider.errors import PracticusError, SpecError
 from practicus_provider.hooks.practicus import PracticusHook
-from practicus_provider.links import DASHBOARD_KEY, PracticusDashboardLink
+from practicus_provider.links import DASHBOARD_KEY, PracticusDashboardLink, dashboard_path
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -69,7 +69,7 @@ class ClusterOperator(BaseOperator):
     :param deferrable: wait in the triggerer, without a worker.
     """
 
-    operator_extra_links = (PracticusDashboardLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (PracticusDashboardLink(),)
     ui_color = "#e8f4ea"
 
     def __init__(
@@ -170,11 +170,20 @@ class ClusterOperator(BaseOperator):
         self._running = (backend, handle)
         self.log.info("cluster %s (%s)", handle.name, handle.uid)
         context["ti"].xcom_push(key="cluster", value=handle.to_json())
-        links = (await anext(backend.watch(handle, lease=policy.lease))).links
-        if links:
-            context["ti"].xcom_push(key=DASHBOARD_KEY, value=next(iter(links.values())))
-            self.log.info("%s", ", ".join(f"{label}: {url}" for label, url in links.items()))
+        await self._link(backend, handle, context)
         return handle, policy
+
+    async def _link(self, backend: Backend, handle: Handle, context: Context) -> None:
+        """Let the button on the task's page lead to the cluster's pages, if it serves any."""
+        from practicus_provider.errors import NotFound
+
+        with contextlib.suppress(NotFound):
+            if links := (await backend.find(handle.name)).links:
+                path = dashboard_path(
+                    context["ti"].dag_id, self.practicus_conn_id, handle.name, namespace=self.namespace
+                )
+                context["ti"].xcom_push(key=DASHBOARD_KEY, value=path)
+                self.log.info("%s: the button on the task's page, or %s", ", ".join(links), path)
 
     def _defer(self, handle: Handle, policy: Policy, context: Context) -> None:
         from practicus_provider.triggers.job import PracticusJobTrigger

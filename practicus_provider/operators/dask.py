@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from practicus_provider.links import DaskDashboardLink
 from practicus_provider.operators.job import PracticusRunJobOperator
 
 
@@ -14,6 +15,8 @@ class PracticusDaskOperator(PracticusRunJobOperator):
     ``conf`` holds keys of
     Dask's configuration such as ``{"distributed.worker.memory.target": 0.7}``.
     """
+
+    operator_extra_links = (DaskDashboardLink(),)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(adapter="dask", **kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from practicus_provider.links import SparkUILink
 from practicus_provider.operators.job import PracticusRunJobOperator
 
 
@@ -14,6 +15,8 @@ class PracticusSparkOperator(PracticusRunJobOperator):
     ``conf`` holds Spark properties
     such as ``{"spark.sql.shuffle.partitions": "200"}``.
     """
+
+    operator_extra_links = (SparkUILink(),)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(adapter="spark", **kwargs)

@@ -158,8 +158,13 @@ class Airflow:
 
 
 @contextlib.contextmanager
-def running(home: Path, dag_folders: list[Path], extra: Mapping[str, Any] = LOCAL) -> Iterator[Airflow]:
-    """``airflow standalone`` with these folders' DAGs; its log is printed if it does not come up."""
+def running(
+    home: Path, dag_folders: list[Path], extra: Mapping[str, Any] = LOCAL, *, all_admins: bool = True
+) -> Iterator[Airflow]:
+    """``airflow standalone`` with these folders' DAGs; its log is printed if it does not come up.
+
+    :param all_admins: whether who has not logged in may do everything.
+    """
     dags = home / "dags"
     for folder in dag_folders:
         shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -169,7 +174,7 @@ def running(home: Path, dag_folders: list[Path], extra: Mapping[str, Any] = LOCA
         "AIRFLOW__API__PORT": str(api),
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{api}/execution/",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": str(all_admins),
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
@@ -182,7 +187,7 @@ def running(home: Path, dag_folders: list[Path], extra: Mapping[str, Any] = LOCA
     airflow = Airflow(home, env, f"http://127.0.0.1:{api}", process)
     try:
         eventually("Airflow is up", lambda: _healthy(airflow))
-        airflow.token = airflow.call("GET", "/auth/token")["access_token"]
+        airflow.token = _log_in(airflow, all_admins)
         yield airflow
     except BaseException:
         print((home / "standalone.log").read_text()[-8000:])
@@ -195,6 +200,15 @@ def running(home: Path, dag_folders: list[Path], extra: Mapping[str, Any] = LOCA
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _log_in(airflow: Airflow, all_admins: bool) -> str:
+    """The token of a session: anybody's, or that of the user whom standalone makes."""
+    if all_admins:
+        return airflow.call("GET", "/auth/token")["access_token"]
+    passwords = json.loads((airflow.home / "simple_auth_manager_passwords.json.generated").read_text())
+    body = {"username": "admin", "password": passwords["admin"]}
+    return airflow.call("POST", "/auth/token", body)["access_token"]
 
 
 def _healthy(airflow: Airflow) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 
 from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
@@ -18,12 +20,14 @@ from practicus_provider.backends.kubernetes.api import Access
 from practicus_provider.backends.kubernetes.render import MANAGED, Site, short
 from practicus_provider.errors import BackendError
 from practicus_provider.lifecycle import Outcome, Policy
-from practicus_provider.plan import Here, Launch, Plan, Role
+from practicus_provider.plan import Here, Launch, Plan, Port, Role
 from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
 from practicus_provider.spec import Elastic, JobSpec, Resources
 from practicus_provider.status import Reason, State, Verdict
+from tests.cluster.layout import REPOSITORY
 from tests.kubernetes import Namespace
 from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until
+from tests.plans import page as page_role
 
 KINDS = "pods,jobs,configmaps,services,serviceaccounts,roles,rolebindings,networkpolicies"
 HOG = "x = []\nwhile True: x.append(bytearray(10_000_000))"
@@ -201,21 +205,67 @@ async def test_no_replica_has_a_token_unless_it_starts_pods(backend: KubernetesB
         assert (await end(backend, handle)).result == "false"
 
 
+def service_account(namespace: Namespace, kubectl: Callable[..., str]) -> Access:
+    """As the namespace's default service account."""
+    token = kubectl("create", "token", "default", "-n", namespace.name).strip()
+    user = json.loads(kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
+    user["users"] = [{"name": user["users"][0]["name"], "user": {"token": token}}]
+    return Access(None, json.dumps(user))
+
+
 async def test_the_test_button_names_what_this_user_may_not_do(
-    backend: KubernetesBackend, namespace: Namespace, kubectl: Callable[..., str], tmp_path: Any
+    backend: KubernetesBackend, namespace: Namespace, kubectl: Callable[..., str]
 ) -> None:
     assert (await backend.check()).startswith(f"replicas run as pods in namespace {namespace.name} of https://")
-    token = kubectl("create", "token", "default", "-n", namespace.name).strip()
-    config = kubectl("config", "view", "--raw", "--flatten", "-o", "json")
-    import json
-
-    user = json.loads(config)
-    user["users"] = [{"name": user["users"][0]["name"], "user": {"token": token}}]
-    nobody = replace(backend, access=Access(None, json.dumps(user)))
+    nobody = replace(backend, access=service_account(namespace, kubectl))
     with pytest.raises(BackendError, match=f"in namespace {namespace.name} this user may not get jobs.batch, list"):
         await nobody.check()
     with pytest.raises(BackendError, match=r"Kubernetes forbids it \(403: jobs.batch is forbidden"):
         await nobody.create("job", plan(role("driver", SLEEP)), task=TASK)
+
+
+@pytest.fixture
+def grant(namespace: Namespace, kubectl: Callable[..., str]) -> Callable[..., Access]:
+    """Gives the namespace's default service account a Role of the documentation, and how to act as it."""
+
+    def grant(name: str, without: str = "") -> Access:
+        blocks = (REPOSITORY / "docs" / "kubernetes.md").read_text().split("```")
+        (block,) = [block for block in blocks if f"kind: Role\nmetadata: {{name: {name}," in block]
+        role = next(yaml.safe_load_all(block.removeprefix("yaml\n")))
+        role["metadata"]["namespace"] = namespace.name
+        role["rules"] = [rule for rule in role["rules"] if rule["resources"] != [without]]
+        kubectl("apply", "-f", "-", stdin=json.dumps(role))
+        account = f"{namespace.name}:default"
+        kubectl("create", "rolebinding", name, f"--role={name}", f"--serviceaccount={account}", "-n", namespace.name)
+        return service_account(namespace, kubectl)
+
+    return grant
+
+
+async def test_who_only_shows_dashboards_needs_only_the_rights_that_the_documentation_says(
+    backend: KubernetesBackend, grant: Callable[..., Access]
+) -> None:
+    page = Port("coordinator", "page")
+    shows = replace(backend, access=grant("practicus-dashboards"))
+    async with created(backend, "cluster", plan(page_role(), decides=None, links={"Page": page})) as handle:
+        await until(backend, handle, lambda status: status.state is State.RUNNING)
+        assert (await shows.find("cluster")).links == {"Page": page}
+        await (await shows.connect(handle, page)).close()
+    with pytest.raises(BackendError, match=r"may not list jobs\.batch, watch jobs\.batch"):
+        await shows.check()
+
+
+async def test_a_user_who_may_not_forward_ports_runs_jobs_and_sees_no_dashboard(
+    backend: KubernetesBackend, grant: Callable[..., Access]
+) -> None:
+    runs = replace(backend, access=grant("practicus", without="pods/portforward"))
+    assert (await runs.check()).endswith(
+        "; it may not get pods/portforward or create pods/portforward, so dashboards do not open"
+    )
+    async with created(runs, "cluster", plan(page_role(), decides=None)) as handle:
+        await until(runs, handle, lambda status: status.state is State.RUNNING)
+        with pytest.raises(BackendError, match=r"Kubernetes forbids it \(403: pods/cluster-0-.*/portforward answers"):
+            await runs.connect(handle, Port("coordinator", "page"))
 
 
 # ---- frameworks

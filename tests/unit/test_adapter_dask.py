@@ -22,7 +22,7 @@ DASHBOARD = Port("coordinator", "dashboard")
 ADDRESS = ("tcp://", Host("coordinator"), ":", SCHEDULER)
 SERVE = (
     *(Here.PYTHON, "-m", "distributed.cli.dask_scheduler", "--host", Here.HOST, "--port", SCHEDULER),
-    *("--dashboard-address", (Here.HOST, ":", DASHBOARD)),
+    *("--dashboard-address", ("127.0.0.1:", DASHBOARD)),
 )
 PORTS = {"scheduler": 8786, "dashboard": 8787}
 

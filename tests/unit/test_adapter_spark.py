@@ -22,7 +22,7 @@ DAEMON = {
     "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dspark.master.rest.enabled=false",
     "SPARK_NO_DAEMONIZE": "1",
 }
-DRIVER = {"SPARK_CONF_DIR": (Here.SCRATCH, "/conf"), "PYSPARK_PYTHON": Here.PYTHON}
+DRIVER = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_CONF_DIR": (Here.SCRATCH, "/conf"), "PYSPARK_PYTHON": Here.PYTHON}
 DEFAULTS = {
     "spark.driver.memory": "1462m",
     "spark.executor.memory": "1462m",
@@ -30,6 +30,7 @@ DEFAULTS = {
     "spark.cores.max": "1",
     "spark.scheduler.minRegisteredResourcesRatio": "0.8",
     "spark.ui.showConsoleProgress": "false",
+    "spark.ui.killEnabled": "false",
     "spark.driver.defaultJavaOptions": "-Djava.io.tmpdir=.",
     "spark.executor.defaultJavaOptions": "-Djava.io.tmpdir=.",
 }
@@ -134,7 +135,7 @@ def test_a_fixed_cluster_is_a_master_workers_of_one_executor_each_and_the_driver
                 files=recorded(
                     *(("spark.driver.memory=", "731m"), ("spark.executor.memory=", "2925m")),
                     *(("spark.executor.cores=", "2"), ("spark.scheduler.minRegisteredResourcesRatio=", "0.8")),
-                    ("spark.ui.showConsoleProgress=", "false"),
+                    *(("spark.ui.showConsoleProgress=", "false"), ("spark.ui.killEnabled=", "false")),
                     ("spark.driver.defaultJavaOptions=", "-Djava.io.tmpdir=."),
                     ("spark.executor.defaultJavaOptions=", "-Djava.io.tmpdir=."),
                     *(("spark.cores.max=", "6"), ("spark.driver.host=", Here.HOST)),
@@ -223,7 +224,7 @@ def test_on_pods_a_fixed_cluster_is_the_driver_and_the_template_of_the_executors
                 files=recorded(
                     *(("spark.driver.memory=", "731m"), ("spark.executor.memory=", "2925m")),
                     *(("spark.executor.cores=", "2"), ("spark.scheduler.minRegisteredResourcesRatio=", "0.8")),
-                    ("spark.ui.showConsoleProgress=", "false"),
+                    *(("spark.ui.showConsoleProgress=", "false"), ("spark.ui.killEnabled=", "false")),
                     ("spark.driver.defaultJavaOptions=", "-Djava.io.tmpdir=."),
                     ("spark.executor.defaultJavaOptions=", "-Djava.io.tmpdir=."),
                     *(("spark.executor.instances=", "3"), ("spark.executor.memoryOverhead=", "1171m")),

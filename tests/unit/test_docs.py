@@ -222,7 +222,7 @@ def test_the_architecture_s_layers_are_those_that_are_enforced():
 
 
 def test_the_user_s_role_is_what_the_command_line_prints():
-    (block,) = [block.text for block in blocks(KUBERNETES) if "kind: Role\n" in block.text]
+    (block,) = [block.text for block in blocks(KUBERNETES) if "kind: RoleBinding\n" in block.text]
     assert tuple(yaml.safe_load_all(block)) == role_of_the_user("jobs", "airflow", "airflow-worker")
 
 

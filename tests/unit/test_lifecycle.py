@@ -11,10 +11,10 @@ import pytest
 
 from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
-from practicus_provider.backends.base import Backend, Handle, Lease, Listing, LogLine
+from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine
 from practicus_provider.errors import JobFailed, NotFound
 from practicus_provider.lifecycle import KEEP, Outcome, Policy, Say, tear_down
-from practicus_provider.plan import Plan
+from practicus_provider.plan import Plan, Port
 from practicus_provider.spec import JobSpec
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
 
@@ -111,6 +111,12 @@ class Scripted(Backend):
 
     async def list(self) -> list[Listing]:
         return self.listings
+
+    async def find(self, name: str) -> Listing:
+        raise NotFound(name)
+
+    async def connect(self, handle: Handle, port: Port) -> Connection:
+        raise NotFound(handle.name)
 
     async def check(self) -> str:
         return ""

@@ -357,7 +357,8 @@ def test_a_dag_of_all_operators_is_serialized():
     read = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
     assert set(read.task_dict) == {"create", "job", "wait", "delete", "t", "mapped"}
     assert read.get_task("delete").trigger_rule == TriggerRule.ALL_DONE_SETUP_SUCCESS
-    assert [link.name for link in read.get_task("t").operator_extra_links] == ["Cluster dashboard"]
+    links = {name: [link.name for link in read.get_task(name).operator_extra_links] for name in ("t", "job", "mapped")}
+    assert links == {"t": ["Dask dashboard"], "job": ["Cluster dashboard"], "mapped": ["Dask dashboard"]}
 
 
 def test_an_unknown_argument_of_a_mapped_operator_is_named():

@@ -141,3 +141,8 @@ def test_a_task_without_a_dashboard_has_an_empty_link(monkeypatch):
     link = links.PracticusDashboardLink()
     assert link.get_link(None, ti_key="http://localhost:8787") == "http://localhost:8787"
     assert link.get_link(None, ti_key=None) == ""
+
+
+def test_the_plugin_costs_other_processes_than_the_api_server_nothing():
+    code = "import sys, practicus_provider.plugins as p; sys.exit(p.__name__ + '.dashboards' in sys.modules)"
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code]).returncode == 0

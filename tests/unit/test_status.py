@@ -112,7 +112,6 @@ def test_a_verdict_is_equal_after_its_way_through_json(verdict):
             FULL,
             2.5,
             '{"a": 1}',
-            {"Dask dashboard": "http://127.0.0.1:8787"},
         ),
     ],
 )

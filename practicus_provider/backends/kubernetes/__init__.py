@@ -250,19 +250,17 @@ class KubernetesBackend(Backend):
     async def check(self) -> str:
         """See :meth:`Backend.check`. Asks the server whether we may do all that a cluster needs."""
         async with connected(self.access, self.site.namespace) as api:
-            refused = [
-                (verb, resource)
+            refused = {
+                resource: [f"{verb} {resource}" for verb in verbs if not await api.may(verb, resource)]
                 for resource, verbs in NEEDED.items()
-                for verb in verbs
-                if not await api.may(verb, resource)
-            ]
-            must = [f"{verb} {resource}" for verb, resource in refused if resource not in OPTIONAL]
-            if must:
+            }
+            lost = {why: refused.pop(resource) for resource, why in OPTIONAL.items()}
+            if must := [right for rights in refused.values() for right in rights]:
                 raise BackendError(
                     f"in namespace {self.site.namespace} this user may not {', '.join(must)}; "
                     "give it the namespaced Role of the documentation"
                 )
-            without = (f"; it may not {verb} {resource}, so {OPTIONAL[resource]}" for verb, resource in refused)
+            without = (f"; it may not {' or '.join(rights)}, so {why}" for why, rights in lost.items() if rights)
             return f"replicas run as pods in namespace {self.site.namespace} of {api.host}{''.join(without)}"
 
     # ---- roots

@@ -149,7 +149,7 @@ class LocalBackend(Backend):
         """See :meth:`Backend.find`."""
         try:
             return _listing(ClusterFolder(self.root / name))
-        except FileNotFoundError:
+        except (OSError, ValueError):
             raise NotFound(f"there is no cluster {name} in {self.root}") from None
 
     def preview(self, name: str, plan: Plan, *, task: Mapping[str, Any], lease: float | None = None) -> Any:

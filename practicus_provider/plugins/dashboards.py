@@ -1,0 +1,166 @@
+"""Clusters' web pages below Airflow's own URL, for those whom Airflow lets read the task's log.
+
+``/clusters/{dag}/{connection}/{cluster}`` is where the button leads. It asks Airflow who looks, and goes on to
+``/pages/{ticket}/``, which :mod:`.proxy` serves from the replica.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Mapping
+from urllib.parse import quote
+
+import httpcore
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from practicus_provider.errors import BackendError, NotFound
+from practicus_provider.links import PREFIX, base_path, dashboard_path
+from practicus_provider.plugins.proxy import PREFLIGHT, SANDBOX, fetch, relay
+from practicus_provider.plugins.ticket import Expired, Refused, Ticket
+from practicus_provider.plugins.tunnel import backend_of
+
+log = logging.getLogger(__name__)
+POLICY_VIOLATION = 1008
+"""Why a WebSocket is closed (RFC 6455, 7.4.1)."""
+INTERNAL_ERROR = 1011
+
+app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+
+@app.get(
+    "/clusters/{dag_id}/{conn_id}/{cluster}",
+    dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.TASK_LOGS))],
+)
+async def enter(
+    dag_id: str, conn_id: str, cluster: str, namespace: str | None = None, label: str | None = None
+) -> Response:
+    """To the cluster's page; where it has several, to a choice."""
+    listing = await (await backend_of(conn_id, namespace)).find(cluster)
+    if listing.task.get("dag_id") != dag_id:
+        raise NotFound(f"DAG {dag_id} has no cluster {cluster}")
+    if label is None and len(listing.links) > 1:
+        return _choice(
+            {name: dashboard_path(dag_id, conn_id, cluster, namespace=namespace, label=name) for name in listing.links}
+        )
+    label = next(iter(listing.links), "") if label is None else label
+    if label not in listing.links:
+        raise NotFound(f"cluster {cluster} serves no page {label!r}" if label else f"cluster {cluster} serves no page")
+    port = listing.links[label]
+    ticket = Ticket(dag_id, conn_id, namespace, cluster, listing.handle.uid, label, port.role, port.name)
+    return _redirect(f"{_pages(ticket.signed())}/")
+
+
+@app.api_route("/pages/{ticket}/{path:path}", methods=["GET", "HEAD"])
+async def page(request: Request, ticket: str) -> Response:
+    """What the replica answers. Only to look: no other methods, so nothing to write."""
+    Ticket.read(ticket)
+    return await fetch(
+        ticket, request.method, _inner_path(request, ticket), request.scope["query_string"], request.headers.items(),
+        _pages(ticket),
+    )  # fmt: skip
+
+
+@app.options("/pages/{ticket}/{path:path}")
+async def preflight() -> Response:
+    """May a page without an origin read its own data? The ticket decides, when it does."""
+    return Response(headers={**SANDBOX, **PREFLIGHT})
+
+
+@app.websocket("/pages/{ticket}/{path:path}")
+async def page_socket(websocket: WebSocket, ticket: str) -> None:
+    """A page's own WebSocket, such as Bokeh's."""
+    try:
+        Ticket.read(ticket)
+        path = _inner_path(websocket, ticket).decode()
+        await relay(websocket, ticket, path, websocket.scope["query_string"].decode())
+    except Refused as error:
+        await websocket.close(POLICY_VIOLATION, str(error))
+    except BackendError as error:
+        log.info("a dashboard's WebSocket ends: %s", error)
+        await websocket.close(INTERNAL_ERROR, "the cluster cannot be reached")
+
+
+# ---- what goes wrong
+
+
+@app.exception_handler(Expired)
+async def _expired(request: Request, error: Expired) -> Response:
+    """Whoever follows a link is asked again who they are; what a page loads by itself is not."""
+    if request.headers.get("sec-fetch-mode") != "navigate":
+        return _message(403, "This page has expired", f"{error}; open it again from the task's page")
+    of = error.ticket
+    return _redirect(dashboard_path(of.dag_id, of.conn_id, of.cluster, namespace=of.namespace, label=of.label))
+
+
+@app.exception_handler(Refused)
+async def _refused(request: Request, error: Refused) -> Response:
+    return _message(403, "No such page", f"{error}; open it from the task's page")
+
+
+@app.exception_handler(NotFound)
+async def _gone(request: Request, error: NotFound) -> Response:
+    words = f"{error}. It is there while the job runs, and for an hour after it where teardown= keeps it."
+    return _message(404, "The cluster is gone", words)
+
+
+@app.exception_handler(BackendError)
+async def _unreachable(request: Request, error: BackendError) -> Response:
+    return _message(502, "The cluster's page cannot be reached", f"{error}")
+
+
+@app.exception_handler(httpcore.TimeoutException)
+async def _slow(request: Request, error: httpcore.TimeoutException) -> Response:
+    return _message(504, "The cluster's page does not answer", f"{error}")
+
+
+@app.exception_handler(httpcore.NetworkError)
+@app.exception_handler(httpcore.ProtocolError)
+async def _broken(request: Request, error: Exception) -> Response:
+    return _message(502, "The cluster's page cannot be read", f"{error}")
+
+
+@app.exception_handler(HTTPException)
+async def _airflows(request: Request, error: HTTPException) -> Response:
+    """Airflow's own answer; but whoever has not logged in may do so now."""
+    if error.status_code != 401 or "text/html" not in request.headers.get("accept", ""):
+        return await http_exception_handler(request, error)
+    here = request.scope["raw_path"].decode() + (f"?{request.url.query}" if request.url.query else "")
+    return _redirect(f"{base_path()}/api/v2/auth/login?next={quote(here, safe='')}")
+
+
+# ---- helpers
+
+
+def _pages(ticket: str) -> str:
+    return f"{base_path()}{PREFIX}/pages/{ticket}"
+
+
+def _inner_path(request: Request | WebSocket, ticket: str) -> bytes:
+    """What follows the ticket, as it was sent: the replica reads escapes its own way."""
+    raw: bytes = request.scope["raw_path"]
+    _, found, path = raw.partition(f"/pages/{ticket}".encode())
+    if not found:
+        raise Refused("this is no page of a cluster")
+    return path
+
+
+def _redirect(url: str) -> Response:
+    return RedirectResponse(url, 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
+
+
+def _choice(paths: Mapping[str, str]) -> Response:
+    items = (f'<li><a href="{html.escape(path)}">{html.escape(label)}</a></li>' for label, path in paths.items())
+    return HTMLResponse(f"<!doctype html><title>Pages of the cluster</title><ul>{''.join(items)}</ul>")
+
+
+def _message(status: int, title: str, words: str) -> Response:
+    body = f"<h1>{html.escape(title)}</h1><p>{html.escape(words)}</p>"
+    style = "body { font-family: sans-serif; margin: 10% auto; max-width: 40em }"
+    return HTMLResponse(
+        f"<!doctype html><title>{html.escape(title)}</title><style>{style}</style>{body}", status, SANDBOX
+    )

@@ -1,0 +1,186 @@
+"""The button on a task's page, as a browser follows it: on a real Airflow, with clusters of both backends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from tests.e2e.airflow_home import LOCAL, REPO, Airflow, eventually, running
+from tests.kubernetes import fresh
+
+Job = Callable[..., str]
+NOBODY = """
+from airflow.api_fastapi.app import init_auth_manager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+print(init_auth_manager().generate_jwt(SimpleAuthManagerUser(username="nobody", role=None)))
+"""
+
+
+@pytest.fixture(scope="module", params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
+def place(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, str], Callable[[str], str]]]:
+    """A connection's extra, and which image has a framework."""
+    if request.param == "local":
+        yield LOCAL, lambda name: ""
+        return
+    kubeconfig, image = str(request.getfixturevalue("kubernetes")), request.getfixturevalue("image")
+    with fresh(kubeconfig) as namespace:
+        yield {"namespace": namespace.name, "kubeconfig": kubeconfig}, image
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    place: tuple[dict[str, str], Callable[[str], str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Airflow]:
+    with running(
+        tmp_path_factory.mktemp("airflow"), [REPO / "tests" / "e2e" / "dags"], place[0], all_admins=False
+    ) as airflow:
+        yield airflow
+
+
+@pytest.fixture(scope="module")
+def job(airflow: Airflow, place: tuple[dict[str, str], Callable[[str], str]]) -> Iterator[Job]:
+    """Gives the link of a DAG's job once there is something to look at; it is started once."""
+    links: dict[str, str] = {}
+
+    def job(dag_id: str, image: str = "python") -> str:
+        if dag_id not in links:
+            airflow.trigger(dag_id, "run", {"image": place[1](image)})
+            links[dag_id] = ""
+            airflow.await_state(dag_id, "run", "deferred")
+            eventually(f"the job of {dag_id} says so", lambda: "look now" in airflow.log(dag_id, "run"), 300)
+            (link,) = airflow.call("GET", f"{task(dag_id)}/links")["extra_links"].values()
+            links[dag_id] = f"{airflow.url}{link}"
+        return links[dag_id]
+
+    yield job
+    for dag_id in links:
+        if airflow.task(dag_id, "run")["state"] == "deferred":
+            end(airflow, dag_id)
+
+
+def task(dag_id: str) -> str:
+    return f"/api/v2/dags/{dag_id}/dagRuns/run/taskInstances/job"
+
+
+def end(airflow: Airflow, dag_id: str) -> None:
+    """As the user marks the task failed; its cluster goes."""
+    airflow.call("PATCH", task(dag_id), {"new_state": "failed"})
+
+
+@pytest.fixture
+def browser(airflow: Airflow) -> Iterator[httpx.Client]:
+    """Who has logged in: Airflow's cookie goes with every request."""
+    with httpx.Client(cookies={"_token": airflow.token}, timeout=60) as client:
+        yield client
+
+
+def test_dasks_dashboard_is_shown_with_what_its_websocket_says(job: Job, browser: httpx.Client) -> None:
+    link = job("dashboard_dask", "dask")
+    page = browser.get(link, follow_redirects=True)
+    assert (page.status_code, page.url.path.rpartition("/")[2]) == (200, "status")
+    assert "<title>Dask Diagnostic UI</title>" in page.text
+    for name in ("static/js/bokeh.min.js", "statics/css/base.css", "info/main/workers.html"):
+        assert httpx.get(page.url.join(name), timeout=60).status_code == 200, name
+    assert httpx.get(page.url.join("json/counts.json")).json()["workers"] == 1
+    assert asyncio.run(bokeh(str(page.url), page.text)) == "ACK"
+
+
+async def bokeh(url: str, page: str) -> str:
+    """What Bokeh's server says first to the script of the page, whose document is of no origin."""
+    token = json.loads(page.partition('"token":')[2].partition(",")[0])
+    socket = f"ws{url.removeprefix('http')}/ws"
+    async with connect(socket, subprotocols=["bokeh", token], origin="null", max_size=None) as connection:
+        return str(json.loads(await connection.recv())["msgtype"])
+
+
+def test_sparks_ui_is_shown_with_links_that_lead_below_its_own_url(job: Job, browser: httpx.Client) -> None:
+    link = job("dashboard_spark", "spark")
+    page = browser.get(link, follow_redirects=True)
+    prefix = page.url.path.removesuffix("/jobs/")
+    assert page.status_code == 200
+    assert "Spark Jobs" in page.text
+    assert "<head><script>" in page.text
+    assert f'href="{prefix}/executors/"' in page.text
+    assert f"setUIRoot('{prefix}')" in page.text
+    assert httpx.get(page.url.join(f"{prefix}/executors/"), timeout=60).status_code == 200
+    applications = page.url.join(f"{prefix}/api/v1/applications")
+    (application,) = httpx.get(applications, timeout=60).json()
+    jobs = httpx.get(f"{applications}/{application['id']}/jobs", timeout=60).json()
+    assert {job["status"] for job in jobs} == {"SUCCEEDED"}
+
+
+def test_a_page_gets_nothing_of_airflows_and_changes_nothing_there(job: Job, browser: httpx.Client) -> None:
+    link = job("dashboard_of_an_attacker")
+    choice = browser.get(link)
+    assert "label=Same+page" in choice.text
+    page = browser.get(
+        f"{link}?label=Page", follow_redirects=True, headers={"Authorization": f"Bearer {browser.cookies['_token']}"}
+    )
+    asked = page.json()
+    assert asked["path"] == "/"
+    assert set(asked["headers"]) == {
+        *("accept", "accept-encoding", "host", "user-agent", "x-forwarded-context", "x-forwarded-prefix")
+    }
+    assert not {"set-cookie", "clear-site-data", "strict-transport-security", "service-worker-allowed"} & set(
+        page.headers
+    )
+    assert page.headers["content-security-policy"].startswith("sandbox allow-scripts ")
+    assert "allow-same-origin" not in page.headers["content-security-policy"]
+    assert browser.get(f"{page.url}x%2Fy/../z?a=%2F&b").json()["path"] in ("/x%2Fy/../z?a=%2F&b", "/z?a=%2F&b")
+    moved = browser.get(f"{page.url}elsewhere")
+    assert (moved.status_code, moved.headers["location"]) == (302, f"{page.url.path}found?a=b")
+    assert browser.post(str(page.url)).status_code == 405
+    preflight = browser.options(str(page.url), headers={"Origin": "null", "Access-Control-Request-Method": "GET"})
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, "*")
+
+
+def test_who_may_not_see_the_task_does_not_see_its_page(job: Job, browser: httpx.Client, airflow: Airflow) -> None:
+    link = job("dashboard_of_an_attacker")
+    assert httpx.get(link).status_code == 401
+    login = httpx.get(link, headers={"Accept": "text/html"})
+    assert login.status_code == 303
+    assert parse_qs(urlsplit(login.headers["location"]).query) == {"next": [urlsplit(link).path]}
+    made = subprocess.run([sys.executable, "-c", NOBODY], env=airflow.env, capture_output=True, text=True, check=True)
+    nobody = {"_token": made.stdout.split()[-1]}
+    assert httpx.get(link, cookies=nobody).status_code == 403
+    assert browser.get(f"{link}?label=Page").status_code == 303
+
+    refusals = {
+        link.replace("dashboard_of_an_attacker", "dashboard_dask"): "DAG dashboard_dask has no cluster",
+        f"{link}?label=hidden": "serves no page &#x27;hidden&#x27;",
+        f"{link}-other": "there is no cluster",
+        link.replace("practicus_default", "other"): "there is no connection &#x27;other&#x27;",
+    }
+    for url, message in refusals.items():
+        answer = browser.get(url)
+        assert (answer.status_code, message in answer.text) == (404, True), (url, answer.text)
+    forged = f"{airflow.url}/practicus/pages/WyJhIl0.aaaa.bbbb/"
+    assert browser.get(forged).status_code == 403
+    with pytest.raises(InvalidStatus, match="403"):
+        asyncio.run(anext_of(forged.replace("http", "ws", 1)))
+
+
+async def anext_of(url: str) -> None:
+    async with connect(url):
+        pass
+
+
+# It ends the job, so it comes last.
+def test_the_page_of_a_cluster_that_is_gone_says_so(airflow: Airflow, browser: httpx.Client, job: Job) -> None:
+    link = job("dashboard_of_an_attacker")
+    page = browser.get(f"{link}?label=Page", follow_redirects=True)
+    end(airflow, "dashboard_of_an_attacker")
+    eventually("the cluster is gone", lambda: browser.get(link).status_code == 404)
+    assert "<h1>The cluster is gone</h1>" in browser.get(link).text
+    assert browser.get(str(page.url)).status_code == 404
+    links = airflow.call("GET", f"{task('dashboard_of_an_attacker')}/links")["extra_links"]
+    assert links == {"Cluster dashboard": urlsplit(link).path}

@@ -1,0 +1,209 @@
+"""What a browser and a replica get to see of each other, and who may look."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import itsdangerous
+import pytest
+from websockets.frames import Frame, Opcode
+from websockets.server import ServerProtocol
+
+from practicus_provider.backends.base import Connection
+from practicus_provider.errors import BackendError
+from practicus_provider.links import base_path, dashboard_path
+from practicus_provider.plugins.proxy import SANDBOX, STORAGE, moved, passed_on, shown, with_storage
+from practicus_provider.plugins.ticket import LIFE, Expired, Refused, Ticket
+from practicus_provider.plugins.tunnel import Tunnel
+from practicus_provider.plugins.websocket import WebSocketClient
+
+TICKET = Ticket("sales", "practicus_default", None, "c-sales-1", "uid", "Spark UI", "driver", "ui")
+
+
+# ---- tickets
+
+
+def test_a_ticket_reads_back_and_fits_a_path():
+    text = TICKET.signed()
+    assert Ticket.read(text) == TICKET
+    assert not set(text) & set("/?#%&+ ")
+
+
+def test_a_ticket_is_good_for_its_life_and_says_then_what_it_was_for(monkeypatch):
+    text = TICKET.signed()
+    made = itsdangerous.TimestampSigner.get_timestamp
+    monkeypatch.setattr(itsdangerous.TimestampSigner, "get_timestamp", lambda self: made(self) + LIFE + 2)
+    with pytest.raises(Expired) as expired:
+        Ticket.read(text)
+    assert expired.value.ticket == TICKET
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", TICKET.signed()[:-1], "W10" + TICKET.signed(), itsdangerous.URLSafeTimedSerializer("x").dumps(["a"])],
+    ids=["empty", "word", "cut", "changed", "of another key"],
+)
+def test_a_ticket_that_is_not_ours_is_refused(text):
+    with pytest.raises(Refused, match="this is no page of a cluster"):
+        Ticket.read(text)
+
+
+def test_a_file_token_of_airflows_is_no_ticket():
+    from airflow.configuration import conf
+
+    token = itsdangerous.URLSafeSerializer(conf.get_mandatory_value("api", "secret_key")).dumps({"bundle_name": "b"})
+    with pytest.raises(Refused):
+        Ticket.read(token)
+
+
+# ---- links
+
+
+@pytest.mark.parametrize(
+    ("base_url", "path"),
+    [
+        ("", ""),
+        ("http://localhost:8080", ""),
+        ("http://localhost:8080/", ""),
+        ("https://example.com/team/airflow/", "/team/airflow"),
+    ],
+)
+def test_a_link_is_a_path_on_whatever_host_airflow_is_seen_at(monkeypatch, base_url, path):
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+    assert base_path() == path
+    more = {"namespace": "jobs", "label": "Spark UI"}
+    assert dashboard_path("d", "c", "n", **more) == f"{path}/practicus/clusters/d/c/n?namespace=jobs&label=Spark+UI"
+    assert dashboard_path("d", "c", "n", namespace=None) == f"{path}/practicus/clusters/d/c/n"
+    assert dashboard_path("Größe.x", "conn/1?", "c-1") == f"{path}/practicus/clusters/Gr%C3%B6%C3%9Fe.x/conn%2F1%3F/c-1"
+
+
+# ---- headers
+
+
+def test_a_replica_sees_no_cookie_no_token_and_nothing_of_the_connection():
+    sent = [
+        *(("Cookie", "_token=x"), ("Authorization", "Bearer x"), ("Host", "airflow"), ("Origin", "null")),
+        *(("Referer", "https://airflow/"), ("X-Forwarded-For", "10.0.0.1"), ("Connection", "keep-alive, X-A")),
+        *(("Accept-Encoding", "gzip"), ("Accept", "text/html"), ("If-None-Match", '"1"'), ("X-Requested-With", "x")),
+    ]
+    assert passed_on(sent, "/p") == [
+        *(("Accept", "text/html"), ("If-None-Match", '"1"')),
+        *(("host", "localhost"), ("accept-encoding", "identity")),
+        *(("x-forwarded-context", "/p"), ("x-forwarded-prefix", "/p")),
+    ]
+
+
+def test_a_browser_sees_what_the_content_is_and_is_told_to_keep_it_apart():
+    answered = [
+        *(("content-type", "text/html"), ("content-length", "7"), ("cache-control", "no-store")),
+        *(("set-cookie", "_token=x"), ("content-security-policy", "none"), ("clear-site-data", '"*"')),
+        *(("strict-transport-security", "max-age=1"), ("www-authenticate", "Basic"), ("refresh", "0; url=/")),
+        *(("access-control-allow-credentials", "true"), ("transfer-encoding", "chunked"), ("server", "Jetty")),
+    ]
+    kept = {"content-type": "text/html", "content-length": "7", "cache-control": "no-store"}
+    assert shown(answered, "/p") == kept | SANDBOX
+    assert "allow-same-origin" not in SANDBOX["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("location", "seen"),
+    [
+        ("/status", "/p/t/status"),
+        ("/p/t/jobs/", "/p/t/jobs/"),
+        ("/p/t2/jobs/", "/p/t/p/t2/jobs/"),
+        ("jobs/?id=1#x", "jobs/?id=1#x"),
+        ("http://localhost/jobs/?id=1", "/p/t/jobs/?id=1"),
+        ("http://localhost:4040", "/p/t/"),
+        ("https://dask.org/", "https://dask.org/"),
+    ],
+)
+def test_a_redirection_stays_below_the_page(location, seen):
+    assert moved(location, "/p/t") == seen
+
+
+@pytest.mark.parametrize(
+    ("chunks", "page"),
+    [
+        ([b"<html><HEAD>", b"x"], b"<html><HEAD>" + STORAGE + b"x"),
+        ([b"<html>", b"<head>x<head>"], b"<html><head>" + STORAGE + b"x<head>"),
+        ([b"no head"], b"no head"),
+    ],
+)
+async def test_an_html_page_is_given_a_storage_of_its_own(chunks, page):
+    async def body() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    assert b"".join([chunk async for chunk in with_storage(body())]) == page
+
+
+# ---- connections
+
+
+class Replica(Connection):
+    """A replica's WebSocket server in memory.
+
+    :param answers: frames that it sends once it is asked for the WebSocket; None: it does not want to.
+    """
+
+    def __init__(self, *answers: Frame, accepts: bool = True) -> None:
+        self.protocol = ServerProtocol(subprotocols=["bokeh"])  # type: ignore[list-item]
+        self.answers = answers
+        self.accepts = accepts
+        self.requests: list[object] = []
+        self.got: list[object] = []
+
+    async def read(self) -> bytes:
+        return b"".join(self.protocol.data_to_send())
+
+    async def write(self, data: bytes) -> None:
+        self.protocol.receive_data(data)
+        for event in self.protocol.events_received():
+            if isinstance(event, Frame):
+                self.got.append((event.opcode, bytes(event.data)))
+                continue
+            self.requests.append(event)
+            response = self.protocol.accept(event) if self.accepts else self.protocol.reject(403, "no")  # type: ignore[arg-type]
+            self.protocol.send_response(response)
+            for frame in self.answers:
+                self.protocol.send_frame(frame)
+
+    async def close(self) -> None: ...
+
+
+async def test_a_websocket_carries_texts_and_bytes_however_they_are_cut():
+    replica = Replica(
+        Frame(Opcode.TEXT, "größe".encode()[:3], fin=False),
+        Frame(Opcode.CONT, "größe".encode()[3:]),
+        Frame(Opcode.BINARY, b"\0\xff"),
+    )
+    client = WebSocketClient(replica, "/status%2F/ws", "a=%20", ["other", "bokeh"])
+    assert await client.open() == "bokeh"
+    await client.send("größe")
+    await client.send(b"\0")
+    assert (await client.receive(), await client.receive(), await client.receive()) == ("größe", b"\0\xff", None)
+    with pytest.raises(BackendError, match="the WebSocket is closed"):
+        await client.send("more")
+    assert replica.got == [(Opcode.TEXT, "größe".encode()), (Opcode.BINARY, b"\0")]
+    (request,) = replica.requests
+    assert request.path == "/status%2F/ws?a=%20"  # type: ignore[attr-defined]
+    assert not {"Origin", "Cookie", "Authorization"} & set(request.headers)  # type: ignore[attr-defined]
+
+
+async def test_a_replica_that_wants_no_websocket_is_an_error():
+    client = WebSocketClient(Replica(accepts=False), "/", "", [])
+    with pytest.raises(
+        BackendError, match="the WebSocket is not opened: server rejected WebSocket connection: HTTP 403"
+    ):
+        await client.open()
+
+
+async def test_a_tunnel_gives_no_more_bytes_than_it_is_asked_for():
+    left = [b"abcde", b""]
+
+    class Once(Replica):
+        async def read(self) -> bytes:
+            return left.pop(0)
+
+    tunnel = Tunnel(Once())
+    assert [await tunnel.read(2) for _ in range(4)] == [b"ab", b"cd", b"e", b""]
