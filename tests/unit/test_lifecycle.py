@@ -96,9 +96,6 @@ class Scripted(Backend):
                 return
             await asyncio.sleep(0)
 
-    async def find(self, name: str) -> Listing:
-        raise NotImplementedError
-
     def preview(self, name: str, plan: Plan, **how: Any) -> Any:
         raise NotImplementedError
 
