@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -185,10 +186,7 @@ def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) 
                 "Nothing of ours sent it. Most often the kernel does when memory runs out: raise the replica's memory, "
                 "or look at the kernel's log (dmesg)."
             )
-    elif any("Address already in use" in line for line in tail):
-        reason = Reason.PORT_IN_USE
-        advice = "A port that it listens on is taken: free it, or leave its choice to us by not naming one."
-    return Verdict(
+    verdict = Verdict(
         State.FAILED,
         reason,
         what if decides else f"{what} while the job was running",
@@ -196,8 +194,27 @@ def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) 
         replica=replica.name,
         exit_code=replica.exit_code,
         signal=replica.signal,
-        log_tail=relevant(tail),
     )
+    return with_tail(verdict, tail)
+
+
+def with_tail(verdict: Verdict, tail: Sequence[str]) -> Verdict:
+    """The verdict with its replica's last lines, and with what they tell of its cause.
+
+    :param tail: the last lines of the log, newest last.
+    """
+    reason, advice = verdict.reason, verdict.advice
+    missing = next((found[1] for line in reversed(tail) if (found := MISSING_MODULE.search(line))), None)
+    if verdict.exit_code and any("Address already in use" in line for line in tail):
+        reason = Reason.PORT_IN_USE
+        advice = "A port that it listens on is taken: free it, or leave its choice to us by not naming one."
+    elif verdict.exit_code and missing:
+        advice = f"Where {verdict.replica} ran there is no Python module {missing!r}: install it there, or give files=."
+    return replace(verdict, reason=reason, advice=advice, log_tail=relevant(tail))
+
+
+MISSING_MODULE = re.compile(r"No module named '?([\w.]+)")
+"""What Python says of a module that it cannot import or run (``python -m``)."""
 
 
 def relevant(tail: Sequence[str]) -> tuple[str, ...]:

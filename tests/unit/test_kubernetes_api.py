@@ -17,7 +17,7 @@ from aiohttp import web
 
 from practicus_provider.backends.kubernetes import api as api_module
 from practicus_provider.backends.kubernetes.api import TRIES, Access, Api, ApiError, Manifest, connected
-from practicus_provider.backends.kubernetes.logs import PodLog, tail
+from practicus_provider.backends.kubernetes.logs import PodLog, follow, tail
 from practicus_provider.backends.kubernetes.mirror import mirror_of
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
@@ -214,13 +214,6 @@ async def test_what_is_not_there_is_none_and_its_deletion_is_fine(server, api):
         ),
         (
             403,
-            'pods is forbidden: User "u" cannot list',
-            "Forbidden",
-            'Kubernetes forbids it (403: pods is forbidden: User "u" cannot list); give this user the namespaced Role '
-            "of the documentation",
-        ),
-        (
-            403,
             'pods "p" is forbidden: exceeded quota: q',
             "Forbidden",
             'the namespace\'s quota is used up: pods "p" is forbidden: exceeded quota: q',
@@ -232,7 +225,7 @@ async def test_what_is_not_there_is_none_and_its_deletion_is_fine(server, api):
             "namespaces \"jobs\" not found; create namespace 'jobs', or set the connection's extra 'namespace'",
         ),
         (409, 'jobs.batch "j" already exists', "AlreadyExists", 'refused (409 to POST): jobs.batch "j" already exists'),
-        (422, 'Job "j" is invalid', "Invalid", 'Kubernetes refused (422 to POST): Job "j" is invalid'),
+        (422, 'Job "j" is invalid', "Invalid", 'Kubernetes does not admit it (422): Job "j" is invalid'),
         (410, "too old resource version", "Expired", "Kubernetes refused (410 to POST): too old resource version"),
     ],
 )
@@ -242,6 +235,32 @@ async def test_a_refusal_says_what_to_do_and_is_not_asked_again(server, api, sta
         await api.create(POD)
     assert str(error.value) in (said, f"Kubernetes {said}")
     assert (error.value.status, error.value.reason, len(server.asked)) == (status, reason, 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            'User "u" cannot list resource "jobs" in API group "batch" in the namespace "jobs"',
+            "Kubernetes forbids it (403: {}); give this user the namespaced Role of the documentation, or at least one "
+            'with the rule {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["list"]}',
+        ),
+        (
+            'roles "r" is forbidden: user "u" is attempting to grant RBAC permissions not currently held',
+            "Kubernetes forbids it (403: {}); whose jobs start pods needs those rights too: give this user the namespaced "
+            "Role of the documentation",
+        ),
+        (
+            "unable to create new content in namespace jobs because it is being terminated",
+            "namespace 'jobs' is being deleted: wait until it is gone, and create it anew ({})",
+        ),
+        ('violates PodSecurity "restricted:latest": hostNetwork', "Kubernetes does not admit it (403): {}"),
+    ],
+)
+async def test_what_is_forbidden_is_told_with_who_may_change_that(server, api, message, said):
+    server.answers = [refuses(403, message, "Forbidden")]
+    with refused(said.replace("{}", message)):
+        await api.create(POD)
 
 
 async def test_a_refusal_that_is_no_status_of_kubernetes_is_told_as_it_is(server, api):
@@ -320,7 +339,7 @@ async def test_a_server_that_cannot_be_reached_is_named(server, unused_tcp_port)
 async def test_a_server_that_does_not_answer_is_named(server, api, monkeypatch):
     monkeypatch.setattr(api_module, "TIMEOUT", 0.05)
     server.answers = [streams(b"{", end="never")]
-    with refused(f"the Kubernetes API server at {server.url} cannot be reached: TimeoutError", BackendError):
+    with refused(f"the Kubernetes API server at {server.url} does not answer within 0.05 s", BackendError):
         await api.get("Pod", "p")
     assert len(server.asked) == TRIES
 
@@ -368,7 +387,7 @@ async def test_a_watch_gives_each_event_however_its_bytes_arrive(server, api):
     events = [event("ADDED"), event("MODIFIED", text="größe\n" * 20_000), event("BOOKMARK"), event("DELETED")]
     body = lines(*events)
     server.answers = [streams(body[:10], body[10:150], body[150:90_000], body[90_000:])]
-    async with api.watch("Pod", resourceVersion="7") as found:
+    async with api.watch("Pod", silence=PATIENCE, resourceVersion="7") as found:
         assert [item async for item in found] == events
     assert server.asked == [("GET", PODS, {"watch": "true", "resourceVersion": "7"}, None)]
 
@@ -376,7 +395,7 @@ async def test_a_watch_gives_each_event_however_its_bytes_arrive(server, api):
 async def test_a_watch_from_a_version_that_the_server_forgot_is_refused_as_gone(server, api):
     server.answers = [refuses(410, "too old resource version", "Expired")]
     with pytest.raises(ApiError) as error:
-        async with api.watch("Pod"):
+        async with api.watch("Pod", silence=PATIENCE):
             pass
     assert error.value.status == 410
 
@@ -455,9 +474,40 @@ async def test_the_mirror_says_that_the_server_has_been_away_for_too_long(server
         await seen(server, "2")
 
 
+async def test_a_watch_that_lasted_for_longer_than_the_patience_may_be_cut_too(server, quick, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.mirror.PATIENCE", 0.5)
+
+    async def lasts(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await asyncio.sleep(0.6)
+        return response
+
+    away = [refuses(503, "busy")] * 2
+    back = streams(lines(event("MODIFIED", "2")), end="never")
+    server.answers = [kubernetes(listing(event("ADDED")), lasts, *away, back)]
+    await seen(server, "2")
+
+
+async def test_a_watch_that_says_nothing_for_long_is_taken_for_cut(server, quick, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.mirror.WATCH_SILENCE", 0.1)
+    back = streams(lines(event("MODIFIED", "2")), end="never")
+    server.answers = [kubernetes(listing(event("ADDED")), streams(lines(event("BOOKMARK", "1")), end="never"), back)]
+    async with asyncio.timeout(2):
+        await seen(server, "2")
+
+
+async def test_who_follows_a_cluster_asks_again_for_longer(server, quick, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.api.BACKOFF", 0.01)
+    server.answers = [refuses(503, "busy")] * (TRIES + 1) + [says(POD)]
+    async with connected(server.access, "jobs", patience=PATIENCE) as api:
+        assert await api.get("Pod", "p") == POD
+
+
 async def test_the_mirror_says_at_once_that_it_may_not_look(server):
-    server.answers = [refuses(403, "pods is forbidden", "Forbidden")]
-    with pytest.raises(BackendError, match=r"^Kubernetes forbids it \(403: pods is forbidden\); "):
+    message = 'pods is forbidden: User "u" cannot list resource "pods" in API group "" in the namespace "jobs"'
+    server.answers = [refuses(403, message, "Forbidden")]
+    with pytest.raises(BackendError, match=f"^Kubernetes forbids it .403: {message}.; "):
         await seen(server, "1")
 
 
@@ -554,6 +604,56 @@ async def test_of_a_log_that_is_cut_what_was_read_is_kept(server, api):
     assert await read(api) == (["a", "b"], f"{STAMPS[1]}/1")
 
 
+async def followed(api: Api, ended: asyncio.Event) -> list[str]:
+    async with asyncio.timeout(PATIENCE):
+        return [line async for line in follow(PodLog(api, "p", "uid"), ended)]
+
+
+@pytest.fixture
+def over() -> asyncio.Event:
+    """The pod has ended."""
+    over = asyncio.Event()
+    over.set()
+    return over
+
+
+async def test_a_line_that_was_cut_off_is_read_again_whole(server, api):
+    whole = log((0, "a"), (1, "unfinished"), (2, END), (3, END))
+    server.answers = [streams(*whole[:1], whole[1][:-8]), streams(*whole)]
+    assert await followed(api, asyncio.Event()) == ["a", "unfinished"]
+
+
+async def test_the_last_line_of_an_ended_pod_may_be_unfinished(server, api, over):
+    server.answers = [streams(*log((0, "a")), log((1, "killed amid"))[0].rstrip(b"\n"))]
+    assert await followed(api, over) == ["a", "killed amid"]
+
+
+@pytest.mark.parametrize("trouble", [refuses(500, "no route to host"), refuses(429, "busy"), streams(end="cut")])
+async def test_what_is_left_of_an_ended_pods_log_is_asked_for_until_it_is_had(server, api, over, trouble):
+    server.answers = [trouble, streams(*log((0, "a")), end="cut"), streams(*log((0, "a"), (1, "b")))]
+    assert await followed(api, over) == ["a", "b"]
+
+
+async def test_a_log_whose_end_cannot_be_had_says_so(server, api, over, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.logs.LAST_PATIENCE", 0.1)
+    server.answers = [streams(*log((0, "a")), end="cut")]
+    assert await followed(api, over) == ["a", "(the end of the log of p cannot be read)"]
+
+
+async def test_a_log_that_does_not_end_with_its_pod_is_cut_and_read_again(server, api, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.logs.LATE", 0.1)
+    server.answers = [streams(*log((0, "a")), end="never"), streams(*log((0, "a"), (1, "b")))]
+    ended = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.1, ended.set)
+    assert await followed(api, ended) == ["a", "b"]
+
+
+async def test_a_log_that_says_nothing_for_long_is_asked_for_anew(server, api, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.logs.SILENCE", 0.1)
+    server.answers = [streams(*log((0, "a")), end="never"), streams(*log((0, "a"), (1, END), (1, END)))]
+    assert await followed(api, asyncio.Event()) == ["a"]
+
+
 async def test_many_logs_that_are_followed_do_not_hold_up_a_request(server, api):
     async def answer(request: web.Request) -> web.StreamResponse:
         return await (streams(b"S x\n", end="never") if request.path.endswith("/log") else says(POD))(request)
@@ -562,5 +662,5 @@ async def test_many_logs_that_are_followed_do_not_hold_up_a_request(server, api)
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
         for index in range(150):
             async with asyncio.timeout(1):
-                await stack.enter_async_context(api.stream(f"pods/p{index}/log"))
+                await stack.enter_async_context(api.stream(f"pods/p{index}/log", silence=PATIENCE))
         assert await api.get("Pod", "p") == POD

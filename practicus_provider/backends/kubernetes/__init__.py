@@ -44,7 +44,7 @@ from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
 from practicus_provider.runtime.practicus_runtime import pods as runtime_pods
 from practicus_provider.runtime.practicus_runtime.launcher import RESULT_MARK
-from practicus_provider.status import TAIL_LINES, Reason, State, Status, Verdict, relevant
+from practicus_provider.status import TAIL_LINES, Reason, State, Status, Verdict, with_tail
 
 SETTLE_FAILED = 1.5
 """Seconds that a serving replica's failure waits for the deciding role's end, which may be its cause: two kubelets may
@@ -298,7 +298,8 @@ class KubernetesBackend(Backend):
             await asyncio.gather(*(api.apply(manifest) for manifest in others if manifest["kind"] in RUNNING))
             await api.patch("Job", root["metadata"]["name"], {"spec": {"suspend": False}})
         except BackendError:
-            await self._remove(api, root)
+            with contextlib.suppress(BackendError):  # out of reach, say: what is left is suspended, and starts nothing
+                await self._remove(api, root)
             raise
 
     async def _release(self, api: Api, root: Manifest, after: float) -> None:
@@ -373,7 +374,7 @@ class KubernetesBackend(Backend):
         status = observation.status
         if observation.failed is not None and status.verdict is not None:
             lines = await tail(api, observation.failed.name, observation.failed.uid, 10 * TAIL_LINES)
-            return replace(status, verdict=replace(status.verdict, log_tail=relevant(lines)))
+            return replace(status, verdict=with_tail(status.verdict, lines))
         if observation.result_in is not None:
             pod, count = observation.result_in
             lines = [line for line in await tail(api, pod.name, pod.uid, count) if line.startswith(RESULT_MARK)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import time
@@ -16,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from practicus_provider.backends.kubernetes.refusals import explain
 from practicus_provider.errors import BackendError, NotFound
 
 if TYPE_CHECKING:
@@ -45,11 +47,14 @@ TRIES = 5
 """Of a request that the server asks to repeat, or that did not reach it."""
 BACKOFF = 0.5
 """Seconds before the second try; doubled for each further one, at most :data:`LONGEST_BACKOFF`, times 0.5 to 1.5."""
-LONGEST_BACKOFF = 30.0
+LONGEST_BACKOFF = 10.0
 TIMEOUT = 30.0
 """Seconds that one request may take."""
 CLOSE_TIMEOUT = 1.0
 """Seconds that a WebSocket's other end has to agree to its end."""
+PATIENCE = 300.0
+"""Seconds that the API server may be out of reach, or refuse what it allowed before, until those who follow a cluster
+are told: a control plane's restart must not end jobs."""
 
 
 class ApiError(BackendError):
@@ -105,12 +110,38 @@ class Access:
         return client.ApiClient(configuration)
 
 
-class Api:
-    """Objects of one namespace. Open it with :func:`connected`."""
+class Lines:
+    """The lines of an answer that may last."""
 
-    def __init__(self, client: ApiClient, namespace: str) -> None:
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """:raises OSError: on the way, if the connection breaks."""
+        import aiohttp
+
+        try:
+            async for line in self._answer.content:
+                yield line
+        except aiohttp.ClientError as error:
+            raise ConnectionError(str(error)) from error
+
+    def cut(self) -> None:
+        """Break the connection, also under whoever reads."""
+        self._answer.close()
+
+
+class Api:
+    """Objects of one namespace. Open it with :func:`connected`.
+
+    :param patience: seconds for which a request is repeated at least, that the server asks to repeat or that did not
+        reach it, beyond :data:`TRIES`.
+    """
+
+    def __init__(self, client: ApiClient, namespace: str, patience: float = 0.0) -> None:
         self._client = client
         self.namespace = namespace
+        self.patience = patience
         self._skew = 0.0
 
     async def get(self, kind: str, name: str) -> Manifest | None:
@@ -149,31 +180,24 @@ class Api:
             await self._json("DELETE", self._path(kind, name), options)
 
     @contextlib.asynccontextmanager
-    async def stream(self, path: str, **query: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def stream(self, path: str, *, silence: float, **query: str) -> AsyncIterator[Lines]:
         """The lines of an answer that may last, such as a log's.
 
         :param path: below the namespace, e.g. ``pods/x/log``.
+        :param silence: seconds without a byte after which the connection counts as broken.
         """
-        answer = await self._send("GET", self._prefix("api/v1") + path, None, query, "application/json", None)
-        try:
-            await self._check("GET", answer)
-            yield _lines(answer.content)
-        finally:
-            answer.close()
+        async with self._lasting(self._prefix("api/v1") + path, query, silence) as lines:
+            yield lines
 
     @contextlib.asynccontextmanager
-    async def watch(self, kind: str, **query: str) -> AsyncIterator[AsyncIterator[Manifest]]:
+    async def watch(self, kind: str, *, silence: float, **query: str) -> AsyncIterator[AsyncIterator[Manifest]]:
         """Watch events of a kind (``{"type": ..., "object": ...}``) until the server ends it.
 
+        :param silence: see :meth:`stream`.
         :raises OSError: on the way, if the connection breaks.
         """
-        path = self._path(kind)
-        answer = await self._send("GET", path, None, {"watch": "true", **query}, "application/json", None)
-        try:
-            await self._check("GET", answer)
-            yield _json_lines(answer.content)
-        finally:
-            answer.close()
+        async with self._lasting(self._path(kind), {"watch": "true", **query}, silence) as lines:
+            yield _events(lines)
 
     async def websocket(self, path: str, protocol: str, **query: str) -> aiohttp.ClientWebSocketResponse:
         """Open a WebSocket; the caller closes it.
@@ -197,9 +221,9 @@ class Api:
                 )
         except aiohttp.WSServerHandshakeError as error:
             what = f"{path} answers {error.message!r}"
-            raise ApiError(_explain("GET", error.status, what, self.namespace), error.status) from error
+            raise ApiError(explain("GET", error.status, what, self.namespace), error.status) from error
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
-            raise BackendError(_unreachable(self.host, error)) from error
+            raise BackendError(self._unreachable(error)) from error
         return socket
 
     def now(self) -> float:
@@ -252,12 +276,14 @@ class Api:
     ) -> Manifest:
         import aiohttp
 
-        delay = BACKOFF
-        for left in reversed(range(TRIES)):
+        delay, began = BACKOFF, time.monotonic()
+        for number in itertools.count(1):
+            last = number >= TRIES and time.monotonic() - began >= self.patience
+            limit = aiohttp.ClientTimeout(total=TIMEOUT)
             try:
-                answer = await self._send(method, path, body, query or {}, content_type, TIMEOUT)
+                answer = await self._send(method, path, body, query or {}, content_type, limit)
                 async with answer:
-                    if not (left and (answer.status == 429 or answer.status >= 500)):
+                    if last or not (answer.status == 429 or answer.status >= 500):
                         await self._check(method, answer)
                         found: Manifest = await answer.json()
                         return found
@@ -265,11 +291,28 @@ class Api:
                     least = float(asked) if asked.isdecimal() else 0.0
             except (OSError, TimeoutError, aiohttp.ClientError) as error:
                 least = 0.0
-                if not left:
-                    raise BackendError(_unreachable(self.host, error)) from error
+                if last:
+                    raise BackendError(self._unreachable(error)) from error
             await asyncio.sleep(max(least, delay * random.uniform(0.5, 1.5)))
             delay = min(2 * delay, LONGEST_BACKOFF)
         raise AssertionError("unreachable")
+
+    def _unreachable(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"the Kubernetes API server at {self.host} does not answer within {TIMEOUT:g} s"
+        return f"the Kubernetes API server at {self.host} cannot be reached: {str(error) or type(error).__name__}"
+
+    @contextlib.asynccontextmanager
+    async def _lasting(self, path: str, query: Mapping[str, str], silence: float) -> AsyncIterator[Lines]:
+        import aiohttp
+
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=silence)
+        answer = await self._send("GET", path, None, query, "application/json", limit)
+        try:
+            await self._check("GET", answer)
+            yield Lines(answer)
+        finally:
+            answer.close()
 
     async def _send(
         self,
@@ -278,7 +321,7 @@ class Api:
         body: Manifest | None,
         query: Mapping[str, str],
         content_type: str,
-        seconds: float | None,
+        limit: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
         import aiohttp
 
@@ -291,8 +334,10 @@ class Api:
                 headers=headers,
                 body=body,
                 _preload_content=False,
-                _request_timeout=seconds or aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT),
+                _request_timeout=limit,
             )
+        except TimeoutError:
+            raise
         except aiohttp.ClientError as error:
             raise ConnectionError(str(error)) from error
         if date := answer.headers.get("Date"):
@@ -314,49 +359,22 @@ class Api:
             message, reason = text.strip() or str(answer.reason), ""
         if answer.status == 404 and reason == "NotFound" and "namespaces" not in message:
             raise NotFound(message)
-        raise ApiError(_explain(method, answer.status, message, self.namespace), answer.status, reason)
+        raise ApiError(explain(method, answer.status, message, self.namespace), answer.status, reason)
 
 
 @contextlib.asynccontextmanager
-async def connected(access: Access, namespace: str) -> AsyncIterator[Api]:
+async def connected(access: Access, namespace: str, patience: float = 0.0) -> AsyncIterator[Api]:
     """An :class:`Api` for as long as it is needed."""
     client = await access.client()
     try:
-        yield Api(client, namespace)
+        yield Api(client, namespace, patience)
     finally:
         await client.close()
 
 
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    import aiohttp
-
-    try:
-        async for line in content:
-            yield line
-    except aiohttp.ClientError as error:
-        raise ConnectionError(str(error)) from error
-
-
-async def _json_lines(content: aiohttp.StreamReader) -> AsyncIterator[Manifest]:
-    async for line in _lines(content):
+async def _events(lines: Lines) -> AsyncIterator[Manifest]:
+    async for line in lines:
         try:
             yield json.loads(line)
         except ValueError as error:
             raise ConnectionError(f"the connection broke amid an event: {error}") from error
-
-
-def _unreachable(host: str, error: Exception) -> str:
-    return f"the Kubernetes API server at {host} cannot be reached: {str(error) or type(error).__name__}"
-
-
-def _explain(method: str, status: int, message: str, namespace: str) -> str:
-    match status:
-        case 401:
-            return f"Kubernetes does not know who we are (401: {message}); renew the connection's credentials"
-        case 403 if "exceeded quota" in message:
-            return f"the namespace's quota is used up: {message}"
-        case 403:
-            return f"Kubernetes forbids it (403: {message}); give this user the namespaced Role of the documentation"
-        case 404:
-            return f"{message}; create namespace {namespace!r}, or set the connection's extra 'namespace'"
-    return f"Kubernetes refused ({status} to {method}): {message}"

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from practicus_provider.backends.kubernetes.api import Api, ApiError
+from practicus_provider.backends.kubernetes.api import TIMEOUT, Api, ApiError, Lines
 from practicus_provider.backends.kubernetes.render import MAIN
 from practicus_provider.errors import NotFound
 from practicus_provider.runtime.practicus_runtime.launcher import END_MARK, RESULT_MARK
@@ -22,6 +23,12 @@ OUTPUTS = 2
 """A container's: the launcher ends each of them."""
 RETRY = 0.5
 """Seconds before a log that was cut is asked for again."""
+LATE = 5.0
+"""Seconds after a pod's end in which its log must have ended: else the connection is broken, and does not know."""
+LAST_PATIENCE = 30.0
+"""Seconds for which what is left of an ended pod's log is asked for again, if that was cut or refused."""
+SILENCE = 600.0
+"""Seconds without a line after which a log that is followed is asked for anew, as its connection may be broken."""
 
 
 @dataclass
@@ -31,6 +38,7 @@ class PodLog:
     :param nonce: what the end of an output has to name: the pod's uid.
     :param taken: ``<time stamp>/<n>``: the last line that was taken, as the n-th with its stamp; empty: none was.
     :param ends: the last words that were read so far, of each output.
+    :param whole: whether the last reading came to the end of what there was.
     """
 
     api: Api
@@ -38,6 +46,8 @@ class PodLog:
     nonce: str
     taken: str = ""
     ends: list[str] = field(default_factory=list)
+    whole: bool = False
+    _reading: Lines | None = None
 
     @property
     def ended(self) -> bool:
@@ -61,9 +71,14 @@ class PodLog:
         if start:
             query["sinceTime"] = start  # the server goes by whole seconds: some lines come again
         last, nth = start, skip
-        with contextlib.suppress(OSError, TimeoutError, NotFound), _cut():
-            async with self.api.stream(f"pods/{self.pod}/log", **query) as content:
-                async for raw in content:
+        with self._cut():
+            async with self.api.stream(
+                f"pods/{self.pod}/log", silence=SILENCE if follow else TIMEOUT, **query
+            ) as found:
+                self._reading = found
+                async for raw in found:
+                    if follow and not raw.endswith(b"\n"):  # cut off between the API server and the kubelet
+                        return
                     stamp, _, text = raw.decode(errors="replace").rstrip("\r\n").partition(" ")
                     if stamp < start:
                         continue
@@ -72,30 +87,41 @@ class PodLog:
                         continue
                     last, nth = stamp, nth + 1 if stamp == last else 1
                     self.taken = f"{last}/{nth}"
-                    text, found, words = text.partition(f"{END_MARK}{self.nonce} ")
-                    if not (text.startswith(RESULT_MARK) or (found and not text)):
+                    text, end, words = text.partition(f"{END_MARK}{self.nonce} ")
+                    if not (text.startswith(RESULT_MARK) or (end and not text)):
                         yield text.removesuffix(RESULT_MARK)
-                    if found:
+                    if end:
                         self.ends.append(words)
                     if self.ended:
                         return
 
+    def cut(self) -> None:
+        """Have :meth:`lines` end, as if the connection broke."""
+        if self._reading is not None:
+            self._reading.cut()
 
-@contextlib.contextmanager
-def _cut() -> Iterator[None]:
-    """A kubelet that is in trouble is like a cut connection."""
-    try:
-        yield
-    except ApiError as error:
-        if error.status < 500:
-            raise
+    @contextlib.contextmanager
+    def _cut(self) -> Iterator[None]:
+        """What may be over soon ends a reading: a kubelet or a server that is in trouble is like a cut connection."""
+        self.whole = False
+        try:
+            yield
+            self.whole = True
+        except NotFound:
+            self.whole = True
+        except (OSError, TimeoutError):
+            return
+        except ApiError as error:
+            if error.status < 500 and error.status != 429:
+                raise
 
 
 async def tail(api: Api, pod: str, nonce: str, lines: int) -> list[str]:
     """The last lines of a pod's log, newest last; empty where there is none (any more)."""
     found = []
     with contextlib.suppress(OSError, TimeoutError, NotFound, ApiError):
-        async with api.stream(f"pods/{pod}/log", container=MAIN, tailLines=str(lines + OUTPUTS)) as content:
+        query = {"container": MAIN, "tailLines": str(lines + OUTPUTS)}
+        async with api.stream(f"pods/{pod}/log", silence=TIMEOUT, **query) as content:
             async for raw in content:
                 text, end, _ = raw.decode(errors="replace").rstrip("\r\n").partition(f"{END_MARK}{nonce} ")
                 if text or not end:
@@ -105,12 +131,28 @@ async def tail(api: Api, pod: str, nonce: str, lines: int) -> list[str]:
 
 async def follow(log: PodLog, ended: asyncio.Event) -> AsyncIterator[str]:
     """All further lines until the pod has ended; a stream that is cut before is taken up again."""
-    while not ended.is_set():
-        async for line in log.lines(follow=True):
+    cutting = asyncio.create_task(_cut_late(log, ended))
+    try:
+        while not ended.is_set():
+            async for line in log.lines(follow=True):
+                yield line
+            if log.ended:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), RETRY)
+    finally:
+        cutting.cancel()
+    give_up = time.monotonic() + LAST_PATIENCE
+    while time.monotonic() < give_up:
+        async for line in log.lines(follow=False):
             yield line
-        if log.ended:
+        if log.whole or log.ended:
             return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), RETRY)
-    async for line in log.lines(follow=False):
-        yield line
+        await asyncio.sleep(RETRY)
+    yield f"(the end of the log of {log.pod} cannot be read)"
+
+
+async def _cut_late(log: PodLog, ended: asyncio.Event) -> None:
+    await ended.wait()
+    await asyncio.sleep(LATE)
+    log.cut()

@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from practicus_provider.backends.kubernetes.api import (
     BACKOFF,
     LONGEST_BACKOFF,
+    PATIENCE,
     Access,
     Api,
     ApiError,
@@ -37,10 +38,11 @@ KINDS = {
     "Event": {"fieldSelector": "involvedObject.kind=Job,reason=FailedCreate"},
 }
 """What is watched: an event of that reason is all that tells of a pod that was refused."""
-PATIENCE = 300.0
-"""Seconds that the API server may be out of reach, or refuse what it allowed before, until those who wait are told."""
 WATCH_SECONDS = 600
 """How long the server keeps one watch open (``timeoutSeconds``)."""
+WATCH_SILENCE = 150.0
+"""Seconds without a word after which a watch counts as cut, though nothing has closed it: the server sends a bookmark
+about every minute (``defaultBookmarkFrequency`` in ``k8s.io/apiserver``, ``pkg/storage/cacher``)."""
 
 
 class Mirror:
@@ -53,7 +55,7 @@ class Mirror:
         self._namespace = namespace
         self._objects: dict[str, dict[str, Manifest]] = {kind: {} for kind in KINDS}
         self._versions: dict[str, str] = {}
-        self._seen: dict[str, float] = {}
+        self._seen: dict[str, float] = {}  # kind -> when its last watch ended
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._told: defaultdict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
         self._listed = {kind: asyncio.Event() for kind in KINDS}
@@ -117,7 +119,7 @@ class Mirror:
     async def run(self) -> None:
         """Keep the mirror until cancelled."""
         try:
-            async with connected(self._access, self._namespace) as self.api:
+            async with connected(self._access, self._namespace, PATIENCE) as self.api:
                 await asyncio.gather(*map(self._keep, KINDS))
         except BackendError as error:
             self._fail(error)
@@ -145,7 +147,7 @@ class Mirror:
                 trouble = error
             except (BackendError, OSError, TimeoutError) as error:
                 trouble = BackendError(f"the Kubernetes API server is out of reach: {error}")
-            if self._seen[kind] >= began:
+            if self._seen[kind] >= began:  # there was a watch
                 delay = BACKOFF
             elif trouble and (not self._listed[kind].is_set() or loop.time() - self._seen[kind] > PATIENCE):
                 self._fail(trouble)
@@ -174,20 +176,26 @@ class Mirror:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
         }
-        async with self.api.watch(kind, **query) as events:
-            self._seen[kind], self.error = asyncio.get_running_loop().time(), None
-            async for event in events:
-                item = event["object"]
-                if event["type"] == "ERROR":
-                    raise ApiError(str(item.get("message")), int(item.get("code", 500)), str(item.get("reason", "")))
-                self._versions[kind] = item["metadata"]["resourceVersion"]
-                if event["type"] == "BOOKMARK":
-                    continue
-                if event["type"] == "DELETED":
-                    self._objects[kind].pop(item["metadata"]["name"], None)
-                else:
-                    self._objects[kind][item["metadata"]["name"]] = item
-                self._wake(self._concerns(item))
+        async with self.api.watch(kind, silence=WATCH_SILENCE, **query) as events:
+            self.error = None
+            try:
+                async for event in events:
+                    self._take(kind, event)
+            finally:
+                self._seen[kind] = asyncio.get_running_loop().time()
+
+    def _take(self, kind: str, event: Manifest) -> None:
+        item = event["object"]
+        if event["type"] == "ERROR":
+            raise ApiError(str(item.get("message")), int(item.get("code", 500)), str(item.get("reason", "")))
+        self._versions[kind] = item["metadata"]["resourceVersion"]
+        if event["type"] == "BOOKMARK":
+            return
+        if event["type"] == "DELETED":
+            self._objects[kind].pop(item["metadata"]["name"], None)
+        else:
+            self._objects[kind][item["metadata"]["name"]] = item
+        self._wake(self._concerns(item))
 
     def _concerns(self, item: Manifest) -> str:
         """The cluster that an object belongs to, or that an event is about."""

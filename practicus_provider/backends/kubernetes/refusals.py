@@ -1,0 +1,36 @@
+"""What the API server refuses, and what to do about it. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+
+FORBIDDEN = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"')
+"""Whatever authorizer forbids it, the API server says so (``forbiddenMessage`` in ``k8s.io/apiserver``,
+``pkg/endpoints/handlers/responsewriters``)."""
+ROLE = "give this user the namespaced Role of the documentation"
+
+
+def explain(method: str, status: int, message: str, namespace: str) -> str:
+    """A refusal as a sentence that says the way out.
+
+    :param status: of HTTP.
+    :param message: the server's own words.
+    """
+    match status:
+        case 401:
+            return f"Kubernetes does not know who we are (401: {message}); renew the connection's credentials"
+        case 403 if "exceeded quota" in message:
+            return f"the namespace's quota is used up: {message}"
+        case 403 if "is being terminated" in message:
+            return f"namespace {namespace!r} is being deleted: wait until it is gone, and create it anew ({message})"
+        case 403 if found := FORBIDDEN.search(message):
+            rule = {"apiGroups": [found["group"]], "resources": [found["resource"]], "verbs": [found["verb"]]}
+            return f"Kubernetes forbids it (403: {message}); {ROLE}, or at least one with the rule {json.dumps(rule)}"
+        case 403 if "attempting to grant" in message:
+            return f"Kubernetes forbids it (403: {message}); whose jobs start pods needs those rights too: {ROLE}"
+        case 403 | 422:  # a policy, Pod Security or the object's own rules; its words say what they mind
+            return f"Kubernetes does not admit it ({status}): {message}"
+        case 404:
+            return f"{message}; create namespace {namespace!r}, or set the connection's extra 'namespace'"
+    return f"Kubernetes refused ({status} to {method}): {message}"
