@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.fixture import image, kubectl, kubernetes  # noqa: F401
+from tests.cluster.fixture import image, kubectl, kubernetes, machines  # noqa: F401
 from tests.kubernetes import Namespace, fresh
 
 assert "airflow" not in sys.modules, "Airflow was imported before its home could be set"

@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.cluster import Cluster
 from tests.cluster.images import PREFIX
 from tests.cluster.layout import REPOSITORY, Layout
 
@@ -77,6 +78,22 @@ def image(kubernetes: Path) -> Callable[[str], str]:
         return f"{PREFIX}{name}:dev"
 
     return loaded
+
+
+@pytest.fixture
+def machines(kubernetes: Path) -> Iterator[Cluster]:
+    """The test cluster's own machines, for a test that takes something away; the cluster is whole again afterwards."""
+    if os.environ.get(KUBECONFIG):
+        pytest.skip("it kills parts of the cluster, which tests do to their own alone")
+    try:
+        yield Cluster(Layout.default())
+    finally:
+        repair()
+
+
+def repair() -> None:
+    """Bring back what a test has taken away, and wait until it is ready."""
+    _cluster("up")
 
 
 def _cluster(*arguments: str) -> None:

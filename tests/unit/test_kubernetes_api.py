@@ -247,8 +247,8 @@ async def test_a_refusal_says_what_to_do_and_is_not_asked_again(server, api, sta
         ),
         (
             'roles "r" is forbidden: user "u" is attempting to grant RBAC permissions not currently held',
-            "Kubernetes forbids it (403: {}); whose jobs start pods needs those rights too: give this user the namespaced "
-            "Role of the documentation",
+            "Kubernetes forbids it (403: {}); whose jobs start pods needs those rights too: give this user the "
+            "namespaced Role of the documentation",
         ),
         (
             "unable to create new content in namespace jobs because it is being terminated",

@@ -51,6 +51,8 @@ SETTLE_FAILED = 1.5
 report what happened at once this far apart."""
 SETTLE_EXITED = 10.0
 """Likewise after exit code 0, as when an application shuts its own cluster down before it ends."""
+CREATE_PATIENCE = 30.0
+"""Seconds that the API server may be out of reach as a cluster is made: a restart's time."""
 GONE_PATIENCE = 60.0
 """Seconds after which what was deleted should be gone."""
 GONE_POLL = 0.1
@@ -82,7 +84,7 @@ class KubernetesBackend(Backend):
         parent: Handle | None = None,
     ) -> Handle:
         """See :meth:`Backend.create`. The root comes first, suspended; it starts once all else is there."""
-        async with connected(self.access, self.site.namespace) as api:
+        async with connected(self.access, self.site.namespace, CREATE_PATIENCE) as api:
             above = await self._root(api, parent) if parent else None
             manifests = render(name, plan, self.site, task, lease=lease, parent=above)
             while True:

@@ -47,7 +47,7 @@ TRIES = 5
 """Of a request that the server asks to repeat, or that did not reach it."""
 BACKOFF = 0.5
 """Seconds before the second try; doubled for each further one, at most :data:`LONGEST_BACKOFF`, times 0.5 to 1.5."""
-LONGEST_BACKOFF = 10.0
+LONGEST_BACKOFF = 5.0
 TIMEOUT = 30.0
 """Seconds that one request may take."""
 CLOSE_TIMEOUT = 1.0
