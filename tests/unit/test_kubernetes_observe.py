@@ -422,13 +422,38 @@ def test_a_root_that_met_its_deadline_says_whose_it_was(how, verdict, pods, cond
     assert found == Observation(Status(verdict.state, (replica,), verdict))
 
 
+AGAIN = "Nothing is wrong with the job: run it again, as retries= does."
+
+
+def gone(who: str, replica: str | None = None) -> Verdict:
+    message = f"{who} is gone without a trace: its pod was removed by force, or with its node"
+    return Verdict(FAILED, Reason.REPLICA_LOST, message, AGAIN, replica=replica)
+
+
+GAVE_UP = ends("BackoffLimitExceeded", "Job has reached the specified backoff limit")
+
+
+@pytest.mark.parametrize("conditions", [GAVE_UP, GAVE_UP[:1]], ids=["ended", "soon"])
+def test_a_root_that_failed_without_a_pod_that_tells_why_has_lost_it(conditions):
+    found = observe(job(ALONE, *conditions), [])
+    assert found == Observation(Status(FAILED, (pending("driver"),), gone("driver-0", "driver-0")))
+
+
+def test_a_root_that_failed_waits_for_the_news_of_its_pod():
+    assert observe(job(ALONE, *GAVE_UP), [pod("driver", 0, runs())]).status == Status(RUNNING, (running("driver"),))
+
+
 @pytest.mark.parametrize(
-    ("message", "said"), [("Job has reached the specified backoff limit",) * 2, ("", "BackoffLimitExceeded")]
+    ("left", "verdict"),
+    [([0], gone("worker-1", "worker-1")), ([], gone("a replica of worker")), ([0, 1], None)],
+    ids=["one is gone", "all are gone by now", "all are there yet"],
 )
-def test_a_root_that_failed_without_a_pod_that_tells_why_has_lost_it(message, said):
-    found = observe(job(ALONE, *ends("BackoffLimitExceeded", message)), [])
-    verdict = Verdict(FAILED, Reason.REPLICA_LOST, f"the cluster's Job failed: {said}")
-    assert found == Observation(Status(FAILED, (pending("driver"),), verdict))
+def test_a_replica_of_another_job_that_is_gone_without_a_trace_is_a_verdict_that_waits(left, verdict):
+    workers = {"metadata": {"labels": {ROLE: "worker"}}, "status": {"conditions": list(GAVE_UP)}}
+    pods = [pod("coordinator", 0, runs(), ready=True), pod("driver", 0, runs())]
+    pods += [pod("worker", index, runs(), **LEAVING) for index in left]
+    found = observe(job(SERVED), pods, jobs=[job(SERVED), workers])
+    assert (found.ending, found.status.verdict) == (verdict, None)
 
 
 def test_a_condition_that_is_not_met_is_none():
@@ -453,6 +478,21 @@ def test_the_end_of_a_replica_that_serves_is_a_verdict_that_waits_for_the_decidi
     message = f"worker-1 {what} while the job was running"
     verdict = Verdict(FAILED, Reason.REPLICA_LOST, message, replica="worker-1", exit_code=code)
     assert observe(job(SERVED), pods) == Observation(Status(RUNNING, replicas), verdict, Pod(lost))
+
+
+def test_of_replicas_that_served_the_one_that_ended_first_is_named_and_none_that_was_ended_after_it():
+    first, second = pod("worker", 1, ended(1, 5, exit_code=1)), pod("worker", 0, ended(143, 4, signal=15), **LEAVING)
+    found = observe(job(SERVED), [pod("coordinator", 0, runs()), second, first, pod("driver", 0, runs())])
+    assert found.failed == Pod(first)
+    assert found.ending is not None
+    assert found.ending.message == "worker-1 exited with code 1 while the job was running"
+
+
+def test_a_replica_that_is_gone_is_named_and_none_that_was_ended_after_it():
+    workers = {"metadata": {"labels": {ROLE: "worker"}}, "status": {"conditions": list(GAVE_UP)}}
+    pods = [pod("coordinator", 0, runs()), pod("worker", 0, ended(143, signal=15), **LEAVING), pod("driver", 0, runs())]
+    found = observe(job(SERVED), pods, jobs=[workers])
+    assert (found.ending, found.failed) == (gone("worker-1", "worker-1"), None)
 
 
 def test_a_replica_that_serves_and_is_being_deleted_runs_until_it_has_ended():
@@ -585,3 +625,120 @@ def test_elastic_replicas_that_fail_again_and_again_end_the_job():
     verdict = found.ending or found.status.verdict
     assert verdict is not None
     assert verdict.reason is Reason.REPLICA_LOST
+
+
+# ---- what a cluster does to pods
+
+
+def disrupted(reason: str, words: str, *, ready: str = "True") -> Manifest:
+    conditions = [
+        {"type": "Ready", "status": ready},
+        {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": words},
+    ]
+    found = pod("driver", 0, runs(), status={"conditions": conditions})
+    found["spec"]["nodeName"] = "node2"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("found", "reason", "message"),
+    [
+        (
+            disrupted("EvictionByEvictionAPI", "Eviction API: evicting"),
+            Reason.EVICTED,
+            "driver-0 was taken off its node node2 (EvictionByEvictionAPI): Eviction API: evicting",
+        ),
+        (
+            disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"),
+            Reason.EVICTED,
+            "driver-0 was taken off its node node2 (DeletionByTaintManager): Taint manager: deleting due to NoExecute "
+            "taint",
+        ),
+        (
+            disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", ready="False"),
+            Reason.NODE_LOST,
+            "driver-0 was lost with node2, which does not answer",
+        ),
+        (
+            disrupted("DeletionByPodGC", "PodGC: node no longer exists"),
+            Reason.NODE_LOST,
+            "driver-0 was lost with node2: PodGC: node no longer exists",
+        ),
+        (
+            disrupted("PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod"),
+            Reason.PREEMPTED,
+            "driver-0 was preempted: default-scheduler: preempting to accommodate a higher priority pod",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, Reason) else "",
+)
+def test_why_a_pod_is_taken_away_is_told(found, reason, message):
+    verdict = observe(job(ALONE), [found]).status.verdict
+    assert verdict is not None
+    assert (verdict.reason, verdict.message, verdict.replica) == (reason, message, "driver-0")
+
+
+def test_an_init_container_that_failed_is_named_and_its_log_read():
+    failed_one = pod("driver", 0, waiting("PodInitializing"))
+    failed_one["status"] |= {"phase": "Failed", "initContainerStatuses": [{"name": "fetch", "state": ended(3)}]}
+    found = observe(job(ALONE), [failed_one])
+    message = "driver-0 cannot start: its init container fetch exited with 3"
+    advice = "Look at what pod_overrides= adds, here or in the connection."
+    assert found.status.verdict == Verdict(FAILED, Reason.INIT_FAILED, message, advice, replica="driver-0")
+    assert found.failed is not None
+    assert found.failed.log_container == "fetch"
+
+
+def test_an_init_container_without_an_image_is_told_with_its_own():
+    found = pod("driver", 0, waiting("PodInitializing"))
+    found["spec"]["initContainers"] = [{"name": "fetch", "image": "curl:1"}]
+    state = waiting("ErrImagePull", "curl:1: not found")
+    found["status"]["initContainerStatuses"] = [{"name": "fetch", "state": state}]
+    verdict = observe(job(ALONE), [found]).status.verdict
+    assert verdict is not None
+    assert verdict.message == "driver-0 has no image curl:1 to run: curl:1: not found"
+
+
+def test_trying_to_pull_an_image_and_waiting_for_the_next_try_read_the_same():
+    words = 'failed to pull "i": connection refused'
+    tries = pod("driver", 0, waiting("ErrImagePull", words))
+    rests = pod("driver", 0, waiting("ImagePullBackOff", f'Back-off pulling image "i": ErrImagePull: {words}'))
+    expected = Status(PENDING, (pending("driver", detail=f"ErrImagePull: {words}"),))
+    assert status(ALONE, tries) == status(ALONE, rests) == expected
+
+
+def test_a_pod_that_fits_no_node_says_what_it_asks_for():
+    words = "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims."
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
+    found = pod("driver", status={"conditions": [scheduled]})
+    found["spec"]["containers"][0]["resources"] = {"requests": {"memory": "2Gi", "cpu": "500"}}
+    found["spec"]["nodeSelector"] = {"disk": "ssd"}
+    detail = (
+        "Unschedulable: 0/2 nodes are available: 2 Insufficient cpu. "
+        "It asks for cpu 500, memory 2Gi, a node with disk=ssd."
+    )
+    assert status(ALONE, found) == Status(PENDING, (pending("driver", detail=detail),))
+
+
+def test_why_a_container_is_not_created_is_told_by_an_event_of_its_pod():
+    found = pod("driver", 0, waiting(), uid="p")
+    about = {"kind": "Pod", "name": found["metadata"]["name"], "uid": "p"}
+    event = {"involvedObject": about, "message": 'secret "s" not found'}
+    seen = observe(job(ALONE), [found], [event])
+    assert seen == Observation(Status(PENDING, (pending("driver", detail='secret "s" not found'),)))
+
+
+@pytest.mark.parametrize(
+    ("second", "unready", "state", "lost"),
+    [
+        (30, "False", runs(), True),
+        (14, "False", runs(), False),
+        (30, "True", runs(), False),
+        (30, "False", ended(1), False),
+    ],
+    ids=["a lost node", "a slow kubelet", "a kubelet that answers", "ended"],
+)
+def test_a_pod_is_lost_if_it_is_overdue_and_its_node_does_not_answer(second, unready, state, lost):
+    found = pod("driver", 0, state, **{**LEAVING, "deletionTimestamp": DAY.format(10)})
+    found["status"]["conditions"] = [{"type": "Ready", "status": unready}]
+    assert Pod(found).lost(at(second)) is lost

@@ -23,7 +23,8 @@ from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Ma
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
 from practicus_provider.backends.kubernetes.logs import PodLog, follow, tail
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
-from practicus_provider.backends.kubernetes.observe import Observation, Pod, facts_of, observe
+from practicus_provider.backends.kubernetes.observe import Observation, facts_of, observe
+from practicus_provider.backends.kubernetes.pod import Pod
 from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
 from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
 from practicus_provider.backends.kubernetes.render import (
@@ -31,8 +32,10 @@ from practicus_provider.backends.kubernetes.render import (
     CURSOR,
     DIGEST,
     FACTS,
+    GRACE,
     LEASE_LEAST,
     MANAGED,
+    NETWORK,
     RELEASED,
     ROLE,
     Manifests,
@@ -56,6 +59,8 @@ CREATE_PATIENCE = 30.0
 GONE_PATIENCE = 60.0
 """Seconds after which what was deleted should be gone."""
 GONE_POLL = 0.1
+LOST_POLL = 5.0
+"""Seconds between two looks for pods that nobody will ever report gone, as their nodes do not answer."""
 
 
 @dataclass(frozen=True)
@@ -319,11 +324,23 @@ class KubernetesBackend(Backend):
         """Delete it, and wait until no pod of it is left, if so told: the server sees to it anyway."""
         meta = root["metadata"]
         await api.delete("Job", meta["name"], propagationPolicy="Foreground", preconditions={"uid": meta["uid"]})
-        give_up = time.monotonic() + GONE_PATIENCE
+        give_up, look_at = time.monotonic() + GONE_PATIENCE, time.monotonic() + GRACE + LOST_POLL
         while wait and (found := await api.get("Job", meta["name"])) and found["metadata"]["uid"] == meta["uid"]:
             if time.monotonic() > give_up:
                 raise BackendError(f"cluster {meta['name']} is deleted, but not gone after {GONE_PATIENCE:g} s")
+            if time.monotonic() > look_at:
+                await self._remove_lost(api, meta["labels"][NETWORK])
+                look_at = time.monotonic() + LOST_POLL
             await asyncio.sleep(GONE_POLL)
+
+    async def _remove_lost(self, api: Api, network: str) -> None:
+        """Give up the pods on nodes that do not answer: else their cluster's name would be taken until those come back.
+
+        The kubelet of such a node, should it live, ends them when it hears of it again.
+        """
+        for pod in map(Pod, (await api.list("Pod", labelSelector=f"{NETWORK}={network}"))["items"]):
+            if pod.lost(api.now()):
+                await api.delete("Pod", pod.name, gracePeriodSeconds=0, preconditions={"uid": pod.uid})
 
     # ---- watching
 
@@ -345,7 +362,11 @@ class KubernetesBackend(Backend):
                 else:
                     seen = True
                     observation = observe(
-                        root, mirror.pods(handle.name), mirror.events(handle.name), mirror.told(handle.name)
+                        root,
+                        mirror.pods(handle.name),
+                        mirror.events(handle.name),
+                        mirror.told(handle.name),
+                        mirror.jobs(handle.name),
                     )
                     if observation.ending and not observation.status.state.final:
                         settle = SETTLE_EXITED if observation.ending.exit_code == 0 else SETTLE_FAILED
@@ -375,7 +396,8 @@ class KubernetesBackend(Backend):
         """With what only the logs hold: the last lines of a failure, a long result."""
         status = observation.status
         if observation.failed is not None and status.verdict is not None:
-            lines = await tail(api, observation.failed.name, observation.failed.uid, 10 * TAIL_LINES)
+            failed = observation.failed
+            lines = await tail(api, failed.name, failed.uid, 10 * TAIL_LINES, failed.log_container)
             return replace(status, verdict=with_tail(status.verdict, lines))
         if observation.result_in is not None:
             pod, count = observation.result_in

@@ -116,11 +116,11 @@ class PodLog:
                 raise
 
 
-async def tail(api: Api, pod: str, nonce: str, lines: int) -> list[str]:
+async def tail(api: Api, pod: str, nonce: str, lines: int, container: str = MAIN) -> list[str]:
     """The last lines of a pod's log, newest last; empty where there is none (any more)."""
     found = []
     with contextlib.suppress(OSError, TimeoutError, NotFound, ApiError):
-        query = {"container": MAIN, "tailLines": str(lines + OUTPUTS)}
+        query = {"container": container, "tailLines": str(lines + OUTPUTS)}
         async with api.stream(f"pods/{pod}/log", silence=TIMEOUT, **query) as content:
             async for raw in content:
                 text, end, _ = raw.decode(errors="replace").rstrip("\r\n").partition(f"{END_MARK}{nonce} ")

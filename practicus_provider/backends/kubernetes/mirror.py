@@ -35,9 +35,11 @@ SELECTOR = ",".join(f"{key}={value}" for key, value in MANAGED.items())
 KINDS = {
     "Job": {"labelSelector": SELECTOR},
     "Pod": {"labelSelector": SELECTOR},
-    "Event": {"fieldSelector": "involvedObject.kind=Job,reason=FailedCreate"},
+    "Event": {"fieldSelector": "type=Warning"},
 }
-"""What is watched: an event of that reason is all that tells of a pod that was refused."""
+"""What is watched."""
+TOLD_BY_EVENTS = {"Job": ("FailedCreate",), "Pod": ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")}
+"""Reasons of events that are all that tells why a pod is not made, or does not start; others are not kept."""
 WATCH_SECONDS = 600
 """How long the server keeps one watch open (``timeoutSeconds``)."""
 WATCH_SILENCE = 150.0
@@ -68,11 +70,17 @@ class Mirror:
         """The pods of one cluster."""
         return [pod for pod in self._objects["Pod"].values() if _cluster(pod) == cluster]
 
+    def jobs(self, cluster: str) -> list[Manifest]:
+        """The Jobs of one cluster."""
+        return [job for job in self._objects["Job"].values() if _cluster(job) == cluster]
+
     def events(self, cluster: str) -> list[Manifest]:
-        """What went wrong as its Jobs' pods were made, in order, of Jobs that have no pod yet."""
-        jobs = {job["metadata"]["uid"] for job in self._objects["Job"].values() if _cluster(job) == cluster}
-        jobs -= {owner["uid"] for pod in self.pods(cluster) for owner in pod["metadata"].get("ownerReferences", ())}
-        found = [event for event in self._objects["Event"].values() if event["involvedObject"].get("uid") in jobs]
+        """What went wrong with its pods, and as pods were made of those of its Jobs that have none yet; in order."""
+        pods = self.pods(cluster)
+        about = {job["metadata"]["uid"] for job in self.jobs(cluster)}
+        about -= {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences", ())}
+        about |= {pod["metadata"]["uid"] for pod in pods}
+        found = [event for event in self._objects["Event"].values() if event["involvedObject"].get("uid") in about]
         return sorted(found, key=lambda event: str(event.get("lastTimestamp")))
 
     def tell(self, cluster: str, pod: str, last_words: Mapping[str, Any]) -> None:
@@ -161,7 +169,7 @@ class Mirror:
 
     async def _list(self, kind: str) -> None:
         found = await self.api.list(kind, **KINDS[kind])
-        new = {item["metadata"]["name"]: item for item in found["items"]}
+        new = {item["metadata"]["name"]: item for item in found["items"] if _kept(item)}
         touched = {self._concerns(item) for item in (*self._objects[kind].values(), *new.values())}
         self._objects[kind] = new
         self._versions[kind] = found["metadata"]["resourceVersion"]
@@ -189,7 +197,7 @@ class Mirror:
         if event["type"] == "ERROR":
             raise ApiError(str(item.get("message")), int(item.get("code", 500)), str(item.get("reason", "")))
         self._versions[kind] = item["metadata"]["resourceVersion"]
-        if event["type"] == "BOOKMARK":
+        if event["type"] == "BOOKMARK" or not _kept(item):
             return
         if event["type"] == "DELETED":
             self._objects[kind].pop(item["metadata"]["name"], None)
@@ -201,12 +209,18 @@ class Mirror:
         """The cluster that an object belongs to, or that an event is about."""
         if "involvedObject" not in item:
             return _cluster(item)
-        job = self.job(item["involvedObject"].get("name", ""))
-        return _cluster(job) if job else ""
+        about = item["involvedObject"]
+        found = self._objects[about["kind"]].get(about.get("name", ""))
+        return _cluster(found) if found else ""
 
     def _wake(self, cluster: str) -> None:
         for event in self._waiting.get(cluster, ()):
             event.set()
+
+
+def _kept(item: Manifest) -> bool:
+    about = item.get("involvedObject")
+    return about is None or item.get("reason") in TOLD_BY_EVENTS.get(about.get("kind"), ())
 
 
 def _cluster(item: Manifest) -> str:

@@ -1,0 +1,201 @@
+"""One pod, read. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from practicus_provider.backends.kubernetes.api import Manifest
+from practicus_provider.backends.kubernetes.render import INDEX, MAIN, ROLE
+from practicus_provider.status import ReplicaStatus, State, signal_name
+
+SIGNALLED = 128
+"""A shell's and our launcher's exit code for a process that a signal ended, less the signal's number."""
+LATE = 5.0
+"""Seconds beyond a pod's time of grace that a busy kubelet may need to end it."""
+PULL_FAILED = "ErrImagePull"
+"""The kubelet's reason as it tries; in between it says ``ImagePullBackOff``, and since Kubernetes 1.31 why."""
+PREEMPTION = re.compile(r"[.,]?( no new claims to deallocate[.,]?)? preemption: .*", re.DOTALL)
+"""What a scheduler adds after its reasons: that nobody is to be preempted either."""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One pod, read."""
+
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.manifest["metadata"]["name"])
+
+    @property
+    def uid(self) -> str:
+        """Unique for ever."""
+        return str(self.manifest["metadata"]["uid"])
+
+    @property
+    def role(self) -> str:
+        """Its role's name."""
+        return str(self.manifest["metadata"]["labels"].get(ROLE, "worker"))
+
+    @property
+    def index(self) -> int:
+        """Its index in its role; of a pod that the framework named, the number that its name ends with."""
+        labels = self.manifest["metadata"]["labels"]
+        return int(labels[INDEX]) if INDEX in labels else int(self.name.rpartition("-")[2])
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it is being deleted."""
+        return "deletionTimestamp" in self.manifest["metadata"]
+
+    @cached_property
+    def container(self) -> Manifest:
+        """Status of its container; empty before there is one."""
+        statuses = self.manifest["status"].get("containerStatuses", ())
+        return next((status for status in statuses if status["name"] == MAIN), statuses[0] if statuses else {})
+
+    @property
+    def started(self) -> bool:
+        """Whether its container has run, so that there is a log."""
+        return not {"running", "terminated"}.isdisjoint(self.container.get("state", {}))
+
+    @cached_property
+    def ended(self) -> Manifest | None:
+        """How its container ended; None while it has not."""
+        found: Manifest | None = self.container.get("state", {}).get("terminated")
+        if found is None and self.manifest["status"].get("phase") in ("Failed", "Succeeded"):
+            found = {"exitCode": 0 if self.manifest["status"]["phase"] == "Succeeded" else None}
+        return found
+
+    @cached_property
+    def last_words(self) -> Mapping[str, Any]:
+        """What our launcher left as the container's termination message; empty if it had no time to."""
+        try:
+            words = json.loads((self.ended or {}).get("message") or "{}")
+        except ValueError:
+            return {}
+        return words if isinstance(words, dict) else {}
+
+    @property
+    def node(self) -> str:
+        """Name of its node; empty before it has one."""
+        return str(self.manifest["spec"].get("nodeName", ""))
+
+    def lost(self, now: float) -> bool:
+        """Whether it should have ended by now, and nobody says that it has: its node does not answer.
+
+        :param now: seconds since the epoch by the server's clock.
+        """
+        due = _seconds(self.manifest["metadata"].get("deletionTimestamp"))  # with its time of grace
+        unready = self.condition("Ready").get("status") == "False"
+        return due is not None and now > due + LATE and unready and "running" in self.container.get("state", {})
+
+    def condition(self, kind: str) -> Manifest:
+        """One of its conditions; empty if there is none."""
+        found = self.manifest["status"].get("conditions", ())
+        return next((condition for condition in found if condition["type"] == kind), {})
+
+    @property
+    def failed_init(self) -> Manifest | None:
+        """Status of the init container that failed, so that no other starts; none is ours, but a user may add some."""
+        if self.manifest["status"].get("phase") != "Failed":
+            return None
+        statuses = self.manifest["status"].get("initContainerStatuses", ())
+        return next((status for status in statuses if status["state"].get("terminated", {}).get("exitCode")), None)
+
+    @property
+    def log_container(self) -> str:
+        """The container whose log has the cause, if it failed."""
+        failed = self.failed_init
+        return str(failed["name"]) if failed else MAIN
+
+    @property
+    def waiting(self) -> tuple[str, str]:
+        """Why it does not run yet: a reason of the kubelet's or the scheduler's, and their words; empty if unknown."""
+        for _, waiting in self._waiting():
+            words = waiting["message"]
+            if waiting["reason"] == "ImagePullBackOff" and PULL_FAILED in words:  # still the same reason
+                return PULL_FAILED, words.partition(f"{PULL_FAILED}: ")[2]
+            return waiting["reason"], words
+        scheduled = self.condition("PodScheduled")
+        if scheduled.get("status") != "False":
+            return "", ""
+        return scheduled.get("reason", ""), self._unscheduled(scheduled.get("message", ""))
+
+    @property
+    def waiting_image(self) -> str:
+        """The image of the container that waits."""
+        names = [name for name, _ in self._waiting()] or [MAIN]
+        spec = self.manifest["spec"]
+        containers = (*spec.get("initContainers", ()), *spec["containers"])
+        return next(str(container["image"]) for container in containers if container["name"] == names[0])
+
+    def _waiting(self) -> Iterator[tuple[str, Manifest]]:
+        status = self.manifest["status"]
+        for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+            waiting = container.get("state", {}).get("waiting", {})
+            if waiting.get("message"):
+                yield container["name"], waiting
+
+    def _unscheduled(self, words: str) -> str:
+        """The scheduler's words, and what no node has: how much a node has left is not for this user to see."""
+        if not words:
+            return ""
+        spec = self.manifest["spec"]
+        requests = (
+            item.get("resources", {}).get("requests", {}) for item in spec["containers"] if item["name"] == MAIN
+        )
+        asked = [f"{name} {amount}" for name, amount in sorted(next(requests, {}).items())]
+        asked += [f"a node with {name}={value}" for name, value in sorted(spec.get("nodeSelector", {}).items())]
+        return PREEMPTION.sub(".", words) + (f" It asks for {', '.join(asked)}." if asked else "")
+
+    @property
+    def disrupted(self) -> tuple[str, str]:
+        """Why the cluster takes it away (the condition ``DisruptionTarget``), and the words for it; else empty."""
+        disruption = self.condition("DisruptionTarget")
+        if disruption.get("status") == "True":
+            return disruption.get("reason", ""), disruption.get("message", "")
+        if self.manifest["status"].get("reason") == "Evicted":
+            return "Evicted", self.manifest["status"].get("message", "")
+        return "", ""
+
+    def replica(self, *, ready: bool, trouble: str | None = None) -> ReplicaStatus:
+        """As the status of a cluster shows it.
+
+        :param ready: whether it counts as running only once its startup probe says so.
+        :param trouble: what an event says of it, for where its own status does not say why it waits.
+        """
+        state = self.container.get("state", {})
+        if self.ended is None:
+            running = "running" in state and (not ready or self.container.get("ready"))
+            started = _seconds(state["running"].get("startedAt")) if "running" in state else None
+            detail = "" if running else ": ".join(filter(None, self.waiting)) or trouble or ""
+            state_now = State.RUNNING if running else State.PENDING
+            return ReplicaStatus(self.role, self.index, state_now, started_at=started, detail=detail)
+        code = self.last_words.get("exit_code", self.ended.get("exitCode"))
+        signal = self.last_words.get("signal")
+        if signal is None and "exit_code" not in self.last_words and code is not None and code > SIGNALLED:
+            signal = signal_name(code - SIGNALLED)
+        elif isinstance(signal, int):
+            signal = signal_name(signal)
+        return ReplicaStatus(
+            self.role,
+            self.index,
+            State.SUCCEEDED if self.ended.get("exitCode") == 0 else State.FAILED,
+            exit_code=None if signal else code,
+            signal=signal,
+            started_at=_seconds(self.ended.get("startedAt")),
+            ended_at=_seconds(self.ended.get("finishedAt")),
+        )
+
+
+def _seconds(text: str | None) -> float | None:
+    return datetime.fromisoformat(text).timestamp() if text else None
