@@ -1,23 +1,21 @@
-"""The cluster that tests run on: this machine's own, or the one of ``PRACTICUS_TEST_KUBECONFIG``."""
+"""Gives tests the cluster that they run on."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.cluster import target
 from tests.cluster.cluster import Cluster
-from tests.cluster.images import PREFIX
-from tests.cluster.layout import REPOSITORY, Layout
-
-KUBECONFIG = "PRACTICUS_TEST_KUBECONFIG"
-IMAGE_PREFIX = "PRACTICUS_TEST_IMAGE_PREFIX"
+from tests.cluster.errors import ClusterError
+from tests.cluster.layout import Layout
+from tests.cluster.target import KUBECONFIG
 
 
 @dataclass(frozen=True)
@@ -45,37 +43,24 @@ class Kubectl:
 @pytest.fixture(scope="session")
 def kubernetes() -> Path:
     """The kubeconfig of a cluster that is ready."""
-    if given := os.environ.get(KUBECONFIG):
-        kubeconfig = Path(given).expanduser()
-        if not kubeconfig.exists():
-            pytest.fail(f"{KUBECONFIG} names {kubeconfig}, and there is no such file")
-        return kubeconfig
-    _cluster("up")
-    return Layout.default().kubeconfig
+    with _needed():
+        return target.kubeconfig()
 
 
 @pytest.fixture(scope="session")
 def kubectl(kubernetes: Path) -> Kubectl:
     """kubectl, for the administrator of that cluster."""
-    own = Layout.default().kubectl
-    command = shutil.which("kubectl") if os.environ.get(KUBECONFIG) else str(own)
-    if command is None:
-        _missing("kubectl is not on PATH: install it")
-    return Kubectl((str(command), f"--kubeconfig={kubernetes}"))
+    with _needed():
+        return Kubectl((target.kubectl(), f"--kubeconfig={kubernetes}"))
 
 
 @pytest.fixture(scope="session")
 def image(kubernetes: Path) -> Callable[[str], str]:
     """Gives the full name of an image of ``images/``, which the cluster's nodes then have or can pull."""
-    if os.environ.get(KUBECONFIG):
-        prefix = os.environ.get(IMAGE_PREFIX)
-        if prefix is None:
-            _missing(f"{IMAGE_PREFIX} must say where the cluster pulls our images from: see images/README.md")
-        return lambda name: f"{prefix}{name}:dev"
 
     def loaded(name: str) -> str:
-        _cluster("load", name)
-        return f"{PREFIX}{name}:dev"
+        with _needed():
+            return target.image(name)
 
     return loaded
 
@@ -93,19 +78,16 @@ def machines(kubernetes: Path) -> Iterator[Cluster]:
 
 def repair() -> None:
     """Bring back what a test has taken away, and wait until it is ready."""
-    _cluster("up")
+    with _needed():
+        target.kubeconfig()
 
 
-def _cluster(*arguments: str) -> None:
-    """In a process of its own, so that the cluster's processes are not the children of the tests."""
-    command = [sys.executable, "-m", "tests.cluster", *arguments]
-    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        _missing(f"python -m tests.cluster {' '.join(arguments)} failed:\n{done.stdout}")
-
-
-def _missing(what: str) -> None:
+@contextlib.contextmanager
+def _needed() -> Iterator[None]:
     """A developer without a cluster may go on; where all must have run, nothing is skipped."""
-    if os.environ.get("CI") == "true" or os.environ.get(KUBECONFIG):
-        pytest.fail(what)
-    pytest.skip(what)
+    try:
+        yield
+    except ClusterError as error:
+        if os.environ.get("CI") == "true" or os.environ.get(KUBECONFIG):
+            pytest.fail(str(error))
+        pytest.skip(str(error))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.fixture import KUBECONFIG
+from tests.cluster.target import KUBECONFIG
 from tests.kubernetes import Namespace
 
 VOLUME = "data"

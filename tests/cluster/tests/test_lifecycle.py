@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.fixture import KUBECONFIG
 from tests.cluster.layout import REPOSITORY
+from tests.cluster.target import KUBECONFIG
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get(KUBECONFIG) is not None, reason=f"{KUBECONFIG} names a cluster that is not ours"),

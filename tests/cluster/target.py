@@ -1,0 +1,70 @@
+"""The cluster that tests and benchmarks run on: this machine's own, or the one of ``PRACTICUS_TEST_KUBECONFIG``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cluster.errors import ClusterError
+from tests.cluster.images import PREFIX
+from tests.cluster.layout import REPOSITORY, Layout
+
+KUBECONFIG = "PRACTICUS_TEST_KUBECONFIG"
+IMAGE_PREFIX = "PRACTICUS_TEST_IMAGE_PREFIX"
+
+
+def kubeconfig() -> Path:
+    """The kubeconfig of a cluster that is ready: ours is booted if it must be.
+
+    :raises ClusterError: there is none to be had.
+    """
+    if given := os.environ.get(KUBECONFIG):
+        path = Path(given).expanduser()
+        if not path.exists():
+            raise ClusterError(f"{KUBECONFIG} names {path}, and there is no such file")
+        return path
+    _ours("up")
+    return Layout.default().kubeconfig
+
+
+def kubectl() -> str:
+    """The program: of our cluster's version, or what is on ``PATH``.
+
+    :raises ClusterError: there is none.
+    """
+    if not os.environ.get(KUBECONFIG):
+        return str(Layout.default().kubectl)
+    command = shutil.which("kubectl")
+    if command is None:
+        raise ClusterError("kubectl is not on PATH: install it")
+    return command
+
+
+def image(name: str) -> str:
+    """Full name of an image of ``images/``, which the cluster's nodes then have or can pull.
+
+    :raises ClusterError: it cannot be had.
+    """
+    if not os.environ.get(KUBECONFIG):
+        _ours("load", name)
+        return f"{PREFIX}{name}:dev"
+    prefix = os.environ.get(IMAGE_PREFIX)
+    if prefix is None:
+        raise ClusterError(f"{IMAGE_PREFIX} must say where the cluster pulls our images from: see images/README.md")
+    return f"{prefix}{name}:dev"
+
+
+def audit_log() -> Path | None:
+    """What our own cluster's API server writes of each request; nobody knows it of another's."""
+    return None if os.environ.get(KUBECONFIG) else Layout.default().audit_log
+
+
+def _ours(*arguments: str) -> None:
+    """In a process of its own, so that the cluster's processes are not the children of ours."""
+    command = [sys.executable, "-m", "tests.cluster", *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise ClusterError(f"python -m tests.cluster {' '.join(arguments)} failed:\n{done.stdout}")
