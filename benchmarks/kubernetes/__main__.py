@@ -1,0 +1,67 @@
+"""``python -m benchmarks.kubernetes --json``: what Kubernetes jobs cost, over Kubernetes itself and beside others.
+
+All in one run on one cluster, in a namespace of its own. Medians over the runs, in turn; see :mod:`.contestants` for
+who is compared and :mod:`.report` for what is printed:
+
+``submit``    from the call until the user's code runs in all pods, of 1 pod and of 4
+``delete``    from the call until nothing is left of that, pods and all
+``end``       from the last line of the user's code to the event of the trigger of its deferred task
+``waiting``   requests to the API server, and processor time, of many tasks that only wait in one triggerer
+
+The user's code tells the time itself. So the nodes' clocks must be this machine's, or agree with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from typing import Any
+
+PODS = (1, 4)
+
+
+def main() -> None:
+    """Print a table, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--runs", type=int, default=7, help="rounds of what is timed; 0: none of it (default 7)")
+    parser.add_argument("--tasks", type=int, default=100, help="that wait; 0: nothing of it (default 100)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for which they are watched (default 60)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
+        report = measure(options.runs, options.tasks, options.seconds)
+    print(json.dumps(report, indent=2) if options.json else text(report))
+
+
+def measure(runs: int, tasks: int, seconds: float) -> dict[str, Any]:
+    """All of it: the machine, and a row for each question."""
+    from airflow.sdk.bases.operator import ExecutorSafeguard
+
+    from benchmarks.kubernetes.life import ended, submitted_and_deleted
+    from benchmarks.kubernetes.place import place
+    from benchmarks.kubernetes.waiting import waiting
+
+    ExecutorSafeguard.test_mode = True  # it would warn that no task runner calls the operators
+    rows = []
+    with place() as here:
+        for pods in PODS if runs else ():
+            rows += submitted_and_deleted(here, pods, runs)
+            rows.append(ended(here, pods, runs))
+        if tasks:
+            rows += waiting(here, tasks, seconds)
+    machine = {"processors": os.cpu_count(), "load": [round(load, 1) for load in os.getloadavg()]}
+    return {"runs": runs, "machine": machine, "measures": [row.to_json() for row in rows]}
+
+
+def text(report: dict[str, Any]) -> str:
+    """For people."""
+    from benchmarks.kubernetes.report import Row
+
+    return "\n\n".join(Row(**row).text() for row in report["measures"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What was measured: one row for each question, with the bar that we set ourselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question.
+
+    :param unit: of all figures but the ratio.
+    :param ours: median.
+    :param raw: median of the plainest way to the same; None: there is none.
+    :param peers: median of others, and of what else tells where the time goes.
+    :param ratio: median of ours / raw, each of one round; None: there is no raw.
+    :param bar: what is asked of us.
+    :param met: whether we meet it; None: it could not be measured here.
+    :param samples: every figure that a median is of.
+    """
+
+    measure: str
+    unit: str
+    ours: float | None
+    raw: float | None
+    peers: Mapping[str, float]
+    ratio: float | None
+    bar: str
+    met: bool | None
+    samples: Mapping[str, Sequence[float]]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able mapping."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """A few lines for people."""
+        mark = {True: "met", False: "MISSED", None: "not measured"}[self.met]
+        ratio = "" if self.ratio is None else f"   ratio {self.ratio:.2f}"
+        lines = [f"{self.measure} [{self.unit}]: {mark} ({self.bar}){ratio}"]
+        figures = {"ours": self.ours, "raw": self.raw, **self.peers}
+        lines += [f"  {figure:10.3f}  {who}" for who, figure in figures.items() if figure is not None]
+        return "\n".join(lines)
+
+
+def compared(measure: str, samples: Mapping[str, Sequence[float]], *, most: float, bar: str) -> Row:
+    """Seconds of ``ours`` against ``raw``, and beside all others.
+
+    :param samples: who -> seconds of each round.
+    :param most: of the ratio.
+    """
+    ratio = median(mine / his for mine, his in zip(samples["ours"], samples["raw"], strict=True))
+    return _row(measure, samples, ratio, bar, ratio <= most)
+
+
+def bounded(measure: str, samples: Mapping[str, Sequence[float]], *, most: float, bar: str) -> Row:
+    """As :func:`compared`, with a bound in seconds instead."""
+    ratio = median(mine / his for mine, his in zip(samples["ours"], samples["raw"], strict=True))
+    return _row(measure, samples, ratio, bar, median(samples["ours"]) <= most)
+
+
+def _row(measure: str, samples: Mapping[str, Sequence[float]], ratio: float, bar: str, met: bool) -> Row:
+    medians = {who: round(median(taken), 3) for who, taken in samples.items()}
+    return Row(
+        measure,
+        "s",
+        medians.pop("ours"),
+        medians.pop("raw"),
+        medians,
+        round(ratio, 3),
+        bar,
+        met,
+        {who: [round(one, 3) for one in taken] for who, taken in samples.items()},
+    )
