@@ -100,7 +100,7 @@ async def until(api: Api, kind: str, selector: str, met: Callable[[list[Manifest
         version = listed["metadata"]["resourceVersion"]
         if met(list(objects.values())):
             return list(objects.values())
-        async with api.watch(kind, labelSelector=selector, resourceVersion=version) as events:
+        async with api.watch(kind, silence=PATIENCE, labelSelector=selector, resourceVersion=version) as events:
             async for event in events:
                 item = event["object"]
                 if event["type"] == "DELETED":
@@ -127,7 +127,7 @@ async def stamp(api: Api, selector: str, pods: int, word: str) -> float:
 
 
 async def _said(api: Api, pod: str, word: str) -> float:
-    async with asyncio.timeout(PATIENCE), api.stream(f"pods/{pod}/log", follow="true") as lines:
+    async with asyncio.timeout(PATIENCE), api.stream(f"pods/{pod}/log", silence=PATIENCE, follow="true") as lines:
         async for line in lines:
             match line.decode().split():
                 case [said, at] if said == word:

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Set
 
 import pytest
 
-from tests.cluster.fixture import KUBECONFIG, Kubectl
+from tests.cluster.fixture import Kubectl
 from tests.cluster.layout import REPOSITORY, Layout
 from tests.cluster.machine import Machine
 from tests.cluster.process import wait_until
+from tests.cluster.target import KUBECONFIG
 from tests.cluster.tests.probing import (
     ABROAD,
     ADMIN,
