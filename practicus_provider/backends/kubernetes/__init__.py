@@ -301,8 +301,8 @@ class KubernetesBackend(Backend):
         """Create what the root needs, then let it go."""
         others = manifests.owned(root["metadata"]["uid"])
         try:
-            await asyncio.gather(*(api.apply(manifest) for manifest in others if manifest["kind"] not in RUNNING))
-            await asyncio.gather(*(api.apply(manifest) for manifest in others if manifest["kind"] in RUNNING))
+            await asyncio.gather(*(api.apply(manifest) for manifest in others if manifest["kind"] not in LATER))
+            await asyncio.gather(*(api.apply(manifest) for manifest in others if manifest["kind"] in LATER))
             await api.patch("Job", root["metadata"]["name"], {"spec": {"suspend": False}})
         except BackendError:
             with contextlib.suppress(BackendError):  # out of reach, say: what is left is suspended, and starts nothing
@@ -523,8 +523,9 @@ class _Reader:
             self.found.put_nowait((line, pod.name, log.taken))
 
 
-RUNNING = ("Job", "Pod")
-"""Kinds that run at once: they come when what they need is there."""
+LATER = ("RoleBinding", "Job", "Pod")
+"""Kinds that come when what they need is there: what runs, and a binding, which only the binder of an existing Role may
+make who is no administrator."""
 DELETED = Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
 
 
