@@ -65,6 +65,9 @@ def job(airflow: Airflow, place: tuple[dict[str, str], Callable[[str], str]]) ->
     for dag_id in links:
         if airflow.task(dag_id, "run")["state"] == "deferred":
             end(airflow, dag_id)
+    token = {"_token": airflow.token}
+    for link in filter(None, links.values()):
+        eventually("its cluster is gone", lambda link=link: httpx.get(link, cookies=token).status_code == 404)
 
 
 def task(dag_id: str) -> str:
