@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,9 @@ from practicus_provider.backends.base import Handle
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.status import State
+
+_deletions: set[asyncio.Task[None]] = set()
+"""Nothing else refers to them while they run."""
 
 
 class PracticusJobTrigger(BaseTrigger):
@@ -63,9 +67,19 @@ class PracticusJobTrigger(BaseTrigger):
         yield self._event(outcome)
 
     async def on_kill(self) -> None:
-        """The user marked or cleared the deferred task: its cluster goes, unless it is another task's."""
+        """The user marked or cleared the deferred task: its cluster goes, unless it is another task's.
+
+        The triggerer cancels this again at each of its next heartbeats, until it has ended (Airflow 3.3,
+        ``TriggerRunnerSupervisor.cancelling_triggers``). So the deletion is a task of its own, which goes on.
+        """
         if self.policy["teardown"] is None:
             return
+        deleting = asyncio.create_task(self._delete())
+        _deletions.add(deleting)
+        deleting.add_done_callback(_deletions.discard)
+        await asyncio.shield(deleting)
+
+    async def _delete(self) -> None:
         backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
         await backend.delete(Handle(**self.cluster))
 

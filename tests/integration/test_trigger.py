@@ -282,6 +282,18 @@ async def test_a_killed_tasks_trigger_that_still_runs_ends_as_cancelled(backend)
     assert (await following).verdict.state is State.CANCELLED
 
 
+async def test_the_cluster_goes_though_the_triggerer_cancels_the_kill_while_it_goes_on(backend):
+    async with running(backend) as handle:
+        killing = asyncio.create_task(trigger(handle).on_kill())
+        await asyncio.sleep(0)
+        killing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await killing
+        async with asyncio.timeout(PATIENCE):
+            while await alive(backend):
+                await asyncio.sleep(0.05)
+
+
 async def test_killing_a_task_whose_cluster_is_gone_is_fine(backend):
     await trigger(Handle("c-1", "gone")).on_kill()
     assert await alive(backend) == []
