@@ -678,6 +678,13 @@ def test_why_a_pod_is_taken_away_is_told(found, reason, message):
     assert (verdict.reason, verdict.message, verdict.replica) == (reason, message, "driver-0")
 
 
+def test_a_replica_whose_pod_was_deleted_says_so():
+    verdict = observe(job(ALONE), [pod("driver", 0, ended(143, signal=15), **LEAVING)]).status.verdict
+    assert verdict is not None
+    assert verdict.message == "driver-0 was killed by SIGTERM"
+    assert verdict.advice == "Its pod was deleted: by somebody, or with its namespace."
+
+
 def test_an_init_container_that_failed_is_named_and_its_log_read():
     failed_one = pod("driver", 0, waiting("PodInitializing"))
     failed_one["status"] |= {"phase": "Failed", "initContainerStatuses": [{"name": "fetch", "state": ended(3)}]}
@@ -707,17 +714,23 @@ def test_trying_to_pull_an_image_and_waiting_for_the_next_try_read_the_same():
     assert status(ALONE, tries) == status(ALONE, rests) == expected
 
 
-def test_a_pod_that_fits_no_node_says_what_it_asks_for():
-    words = "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims."
-    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("2 Insufficient cpu.", " It asks for cpu 500, memory 2Gi."),
+        ("2 node(s) didn't match Pod's node affinity/selector.", " It asks for a node with disk=ssd."),
+        ('persistentvolumeclaim "data" not found.', ""),
+    ],
+    ids=["resources", "labels", "neither"],
+)
+def test_a_pod_that_fits_no_node_says_what_of_it_does_not(words, asked):
+    more = " preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."
+    words = f"0/2 nodes are available: {words}"
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words + more}
     found = pod("driver", status={"conditions": [scheduled]})
     found["spec"]["containers"][0]["resources"] = {"requests": {"memory": "2Gi", "cpu": "500"}}
     found["spec"]["nodeSelector"] = {"disk": "ssd"}
-    detail = (
-        "Unschedulable: 0/2 nodes are available: 2 Insufficient cpu. "
-        "It asks for cpu 500, memory 2Gi, a node with disk=ssd."
-    )
-    assert status(ALONE, found) == Status(PENDING, (pending("driver", detail=detail),))
+    assert status(ALONE, found) == Status(PENDING, (pending("driver", detail=f"Unschedulable: {words}{asked}"),))
 
 
 def test_why_a_container_is_not_created_is_told_by_an_event_of_its_pod():

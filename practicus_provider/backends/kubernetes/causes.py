@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from practicus_provider.backends.kubernetes.pod import PULL_FAILED, Pod
@@ -106,4 +107,7 @@ def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decid
             replica=replica.name,
             signal="SIGKILL",
         )
-    return explain_exit(replica, tail=(), decides=decides)
+    verdict = explain_exit(replica, tail=(), decides=decides)
+    if pod.leaving and replica.signal:
+        return replace(verdict, advice="Its pod was deleted: by somebody, or with its namespace.")
+    return verdict

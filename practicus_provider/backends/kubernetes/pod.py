@@ -146,15 +146,13 @@ class Pod:
                 yield container["name"], waiting
 
     def _unscheduled(self, words: str) -> str:
-        """The scheduler's words, and what no node has: how much a node has left is not for this user to see."""
-        if not words:
-            return ""
-        spec = self.manifest["spec"]
-        requests = (
-            item.get("resources", {}).get("requests", {}) for item in spec["containers"] if item["name"] == MAIN
-        )
-        asked = [f"{name} {amount}" for name, amount in sorted(next(requests, {}).items())]
-        asked += [f"a node with {name}={value}" for name, value in sorted(spec.get("nodeSelector", {}).items())]
+        """The scheduler's words, and what no node has: how much each has left is not for this user to see."""
+        spec, asked = self.manifest["spec"], []
+        if "Insufficient" in words:
+            requests = (item.get("resources", {}).get("requests", {}) for item in spec["containers"])
+            asked += [f"{name} {amount}" for name, amount in sorted(next(requests).items())]
+        if "selector" in words:
+            asked += [f"a node with {name}={value}" for name, value in sorted(spec.get("nodeSelector", {}).items())]
         return PREEMPTION.sub(".", words) + (f" It asks for {', '.join(asked)}." if asked else "")
 
     @property
