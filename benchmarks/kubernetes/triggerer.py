@@ -11,17 +11,21 @@ import pkgutil
 import sys
 from typing import Any
 
+from airflow.triggers.base import BaseTrigger
+
 
 async def main(rows: list[tuple[str, dict[str, Any]]]) -> None:
     """Run them until the process is killed."""
+    triggers = [pkgutil.resolve_name(path)(**arguments) for path, arguments in rows]
     async with asyncio.TaskGroup() as group:
-        for path, arguments in rows:
-            group.create_task(_wait(path, arguments))
+        for trigger in triggers:
+            group.create_task(_wait(trigger))
+        print("all of them run", flush=True)
 
 
-async def _wait(path: str, arguments: dict[str, Any]) -> None:
-    async for event in pkgutil.resolve_name(path)(**arguments).run():
-        raise RuntimeError(f"{path} was to wait, and has an event: {event}")
+async def _wait(trigger: BaseTrigger) -> None:
+    async for event in trigger.run():
+        raise RuntimeError(f"{trigger!r} was to wait, and has an event: {event}")
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ from tests.cluster import target
 ACCOUNT = "triggerer"
 AT_ONCE = 4
 """Workloads that are submitted side by side."""
-SETTLING = 0.25
-"""Of the window: what comes before it, as triggers begin to wait. KubernetesPodTrigger needs 5 s of it."""
+SETTLING = 15.0
+"""Seconds before the window, or as many as the window has: triggers begin to wait. KubernetesPodTrigger needs 5."""
 MOST = 60.0
 """Requests a minute in all."""
 
@@ -139,7 +139,7 @@ def _cost(place: Place, kind: type[Waiting], tasks: int, seconds: float) -> Cost
     try:
         with _triggerer([contestant.trigger() for contestant in contestants]) as process:
             begun = time.time()
-            time.sleep(SETTLING * seconds)
+            time.sleep(min(SETTLING, seconds))
             before, start = process.cpu_times(), time.time()
             time.sleep(seconds)
             after, end = process.cpu_times(), time.time()
@@ -179,13 +179,16 @@ async def _delete(contestants: Sequence[Waiting]) -> None:
 
 @contextlib.contextmanager
 def _triggerer(triggers: Sequence[BaseTrigger]) -> Iterator[psutil.Process]:
-    """A process in which these triggers wait."""
+    """A process in which these triggers run."""
     command = [sys.executable, "-m", "benchmarks.kubernetes.triggerer"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdin is not None
+            assert process.stdout is not None
             pickle.dump([trigger.serialize() for trigger in triggers], process.stdin)
             process.stdin.close()
+            if not process.stdout.readline():
+                raise RuntimeError("the triggerer did not start")
             yield psutil.Process(process.pid)
         finally:
             process.kill()
