@@ -58,9 +58,10 @@ CREATE_PATIENCE = 30.0
 """Seconds that the API server may be out of reach as a cluster is made: a restart's time."""
 GONE_PATIENCE = 60.0
 """Seconds after which what was deleted should be gone."""
-GONE_POLL = 0.1
 LOST_POLL = 5.0
 """Seconds between two looks for pods that nobody will ever report gone, as their nodes do not answer."""
+GONE_RETRY = 0.5
+"""Seconds before it is looked for again, where the watch of it was cut."""
 
 
 @dataclass(frozen=True)
@@ -324,23 +325,43 @@ class KubernetesBackend(Backend):
         """Delete it, and wait until no pod of it is left, if so told: the server sees to it anyway."""
         meta = root["metadata"]
         await api.delete("Job", meta["name"], propagationPolicy="Foreground", preconditions={"uid": meta["uid"]})
-        give_up, look_at = time.monotonic() + GONE_PATIENCE, time.monotonic() + GRACE + LOST_POLL
-        while wait and (found := await api.get("Job", meta["name"])) and found["metadata"]["uid"] == meta["uid"]:
-            if time.monotonic() > give_up:
-                raise BackendError(f"cluster {meta['name']} is deleted, but not gone after {GONE_PATIENCE:g} s")
-            if time.monotonic() > look_at:
-                await self._remove_lost(api, meta["labels"][NETWORK])
-                look_at = time.monotonic() + LOST_POLL
-            await asyncio.sleep(GONE_POLL)
+        if not wait:
+            return
+        giving_up = asyncio.create_task(self._give_up_lost(api, meta["labels"][NETWORK]))
+        try:
+            async with asyncio.timeout(GONE_PATIENCE):
+                await self._gone(api, root)
+        except TimeoutError as error:
+            raise BackendError(f"cluster {meta['name']} is deleted, but not gone after {GONE_PATIENCE:g} s") from error
+        finally:
+            giving_up.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await giving_up
 
-    async def _remove_lost(self, api: Api, network: str) -> None:
-        """Give up the pods on nodes that do not answer: else their cluster's name would be taken until those come back.
+    async def _gone(self, api: Api, root: Manifest) -> None:
+        """Wait until that very root is, which goes last."""
+        name, uid = root["metadata"]["name"], root["metadata"]["uid"]
+        while (found := await api.get("Job", name)) and found["metadata"]["uid"] == uid:
+            since = {"fieldSelector": f"metadata.name={name}", "resourceVersion": found["metadata"]["resourceVersion"]}
+            with contextlib.suppress(OSError, ApiError):  # a watch that is refused or cut: look again
+                async with api.watch("Job", silence=GONE_PATIENCE, **since) as events:
+                    async for event in events:
+                        if event["type"] == "DELETED":
+                            return
+            await asyncio.sleep(GONE_RETRY)
+
+    async def _give_up_lost(self, api: Api, network: str) -> None:
+        """Delete for good the pods on nodes that do not answer, whose cluster's name would be taken until those do.
 
         The kubelet of such a node, should it live, ends them when it hears of it again.
         """
-        for pod in map(Pod, (await api.list("Pod", labelSelector=f"{NETWORK}={network}"))["items"]):
-            if pod.lost(api.now()):
-                await api.delete("Pod", pod.name, gracePeriodSeconds=0, preconditions={"uid": pod.uid})
+        await asyncio.sleep(GRACE)
+        while True:
+            await asyncio.sleep(LOST_POLL)
+            with contextlib.suppress(BackendError):
+                for pod in map(Pod, (await api.list("Pod", labelSelector=f"{NETWORK}={network}"))["items"]):
+                    if pod.lost(api.now()):
+                        await api.delete("Pod", pod.name, gracePeriodSeconds=0, preconditions={"uid": pod.uid})
 
     # ---- watching
 
