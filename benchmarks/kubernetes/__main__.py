@@ -3,9 +3,9 @@
 All in one run on one cluster, in a namespace of its own. Medians over the runs, in turn; see :mod:`.contestants` for
 who is compared and :mod:`.report` for what is printed:
 
-``submit``    from the call until the user's code runs in all pods, of 1 pod and of 4
+``submit``    from the call until the user's code runs in all pods
 ``delete``    from the call until nothing is left of that, pods and all
-``end``       from the last line of the user's code to the event of the trigger of its deferred task
+``end``       from the last line of the user's code to the event of its deferred task's trigger
 ``waiting``   requests to the API server, and processor time, of many tasks that only wait in one triggerer
 
 The user's code tells the time itself. So the nodes' clocks must be this machine's, or agree with it.
@@ -17,9 +17,8 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from typing import Any
-
-PODS = (1, 4)
 
 
 def main() -> None:
@@ -27,17 +26,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--runs", type=int, default=7, help="rounds of what is timed; 0: none of it (default 7)")
+    parser.add_argument("--pods", type=int, nargs="+", default=[1, 4], help="of what is timed (default 1 4)")
     parser.add_argument("--tasks", type=int, default=100, help="that wait; 0: nothing of it (default 100)")
     parser.add_argument("--seconds", type=float, default=60.0, help="for which they are watched (default 60)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
-        report = measure(options.runs, options.tasks, options.seconds)
+        report = measure(options.runs, options.pods, options.tasks, options.seconds)
     print(json.dumps(report, indent=2) if options.json else text(report))
 
 
-def measure(runs: int, tasks: int, seconds: float) -> dict[str, Any]:
-    """All of it: the machine, and a row for each question."""
+def measure(runs: int, sizes: Sequence[int], tasks: int, seconds: float) -> dict[str, Any]:
+    """All of it: where it was measured, and a row for each question.
+
+    :param sizes: pods of the workloads that are timed.
+    """
     from airflow.sdk.bases.operator import ExecutorSafeguard
 
     from benchmarks.kubernetes.life import ended, submitted_and_deleted
@@ -47,13 +50,18 @@ def measure(runs: int, tasks: int, seconds: float) -> dict[str, Any]:
     ExecutorSafeguard.test_mode = True  # it would warn that no task runner calls the operators
     rows = []
     with place() as here:
-        for pods in PODS if runs else ():
+        for pods in sizes if runs else ():
             rows += submitted_and_deleted(here, pods, runs)
             rows.append(ended(here, pods, runs))
         if tasks:
             rows += waiting(here, tasks, seconds)
-    machine = {"processors": os.cpu_count(), "load": [round(load, 1) for load in os.getloadavg()]}
-    return {"runs": runs, "machine": machine, "measures": [row.to_json() for row in rows]}
+        where = {
+            "kubernetes": here.version,
+            "namespace": here.namespace,
+            "processors": os.cpu_count(),
+            "load": round(os.getloadavg()[2], 1),
+        }
+    return {"runs": runs, "where": where, "measures": [row.to_json() for row in rows]}
 
 
 def text(report: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Submit -> all ranks run user code; user code's end -> the trigger's event; delete -> nothing left.
 
-The contestants take turns in an order that rotates, after one round that only warms up.
+The contestants take turns in an order that rotates. Of several rounds, one before them only warms up.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def ended(place: Place, pods: int, runs: int) -> Row:
 
 
 def _turns(kinds: Sequence[type[Contestant]], runs: int) -> Iterator[tuple[int, type[Contestant]]]:
-    """Round 0 warms up."""
-    for turn in range(runs + 1):
+    """Whose turn it is in which round; round 0 does not count."""
+    for turn in range(0 if runs > 1 else 1, runs + 1):
         for place in range(len(kinds)):
             yield turn, kinds[(turn + place) % len(kinds)]
 

@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import json
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from kubernetes import client, config
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access, Api, Manifest, connected
@@ -53,6 +54,11 @@ class Place:
     def backend(self) -> KubernetesBackend:
         """Ours."""
         return KubernetesBackend(self.access, Site(self.namespace, self.image))
+
+    @property
+    def version(self) -> str:
+        """Of the API server."""
+        return str(client.VersionApi(config.new_client_from_config(str(self.kubeconfig))).get_code().git_version)
 
     @contextlib.asynccontextmanager
     async def api(self) -> AsyncIterator[Api]:
@@ -153,9 +159,3 @@ def complete(job: Manifest) -> bool:
 
 def _states(pod: Manifest) -> Iterable[dict[str, Any]]:
     return [status["state"] for status in pod["status"].get("containerStatuses", ())]
-
-
-async def seconds_until(done: asyncio.Future[Any] | asyncio.Task[Any], since: float) -> float:
-    """Seconds from then until that is done."""
-    await done
-    return time.time() - since

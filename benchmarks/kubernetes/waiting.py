@@ -27,12 +27,11 @@ from kubernetes import client, config
 from benchmarks.kubernetes.contestants import TIMEOUT, Ours, PodOperator, Waiting
 from benchmarks.kubernetes.place import PATIENCE, Place, connections, started, until
 from benchmarks.kubernetes.report import Row
-from practicus_provider.backends.kubernetes.render import CLUSTER
 from tests.cluster import target
 
 ACCOUNT = "triggerer"
 AT_ONCE = 4
-"""Workloads that are submitted side by side."""
+"""Workloads that are submitted, or deleted, side by side."""
 SETTLING = 15.0
 """Seconds before the window, or as many as the window has: triggers begin to wait. KubernetesPodTrigger needs 5."""
 MOST = 60.0
@@ -154,17 +153,16 @@ def _cost(place: Place, kind: type[Waiting], tasks: int, seconds: float) -> Cost
 
 
 async def _submit(contestants: Sequence[Waiting]) -> None:
-    """All of them, until all of them run."""
+    """All of them, until all of them run; a few at once, or so many containers would start for minutes."""
     turn = asyncio.Semaphore(AT_ONCE)
 
     async def submit(contestant: Waiting) -> None:
         async with turn:
             await asyncio.to_thread(contestant.submit)
+            await until(api, "Pod", contestant.selector, lambda pods: bool(pods) and all(map(started, pods)))
 
-    await asyncio.gather(*map(submit, contestants))
     async with contestants[0].place.api() as api:
-        selector = f"{CLUSTER} in ({','.join(contestant.name for contestant in contestants)})"
-        await until(api, "Pod", selector, lambda found: sum(map(started, found)) >= len(contestants))
+        await asyncio.gather(*map(submit, contestants))
 
 
 async def _delete(contestants: Sequence[Waiting]) -> None:

@@ -1,0 +1,45 @@
+"""The benchmark of Kubernetes runs. Its figures are nobody's business here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.layout import REPOSITORY
+
+pytestmark = pytest.mark.cluster
+TIMED = {"ours", "raw", "KubernetesPodOperator", "KubernetesJobOperator"}
+
+
+def test_it_measures_ours_beside_the_others_and_leaves_nothing(
+    kubernetes: Path, kubectl: Callable[..., str], image: Callable[[str], str]
+) -> None:
+    image("python")
+    tiny = ("--runs", "1", "--pods", "1", "--tasks", "2", "--seconds", "1")
+    command = [sys.executable, "-m", "benchmarks.kubernetes", "--json", *tiny]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    done = subprocess.run(command, cwd=REPOSITORY, env=env, check=True, stdout=subprocess.PIPE, text=True)
+    report = json.loads(done.stdout)
+    rows = {row["measure"]: row for row in report["measures"]}
+    assert list(rows) == [
+        "submit -> user code runs, 1 pod",
+        "delete -> nothing left, 1 pod",
+        "user code's end -> the trigger's event, 1 pod",
+        "API requests of 2 tasks that wait, in 1 s",
+        "processor time of a triggerer with 2 tasks that wait",
+    ]
+    submit, delete, end, *_ = rows.values()
+    assert submit["samples"].keys() == TIMED | {"Python client"}
+    assert delete["samples"].keys() == {"ours", "raw", "Python client"}
+    assert end["samples"].keys() == TIMED | {"ours, no log streamed", "raw, the Job's condition"}
+    assert all(isinstance(row["met"], bool) and row["ratio"] > 0 for row in (submit, delete, end))
+    left = kubectl(
+        "get", "namespace", report["where"]["namespace"], "--ignore-not-found", "-o=jsonpath={.status.phase}"
+    )
+    assert left in ("", "Terminating")
