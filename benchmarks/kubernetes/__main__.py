@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=100, help="that wait; 0: nothing of it (default 100)")
     parser.add_argument("--seconds", type=float, default=60.0, help="for which they are watched (default 60)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left behind
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
         report = measure(options.runs, options.pods, options.tasks, options.seconds)
