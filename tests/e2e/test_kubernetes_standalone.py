@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -13,7 +15,7 @@ from tests.e2e.airflow_home import REPO, Airflow, eventually, running
 from tests.kubernetes import Namespace, fresh
 
 SELECTOR = ",".join(f"{key}={value}" for key, value in MANAGED.items())
-KINDS = "pods,jobs,configmaps,services,serviceaccounts,roles,rolebindings,networkpolicies"
+KINDS = "all,configmaps,secrets,serviceaccounts,roles,rolebindings,networkpolicies,events"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,41 @@ def test_a_job_whose_last_tries_worker_is_killed_does_not_stay(airflow: Airflow,
     eventually("its pod has ended", lambda: f"pod/{pod}" not in left(), 60)
 
 
-# It takes the triggerer away, so it comes last.
+def test_the_longest_ids_of_all_alphabets_run(airflow: Airflow, left) -> None:
+    dag_id, task_id = quote("Über_" + "DAG" * 80), quote("Größe." + "T" * 230)
+    airflow.trigger(dag_id, "long", {"seconds": 0})
+    assert airflow.await_state(dag_id, "long", "success", "failed", task_id=task_id) == "success"
+    assert airflow.xcom(dag_id, "long", task_id)["host"].startswith("c-")
+    eventually("nothing of it is left", lambda: not left(), 30)
+
+
+@pytest.mark.parametrize(("dag_id", "state"), [("pods_last_try", "running"), ("pods_deferred", "deferred")])
+def test_a_task_that_is_cleared_runs_anew_and_its_cluster_goes(airflow: Airflow, left, dag_id: str, state: str) -> None:
+    airflow.trigger(dag_id, "cleared", {"seconds": 600})
+    first = one_pod(left)
+    airflow.await_state(dag_id, "cleared", state)
+    eventually("its log is read", lambda: "second 1" in airflow.log(dag_id, "cleared"))
+    body = {"dry_run": False, "dag_run_id": "cleared", "task_ids": ["job"], "only_failed": False}
+    airflow.call("POST", f"/api/v2/dags/{dag_id}/clearTaskInstances", body)
+    eventually("it is tried again", lambda: airflow.task(dag_id, "cleared")["try_number"] == 2)
+    eventually("its log is read", lambda: "second 1" in airflow.log(dag_id, "cleared", attempt=2))
+    assert one_pod(left) != first
+    airflow.await_state(dag_id, "cleared", state)
+    path = f"/api/v2/dags/{dag_id}/dagRuns/cleared/taskInstances/job"
+    airflow.call("PATCH", path, {"new_state": "failed"})
+    eventually("nothing of it is left", lambda: not left(), 60)
+
+
+def test_deleting_a_dag_removes_the_cluster_of_its_deferred_task(airflow: Airflow, left) -> None:
+    airflow.trigger("pods_deleted", "deleted", {"seconds": 600})
+    one_pod(left)
+    airflow.await_state("pods_deleted", "deleted", "deferred")
+    eventually("its log is read", lambda: "second 1" in airflow.log("pods_deleted", "deleted"))
+    airflow.call("DELETE", "/api/v2/dags/pods_deleted")
+    eventually("nothing of it is left", lambda: not left(), 60)
+
+
+# These take the triggerer and the scheduler away, so they come last.
 def test_a_triggerers_restart_kills_no_job_and_loses_no_line(airflow: Airflow, left) -> None:
     airflow.trigger("pods_deferred", "restarted", {"seconds": 30})
     pod = one_pod(left)
@@ -99,13 +135,46 @@ def test_a_triggerers_restart_kills_no_job_and_loses_no_line(airflow: Airflow, l
     triggerer.terminate()
     psutil.wait_procs([triggerer], 30)
     assert one_pod(left) == pod
-    with (airflow.home / "triggerer.log").open("ab") as log:
-        second = subprocess.Popen(["airflow", "triggerer"], env=airflow.env, stdout=log, stderr=log, cwd=airflow.home)
-    try:
+    with another(airflow, "triggerer"):
         assert airflow.await_state("pods_deferred", "restarted", "success", "failed") == "success"
-    finally:
-        second.terminate()
-        second.wait(30)
     said = [line for line in airflow.log("pods_deferred", "restarted") if line.startswith("second")]
     assert said == [f"second {number}" for number in range(30)]
+    eventually("nothing of it is left", lambda: not left(), 30)
+
+
+@contextlib.contextmanager
+def another(airflow: Airflow, component: str) -> Iterator[psutil.Process]:
+    """One more of Airflow's processes."""
+    with (airflow.home / f"{component}.log").open("ab") as log:
+        process = subprocess.Popen(["airflow", component], env=airflow.env, stdout=log, stderr=log, cwd=airflow.home)
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_a_triggerer_that_is_killed_leaves_its_job_to_the_next_one(airflow: Airflow, left) -> None:
+    with another(airflow, "triggerer") as first:
+        airflow.trigger("pods_deferred", "orphaned", {"seconds": 40})
+        pod = one_pod(left)
+        eventually("its log is read", lambda: "second 1" in airflow.log("pods_deferred", "orphaned"))
+        for process in (first, *first.children(recursive=True)):
+            process.kill()
+    with another(airflow, "triggerer"):
+        assert airflow.await_state("pods_deferred", "orphaned", "success", "failed") == "success"
+    assert pod.startswith(airflow.xcom("pods_deferred", "orphaned")["host"])
+    said = [line for line in airflow.log("pods_deferred", "orphaned") if line.startswith("second")]
+    assert list(dict.fromkeys(said)) == [f"second {number}" for number in range(40)]
+    eventually("nothing of it is left", lambda: not left(), 30)
+
+
+def test_a_scheduler_that_is_killed_leaves_its_job_to_the_next_one(airflow: Airflow, left) -> None:
+    airflow.trigger("pods_retried", "orphaned", {"seconds": 40})
+    pod = one_pod(left)
+    eventually("its log is read", lambda: "second 1" in airflow.log("pods_retried", "orphaned"))
+    airflow.component("scheduler").kill()
+    with another(airflow, "scheduler"):
+        assert airflow.await_state("pods_retried", "orphaned", "success", "failed") == "success"
+    assert pod.startswith(airflow.xcom("pods_retried", "orphaned")["host"])
     eventually("nothing of it is left", lambda: not left(), 30)
