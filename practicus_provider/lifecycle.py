@@ -50,6 +50,11 @@ class Policy:
         roles = {"coordinator": (plan.coordinator,), "all": tuple(r.name for r in plan.roles), "none": ()}
         return cls(time.time() + spec.start_timeout, roles[spec.stream_logs], spec.teardown, lease, until_running)
 
+    @property
+    def removes_success(self) -> bool:
+        """Whether the cluster goes once its job has ended well."""
+        return self.teardown in ("always", "on_success") and not self.until_running
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-able mapping; :meth:`from_json` reads it back."""
         return asdict(self) | {"streamed": list(self.streamed)}
@@ -89,16 +94,19 @@ class Outcome:
         return None if self.result is None else json.loads(self.result)
 
 
-async def follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Outcome:
+async def follow(backend: Backend, handle: Handle, policy: Policy, say: Say, *, keep_success: bool = False) -> Outcome:
     """Watch a cluster to its end (or its start), stream its logs, form the verdict, tear down.
 
     Cancelling this leaves the cluster as it is: another may follow it.
+
+    :param keep_success: leave one that ended well and would be removed to the caller, who does so by
+        :func:`tear_down` once the outcome is safe: it is the only place where the outcome is until then.
     """
     async with backend.session():
-        return await _follow(backend, handle, policy, say)
+        return await _follow(backend, handle, policy, say, keep_success)
 
 
-async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Outcome:
+async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say, keep_success: bool) -> Outcome:
     try:
         status = await _watch(backend, handle, policy, say)
     except NotFound:
@@ -106,7 +114,9 @@ async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say) ->
         return Outcome(Verdict(State.CANCELLED, Reason.DELETED, message))
     verdict = status.verdict or _verdict(handle, status, policy)
     say(verdict.text())
-    if verdict.state is not State.SUCCEEDED or not policy.until_running:
+    if keep_success and verdict.state is State.SUCCEEDED and policy.removes_success:
+        pass
+    elif verdict.state is not State.SUCCEEDED or not policy.until_running:
         await tear_down(backend, handle, policy.teardown, verdict, say)
     elif policy.lease is not None:  # it is for others now, and lives until its timeout
         async with contextlib.aclosing(backend.watch(handle, lease=None)) as statuses:
@@ -176,9 +186,9 @@ async def sweep(backend: Backend, found: Sequence[Listing], lives: Lives) -> lis
 async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Status:
     """The final status, or the first one in which all run; the logs are streamed until then."""
     streaming = asyncio.create_task(_stream(backend, handle, policy.streamed, say))
-    disposable = policy.teardown in ("always", "on_success") and not policy.until_running
+    watching = backend.watch(handle, lease=policy.lease, disposable=policy.removes_success)
     try:
-        async with contextlib.aclosing(backend.watch(handle, lease=policy.lease, disposable=disposable)) as statuses:
+        async with contextlib.aclosing(watching) as statuses:
             status = await _until_running(statuses, policy, say)
             if not (status.state.final or policy.until_running):
                 async for later in _told(statuses, status, say):

@@ -277,6 +277,8 @@ async def test_the_end_of_a_job_is_the_same_whether_its_replicas_may_go_or_not(
             status = [status async for status in backend.watch(handle, disposable=disposable)][-1]
         assert (status.state, status.result) == (State.SUCCEEDED, "[1]")
         assert await reading == [LogLine("driver", 0, "last line")]
+        again = await end(backend, handle)  # as by whoever comes after a watcher that died before it told
+        assert (again.state, again.result) == (State.SUCCEEDED, "[1]")
 
 
 async def test_whoever_watches_sees_the_deletion_as_a_cancellation(backend: Backend) -> None:

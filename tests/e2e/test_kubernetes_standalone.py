@@ -155,7 +155,11 @@ def another(airflow: Airflow, component: str) -> Iterator[psutil.Process]:
 
 
 def test_a_triggerer_that_is_killed_leaves_its_job_to_the_next_one(airflow: Airflow, left) -> None:
-    with another(airflow, "triggerer") as first:
+    with contextlib.ExitStack() as stack:
+        try:
+            first = airflow.component("triggerer")
+        except StopIteration:  # another test has ended it
+            first = stack.enter_context(another(airflow, "triggerer"))
         airflow.trigger("pods_deferred", "orphaned", {"seconds": 40})
         pod = one_pod(left)
         eventually("its log is read", lambda: "second 1" in airflow.log("pods_deferred", "orphaned"))

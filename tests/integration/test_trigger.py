@@ -127,6 +127,14 @@ async def test_a_task_that_ends_here_has_the_result_as_its_xcom(backend, stored,
     assert (stored, await alive(backend)) == ([xcom({"rows": 3}, map_index)], [])
 
 
+async def test_a_success_is_found_again_by_the_next_trigger_until_it_is_told(backend, stored):
+    handle = await backend.create("job", plan(role("driver", SUCCEED)), task=TASK)
+    async with asyncio.timeout(PATIENCE), contextlib.aclosing(trigger(handle, ends_task=True).run()) as dying:
+        assert await anext(dying) == TaskSuccessEvent()  # and nobody takes it
+    assert await events(trigger(handle, ends_task=True)) == [TaskSuccessEvent()]
+    assert (stored, await alive(backend)) == ([xcom({"rows": 3})] * 2, [])
+
+
 async def test_a_task_instance_without_a_map_index_is_not_mapped(backend, stored):
     handle = await backend.create("job", plan(role("driver", SUCCEED)), task=TASK)
     await events(trigger(handle, ends_task=True, map_index=None))

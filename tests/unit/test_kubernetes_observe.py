@@ -10,7 +10,7 @@ import pytest
 
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.observe import Observation, Pod, observe
-from practicus_provider.backends.kubernetes.render import CLUSTER, INDEX, MAIN, RELEASED, ROLE, Site, render
+from practicus_provider.backends.kubernetes.render import CLUSTER, INDEX, MAIN, RELEASED, ROLE, TOLD, Site, render
 from practicus_provider.plan import Plan
 from practicus_provider.spec import Elastic
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
@@ -252,6 +252,13 @@ def test_a_job_that_completed_without_our_seeing_its_pod_end_has_the_result_that
     found = observe(job(ALONE, complete), [], told={"pod": DONE})
     assert (found.status.state, found.status.result) == (SUCCEEDED, "[1]")
     assert found.status.verdict == Verdict(SUCCEEDED, Reason.COMPLETED, "driver ended", exit_code=0)
+
+
+def test_what_a_pod_told_is_kept_for_whoever_watches_next():
+    told = json.dumps({"driver": {"exit_code": 0, "result": "7"}})
+    root = job(ALONE, {"type": "Complete", "status": "True"}, **{TOLD: told})
+    verdict = Verdict(SUCCEEDED, Reason.COMPLETED, "driver ended", exit_code=0)
+    assert observe(root, []).status == Status(SUCCEEDED, (pending("driver"),), verdict, result="7")
 
 
 def test_a_job_that_completed_but_whose_result_nobody_read_has_failed():

@@ -38,6 +38,7 @@ from practicus_provider.backends.kubernetes.render import (
     NETWORK,
     RELEASED,
     ROLE,
+    TOLD,
     Manifests,
     Site,
     render,
@@ -119,7 +120,7 @@ class KubernetesBackend(Backend):
             disposed: set[str] = set()
             async for observation in self._observations(mirror, handle):
                 if disposable:
-                    await self._dispose(mirror.api, observation.done, disposed)
+                    await self._dispose(mirror, handle, observation.done, disposed)
                 if observation.status.state.final:
                     yield await self._final(mirror.api, observation)
                     return
@@ -403,15 +404,20 @@ class KubernetesBackend(Backend):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), None if deadline is None else deadline - time.monotonic())
 
-    async def _dispose(self, api: Api, done: Collection[Pod], disposed: set[str]) -> None:
+    async def _dispose(self, mirror: Mirror, handle: Handle, done: Collection[Pod], disposed: set[str]) -> None:
         """Delete pods that have said all: the kubelet then looks at their containers, and tells of their exit codes, at
         once, where it would notice by itself within a second (its pod lifecycle event generator's period).
+
+        What they said is kept first: whoever watches next, should we die now, has it from nowhere else.
         """
-        for pod in done:
-            if pod.uid not in disposed:
-                disposed.add(pod.uid)
-                with contextlib.suppress(BackendError):
-                    await api.delete("Pod", pod.name, preconditions={"uid": pod.uid})
+        if all(pod.uid in disposed for pod in done):
+            return
+        disposed.update(pod.uid for pod in done)
+        with contextlib.suppress(BackendError):
+            words = json.dumps(dict(mirror.told(handle.name)))
+            await mirror.api.patch("Job", handle.name, _annotate(handle, {TOLD: words}))
+            for pod in done:
+                await mirror.api.delete("Pod", pod.name, preconditions={"uid": pod.uid})
 
     async def _final(self, api: Api, observation: Observation) -> Status:
         """With what only the logs hold: the last lines of a failure, a long result."""

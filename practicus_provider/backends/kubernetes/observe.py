@@ -11,7 +11,7 @@ from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, taken_away, vanished
 from practicus_provider.backends.kubernetes.pod import Pod
-from practicus_provider.backends.kubernetes.render import CLUSTER, FACTS, RELEASED, ROLE
+from practicus_provider.backends.kubernetes.render import CLUSTER, FACTS, RELEASED, ROLE, TOLD
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
 
 
@@ -54,6 +54,7 @@ def observe(
     :param told: pod -> its last words, as far as they are known from its log.
     """
     facts = facts_of(root)
+    told = {**json.loads(root["metadata"]["annotations"].get(TOLD, "{}")), **(told or {})}
     roles: dict[str, Any] = facts["roles"]
     order = list(roles)
     all_pods = [Pod(pod) for pod in pods if pod["metadata"]["labels"].get(CLUSTER) == root["metadata"]["name"]]
@@ -70,9 +71,9 @@ def observe(
     complete = _complete(order, roles, replicas.values(), warnings[-1].get("message", "") if warnings else "")
     status = Status(_state(roles, replicas.values()), tuple(complete))
     decisive = [pod for pod in shown if pod.role == facts["decides"]]
-    observation = _decided(status, facts, decisive, replicas, told or {})
+    observation = _decided(status, facts, decisive, replicas, told)
     if observation.status.verdict is None and _condition(root, "Complete") and all(pod.ended for pod in decisive):
-        observation = _completed(status, facts, told or {})
+        observation = _completed(status, facts, told)
     if observation.status.verdict is None:
         verdict = _taken(shown, roles, replicas) or hopeless(shown, replicas) or _refused(root, warnings)
         verdict = verdict or _out_of_time(root, facts)

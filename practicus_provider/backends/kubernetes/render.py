@@ -50,6 +50,8 @@ RELEASED = f"{DOMAIN}/released"
 """Annotation of the root: exists once the cluster may no longer be adopted."""
 CURSOR = f"{DOMAIN}/cursor"
 """Annotation of the root: pod -> time stamp of the last line of its log that was taken, as JSON."""
+TOLD = f"{DOMAIN}/told"
+"""Annotation of the root: pod -> its last words, as JSON; of pods that were removed once they had said them."""
 DIGEST = f"{DOMAIN}/digest"
 """Annotation of the root: of all manifests, to tell whether another's half-made cluster is the same."""
 
