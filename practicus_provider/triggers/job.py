@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
@@ -65,9 +66,8 @@ class PracticusJobTrigger(BaseTrigger):
         handle, policy = Handle(**self.cluster), Policy.from_json(self.policy)
         outcome = await lifecycle.follow(backend, handle, policy, self.log.info, keep_success=True)
         succeeded = outcome.verdict.state is State.SUCCEEDED
-        if self.ends_task and self.push_result and succeeded:
-            await self._push(outcome.value())
-        yield self._event(outcome)
+        stored = not (self.ends_task and self.push_result and succeeded) or await self._push(outcome.value())
+        yield self._event(outcome, ends_task=self.ends_task and stored)
         if succeeded and policy.removes_success:
             await lifecycle.tear_down(backend, handle, policy.teardown, outcome.verdict, self.log.info)
 
@@ -88,25 +88,30 @@ class PracticusJobTrigger(BaseTrigger):
         backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
         await backend.delete(Handle(**self.cluster))
 
-    def _event(self, outcome: Outcome) -> TriggerEvent:
-        if not self.ends_task:
+    def _event(self, outcome: Outcome, *, ends_task: bool) -> TriggerEvent:
+        if not ends_task:
             return TriggerEvent(outcome.to_json())  # type: ignore[no-untyped-call]
         return TaskSuccessEvent() if outcome.verdict.state is State.SUCCEEDED else TaskFailedEvent()
 
-    async def _push(self, result: Any) -> None:
-        """The result becomes the task's XCom.
+    async def _push(self, result: Any) -> bool:
+        """The result becomes the task's XCom; False where a worker has to see to it.
 
         Airflow 3.3 would store an event's own ``xcoms`` encoded twice (``airflow.models.xcom``, ``XComModel.set``), and
-        without the XCom backend that is configured.
+        without the XCom backend that is configured. Its triggerer stores none of a DAG or task whose id is not ASCII.
         """
         ti = self.task_instance
         if result is None or ti is None:
-            return
-        await XCom.aset(
-            "return_value",
-            result,
-            dag_id=ti.dag_id,
-            task_id=ti.task_id,
-            run_id=ti.run_id,
-            map_index=-1 if ti.map_index is None else ti.map_index,
-        )
+            return True
+        try:
+            await XCom.aset(
+                "return_value",
+                result,
+                dag_id=ti.dag_id,
+                task_id=ti.task_id,
+                run_id=ti.run_id,
+                map_index=-1 if ti.map_index is None else ti.map_index,
+            )
+        except AirflowRuntimeError as error:
+            self.log.warning("a worker stores the result, as the triggerer could not: %s", error)
+            return False
+        return True

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from airflow.models.trigger import Trigger
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout, TaskDeferred
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType, TaskDeferralError, TaskDeferralTimeout, TaskDeferred
 from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import SetXCom
+from airflow.sdk.execution_time.comms import ErrorResponse, SetXCom
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 from structlog.testing import capture_logs
 
@@ -133,6 +133,17 @@ async def test_a_success_is_found_again_by_the_next_trigger_until_it_is_told(bac
         assert await anext(dying) == TaskSuccessEvent()  # and nobody takes it
     assert await events(trigger(handle, ends_task=True)) == [TaskSuccessEvent()]
     assert (stored, await alive(backend)) == ([xcom({"rows": 3})] * 2, [])
+
+
+async def test_a_result_that_the_triggerer_cannot_store_is_a_workers_to_store(backend, monkeypatch):
+    class Triggerer:
+        async def asend(self, message: Any) -> None:
+            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Triggerer(), raising=False)
+    handle = await backend.create("job", plan(role("driver", SUCCEED)), task=TASK)
+    assert await outcome(trigger(handle, ends_task=True)) == Outcome(GOOD, '{"rows": 3}')
+    assert await alive(backend) == []
 
 
 async def test_a_task_instance_without_a_map_index_is_not_mapped(backend, stored):
