@@ -67,7 +67,7 @@ class PracticusJobTrigger(BaseTrigger):
         outcome = await lifecycle.follow(backend, handle, policy, self.log.info, keep_success=True)
         succeeded = outcome.verdict.state is State.SUCCEEDED
         stored = not (self.ends_task and self.push_result and succeeded) or await self._push(outcome.value())
-        yield self._event(outcome, ends_task=self.ends_task and stored)
+        yield event_of(outcome, ends_task=self.ends_task and stored)
         if succeeded and policy.removes_success:
             await lifecycle.tear_down(backend, handle, policy.teardown, outcome.verdict, self.log.info)
 
@@ -87,11 +87,6 @@ class PracticusJobTrigger(BaseTrigger):
     async def _delete(self) -> None:
         backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
         await backend.delete(Handle(**self.cluster))
-
-    def _event(self, outcome: Outcome, *, ends_task: bool) -> TriggerEvent:
-        if not ends_task:
-            return TriggerEvent(outcome.to_json())  # type: ignore[no-untyped-call]
-        return TaskSuccessEvent() if outcome.verdict.state is State.SUCCEEDED else TaskFailedEvent()
 
     async def _push(self, result: Any) -> bool:
         """The result becomes the task's XCom; False where a worker has to see to it.
@@ -115,3 +110,10 @@ class PracticusJobTrigger(BaseTrigger):
             self.log.warning("a worker stores the result, as the triggerer could not: %s", error)
             return False
         return True
+
+
+def event_of(outcome: Outcome, *, ends_task: bool) -> TriggerEvent:
+    """The event that ends the task, or that has it resume with the outcome."""
+    if not ends_task:
+        return TriggerEvent(outcome.to_json())  # type: ignore[no-untyped-call]
+    return TaskSuccessEvent() if outcome.verdict.state is State.SUCCEEDED else TaskFailedEvent()

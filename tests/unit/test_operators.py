@@ -22,7 +22,7 @@ from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
 from airflow.sdk.listener import get_listener_manager
 from airflow.sdk.serde import deserialize, serialize
 from airflow.serialization.serialized_objects import DagSerialization
-from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
 from practicus_provider.errors import AdapterError, JobFailed, SpecError
 from practicus_provider.lifecycle import Outcome, Policy
@@ -44,7 +44,7 @@ from practicus_provider.operators.job import PracticusRunJobOperator, shipment_o
 from practicus_provider.sensors.job import PracticusJobSensor
 from practicus_provider.spec import Elastic, JobSpec, Resources
 from practicus_provider.status import Reason, State, Verdict
-from practicus_provider.triggers.job import PracticusJobTrigger
+from practicus_provider.triggers.job import PracticusJobTrigger, event_of
 
 JOB = "local:///job.py"
 CLUSTER = {
@@ -500,29 +500,25 @@ NOTHING = Outcome(Verdict(State.SUCCEEDED, Reason.COMPLETED, "done"))
 BAD = Outcome(Verdict(State.FAILED, Reason.ERROR, "driver-0 exited with code 1", log_tail=("x",)))
 
 
-def event(outcome: Outcome, **more: Any) -> TriggerEvent:
-    return PracticusJobTrigger("there", {}, {}, **more)._event(outcome)
-
-
 @pytest.mark.parametrize("outcome", [GOOD, NOTHING])
 def test_a_trigger_that_ends_the_task_lets_it_succeed_where_the_job_did(outcome):
-    assert event(outcome, ends_task=True) == TaskSuccessEvent()
+    assert event_of(outcome, ends_task=True) == TaskSuccessEvent()
 
 
 def test_a_trigger_that_ends_the_task_fails_it_where_the_job_failed():
-    assert isinstance(event(BAD, ends_task=True), TaskFailedEvent)
+    assert isinstance(event_of(BAD, ends_task=True), TaskFailedEvent)
 
 
 @pytest.mark.parametrize("outcome", [GOOD, NOTHING])
 def test_a_task_that_resumes_has_the_result_that_the_trigger_saw(outcome):
-    payload = json.loads(json.dumps(event(outcome).payload))
+    payload = json.loads(json.dumps(event_of(outcome, ends_task=False).payload))
     assert dask().execute_complete({}, payload) == outcome.value()
     assert PracticusJobSensor(task_id="s", job=CLUSTER).execute_complete({}, payload) == outcome.value()
 
 
 def test_a_task_that_resumes_fails_with_the_verdict_that_the_trigger_saw():
     with pytest.raises(JobFailed) as error:
-        dask().execute_complete({}, json.loads(json.dumps(event(BAD).payload)))
+        dask().execute_complete({}, json.loads(json.dumps(event_of(BAD, ends_task=False).payload)))
     assert error.value.verdict == BAD.verdict
 
 
