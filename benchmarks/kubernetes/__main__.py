@@ -24,9 +24,9 @@ from typing import Any
 
 
 def main() -> None:
-    """Print a table, or JSON."""
+    """Print JSON, or nothing: a table goes to standard error as it is made."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON too, on standard output")
     parser.add_argument("--runs", type=int, default=7, help="rounds of what is timed; 0: none of it (default 7)")
     parser.add_argument("--pods", type=int, nargs="+", default=[1, 4], help="of what is timed (default 1 4)")
     parser.add_argument("--tasks", type=int, default=100, help="that wait; 0: nothing of it (default 100)")
@@ -36,7 +36,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
         report = measure(options.runs, options.pods, options.tasks, options.seconds)
-    print(json.dumps(report, indent=2) if options.json else text(report))
+    if options.json:
+        print(json.dumps(report, indent=2))
 
 
 def measure(runs: int, sizes: Sequence[int], tasks: int, seconds: float) -> dict[str, Any]:
@@ -48,16 +49,23 @@ def measure(runs: int, sizes: Sequence[int], tasks: int, seconds: float) -> dict
 
     from benchmarks.kubernetes.life import ended, submitted_and_deleted
     from benchmarks.kubernetes.place import place
+    from benchmarks.kubernetes.report import Row
     from benchmarks.kubernetes.waiting import waiting
 
     ExecutorSafeguard.test_mode = True  # it would warn that no task runner calls the operators
-    rows = []
+    rows: list[Row] = []
+
+    def found(*new: Row) -> None:
+        """It takes minutes: what is known so far is said."""
+        rows.extend(new)
+        print(*(row.text() for row in new), sep="\n\n", end="\n\n", file=sys.stderr, flush=True)
+
     with place() as here:
         for pods in sizes if runs else ():
-            rows += submitted_and_deleted(here, pods, runs)
-            rows.append(ended(here, pods, runs))
+            found(*submitted_and_deleted(here, pods, runs))
+            found(ended(here, pods, runs))
         if tasks:
-            rows += waiting(here, tasks, seconds)
+            found(*waiting(here, tasks, seconds))
         where = {
             "kubernetes": here.version,
             "namespace": here.namespace,
@@ -65,13 +73,6 @@ def measure(runs: int, sizes: Sequence[int], tasks: int, seconds: float) -> dict
             "load": round(os.getloadavg()[2], 1),
         }
     return {"runs": runs, "where": where, "measures": [row.to_json() for row in rows]}
-
-
-def text(report: dict[str, Any]) -> str:
-    """For people."""
-    from benchmarks.kubernetes.report import Row
-
-    return "\n\n".join(Row(**row).text() for row in report["measures"])
 
 
 if __name__ == "__main__":
