@@ -249,6 +249,15 @@ async def test_who_merely_looks_at_a_log_takes_no_line_from_the_task(backend: Ba
         assert await read(backend, handle, "driver") == []
 
 
+async def test_the_log_of_a_cluster_that_is_deleted_meanwhile_ends(backend: Backend) -> None:
+    handle = await backend.create("job", plan(role("driver", f"print('at work', flush=True); {SLEEP}")), task=TASK)
+    async with asyncio.timeout(PATIENCE), contextlib.aclosing(backend.logs(handle, ["driver"])) as lines:
+        assert await anext(lines) == LogLine("driver", 0, "at work")
+        await backend.delete(handle)
+        with contextlib.suppress(NotFound):
+            assert [line async for line in lines] == []
+
+
 async def test_a_cluster_that_its_task_keeps_is_listed_as_such(backend: Backend) -> None:
     handle = await backend.create("job", plan(role("driver", SLEEP)), task=TASK)
     await backend.delete(handle, after=600)

@@ -92,9 +92,9 @@ class LocalBackend(Backend):
         self, handle: Handle, roles: Collection[str], *, whole: bool = False
     ) -> AsyncGenerator[LogLine, None]:
         """See :meth:`Backend.logs`."""
-        folder = self._folder(handle)
-        taken: dict[str, int] = {} if whole else folder.read("cursor.json")
+        taken: dict[str, int] = {} if whole else self._folder(handle).read("cursor.json")
         while True:
+            folder = self._folder(handle)
             ended, before = folder.state().final, dict(taken)
             try:
                 for line in _new_lines(folder, roles, taken, whole=ended):
