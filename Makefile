@@ -10,6 +10,10 @@ UV_CACHED := $(UV_HOME)/bin/uv
 # The one on PATH if it is the very version, so that the same lock gives the same environment everywhere.
 UV := $(if $(filter $(UV_VERSION),$(shell uv --version 2>/dev/null)),uv,$(UV_CACHED))
 BIN := .venv/bin
+# Each worker takes whole files, so that what a file has started serves all its tests.
+PYTEST := $(BIN)/pytest -q --dist loadgroup
+# The longest come first, so that all workers end together.
+SLOW_TESTS := tests/e2e tests/integration tests/contract tests/cluster
 
 # Imports take twice as long where no bytecode may be written later; so it is compiled at once.
 export UV_COMPILE_BYTECODE := 1
@@ -50,15 +54,15 @@ check: venv
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/unit
+	$(PYTEST) -n 2 tests/unit
 
-# The unit tests have run in check.
+# All other tests mostly wait, for processes and pods: hence more workers than processors.
 test: check
-	$(BIN)/pytest -q tests --ignore tests/unit -m "not cluster"
+	$(PYTEST) -n 3 $(SLOW_TESTS)
 
 # What needs a Kubernetes: builds and boots one, unless PRACTICUS_TEST_KUBECONFIG names it.
 test-kubernetes: venv
-	$(BIN)/pytest -q tests -m cluster
+	$(PYTEST) -n 3 -m cluster $(SLOW_TESTS)
 
 # Plain Python is enough: the cluster needs no virtual environment.
 cluster-up cluster-down:

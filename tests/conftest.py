@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # each has a cluster of its own: some tests break theirs
+    os.environ.setdefault("PRACTICUS_TEST_CLUSTER_NUMBER", worker.removeprefix("gw"))
+
 from tests.cluster.fixture import image, kubectl, kubernetes, machines  # noqa: F401
 from tests.kubernetes import Namespace, fresh
 
@@ -30,10 +33,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
 
+# First of all hooks: xdist reads the groups in its own.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "kubernetes" in getattr(item, "fixturenames", ()) or "cluster" in item.path.parts:
             item.add_marker(pytest.mark.cluster)
+        if item.get_closest_marker("xdist_group") is None:  # the tests of a file share what it has started
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture

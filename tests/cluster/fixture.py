@@ -41,10 +41,14 @@ class Kubectl:
 
 
 @pytest.fixture(scope="session")
-def kubernetes() -> Path:
-    """The kubeconfig of a cluster that is ready."""
+def kubernetes() -> Iterator[Path]:
+    """The kubeconfig of a cluster that is ready. It is gone afterwards if it was not there before."""
     with _needed():
-        return target.kubeconfig()
+        found = target.running()
+        kubeconfig = target.kubeconfig()
+    yield kubeconfig
+    if not found:
+        target.end()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
+from tests.cluster.layout import CACHE
+from tests.cluster.process import exclusive
 
 TO_RUN = {
     "containerd": "containerd",
@@ -33,7 +35,11 @@ def ensure(needed: Mapping[str, str]) -> None:
 
     :param needed: command or file -> package.
     """
-    missing = _missing(needed)
+    with exclusive(CACHE / "packages"):  # apt takes one at a time
+        _install(_missing(needed), needed)
+
+
+def _install(missing: list[str], needed: Mapping[str, str]) -> None:
     if not missing:
         return
     names = " ".join(missing)

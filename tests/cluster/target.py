@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
 from tests.cluster.images import PREFIX
 from tests.cluster.layout import REPOSITORY, Layout
@@ -28,6 +29,16 @@ def kubeconfig() -> Path:
         return path
     _ours("up")
     return Layout.default().kubeconfig
+
+
+def running() -> bool:
+    """Whether it is up already."""
+    return bool(os.environ.get(KUBECONFIG)) or Cluster(Layout.default()).control_plane.init is not None
+
+
+def end() -> None:
+    """Take ours down."""
+    _ours("down")
 
 
 def kubectl() -> str:

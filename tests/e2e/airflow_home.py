@@ -108,13 +108,13 @@ class Airflow:
             lambda: (state := self.task(dag_id, run_id, task_id)["state"]) in states and state,
         )
 
-    def await_run(self, dag_id: str, run_id: str) -> str:
+    def await_run(self, dag_id: str, run_id: str, patience: float = 3 * PATIENCE) -> str:
         """The state in which a DAG run ends."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
         return eventually(
             f"{dag_id} ends",
             lambda: (state := self.call("GET", path)["state"]) in ("success", "failed") and state,
-            3 * PATIENCE,
+            patience,
         )
 
     def log(self, dag_id: str, run_id: str, task_id: str = "job", attempt: int = 1) -> list[str]:
@@ -159,11 +159,17 @@ class Airflow:
 
 @contextlib.contextmanager
 def running(
-    home: Path, dag_folders: list[Path], extra: Mapping[str, Any] = LOCAL, *, all_admins: bool = True
+    home: Path,
+    dag_folders: list[Path],
+    extra: Mapping[str, Any] = LOCAL,
+    *,
+    all_admins: bool = True,
+    more: Mapping[str, str] | None = None,
 ) -> Iterator[Airflow]:
     """``airflow standalone`` with these folders' DAGs; its log is printed if it does not come up.
 
     :param all_admins: whether who has not logged in may do everything.
+    :param more: of its environment.
     """
     dags = home / "dags"
     for folder in dag_folders:
@@ -179,6 +185,7 @@ def running(
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+        **(more or {}),
     }
     with (home / "standalone.log").open("wb") as log:
         process = subprocess.Popen(

@@ -1,13 +1,16 @@
-"""Every example DAG, run by ``airflow dags test`` on every backend; what comes out is checked with pandas."""
+"""Every example DAG on every backend, by ``airflow dags test`` and by a scheduler and a triggerer; what comes out is
+checked with pandas."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import json
-import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import pandas as pd
 import pytest
 
 from example_dags.data import make_data
+from tests.e2e.airflow_home import Airflow, running, settings
 from tests.e2e.kubernetes_place import connection, shared_folder
 from tests.kubernetes import fresh
 
@@ -42,7 +46,7 @@ print(json.dumps({"dags": dags, "errors": {str(path): error for path, error in b
 
 @dataclass(frozen=True)
 class Run:
-    """What one ``airflow dags test`` left."""
+    """What one run of a DAG left."""
 
     state: str
     output: str
@@ -54,52 +58,95 @@ class Run:
         return value
 
 
-@dataclass(frozen=True)
-class Airflow:
-    """An Airflow in a folder of its own."""
+RunDag = Callable[..., Run]
+"""Runs the DAG of an id with the params given by name."""
 
-    home: Path
-    extra: Mapping[str, Any]
-    """Of the connection: all that differs between the backends."""
 
-    def run(self, *args: str) -> str:
-        own = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW_", "_AIRFLOW"))}
-        process = subprocess.run(
-            [sys.executable, *args],
-            cwd=self.home,
-            env=own
-            | {
-                "AIRFLOW_HOME": str(self.home),
-                "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
-                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-                "AIRFLOW_CONN_PRACTICUS_DEFAULT": json.dumps({"conn_type": "practicus", "extra": self.extra}),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=PATIENCE,
+def airflow_command(home: Path, extra: Mapping[str, Any], *args: str) -> str:
+    """What a Python that has the example DAGs and the connection prints."""
+    process = subprocess.run(
+        [sys.executable, *args],
+        cwd=home,
+        env=settings(home, DAGS, extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert process.returncode == 0, process.stdout[-TAIL:]
+    return process.stdout
+
+
+def left_by(home: Path, dag_id: str, output: str) -> Run:
+    """The only run of a DAG."""
+    with sqlite3.connect(home / "airflow.db") as database:
+        [[state]] = database.execute("SELECT state FROM dag_run WHERE dag_id = ?", [dag_id])
+        rows = database.execute(
+            "SELECT task_id, CAST(value AS TEXT) FROM xcom WHERE dag_id = ? AND key = 'return_value' "
+            "ORDER BY map_index",
+            [dag_id],
         )
-        assert process.returncode == 0, process.stdout[-TAIL:]
-        return process.stdout
-
-    def test(self, dag_id: str, **params: Any) -> Run:
-        output = self.run("-m", "airflow", "dags", "test", dag_id, DATE, "--conf", json.dumps(params))
-        with sqlite3.connect(self.home / "airflow.db") as database:
-            [[state]] = database.execute("SELECT state FROM dag_run WHERE dag_id = ?", [dag_id])
-            rows = database.execute(
-                "SELECT task_id, CAST(value AS TEXT) FROM xcom WHERE dag_id = ? AND key = 'return_value' "
-                "ORDER BY map_index",
-                [dag_id],
-            )
-            results: dict[str, list[Any]] = {}
-            for task_id, value in rows:
-                results.setdefault(task_id, []).append(json.loads(value))
-        return Run(state, output, results)
+        results: dict[str, list[Any]] = {}
+        for task_id, value in rows:
+            results.setdefault(task_id, []).append(json.loads(value))
+    return Run(state, output, results)
 
 
-@pytest.fixture(scope="module", params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
-def backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@contextlib.contextmanager
+def by_dags_test(home: Path, extra: Mapping[str, Any]) -> Iterator[RunDag]:
+    """``airflow dags test``: one process, and each task in it to its end."""
+    airflow_command(home, extra, "-m", "airflow", "db", "migrate")
+
+    def run(dag_id: str, **params: Any) -> Run:
+        args = ("-m", "airflow", "dags", "test", dag_id, DATE, "--conf", json.dumps(params))
+        return left_by(home, dag_id, airflow_command(home, extra, *args))
+
+    yield run
+
+
+@contextlib.contextmanager
+def by_scheduler(home: Path, extra: Mapping[str, Any], *, deferrable: bool) -> Iterator[RunDag]:
+    """A scheduler, its workers and a triggerer, as a user has them who presses Trigger."""
+    with running(home, [DAGS], extra, more={"AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": str(deferrable)}) as airflow:
+
+        def run(dag_id: str, **params: Any) -> Run:
+            airflow.trigger(dag_id, "run", params)
+            airflow.await_run(dag_id, "run", PATIENCE)
+            return left_by(home, dag_id, logs(airflow, dag_id))
+
+        yield run
+
+
+def logs(airflow: Airflow, dag_id: str) -> str:
+    """All lines that the tasks of the only run have logged."""
+    tasks = airflow.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/run/taskInstances")["task_instances"]
+    lines = (airflow.log(dag_id, "run", task["task_id"]) for task in tasks if task["map_index"] == -1)
+    return "\n".join(itertools.chain.from_iterable(lines))
+
+
+def way(backend: str, how: Callable[..., Any], **more: Any) -> Any:
+    """A way to run all of them."""
+    name = " ".join((backend, how.__name__, *(key for key, value in more.items() if value)))
+    marks = [pytest.mark.xdist_group(name), *([pytest.mark.cluster] if backend == "kubernetes" else [])]
+    return pytest.param((backend, functools.partial(how, **more)), id=name, marks=marks)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        way("local", by_dags_test),
+        way("kubernetes", by_dags_test),
+        way("kubernetes", by_scheduler, deferrable=False),
+        way("kubernetes", by_scheduler, deferrable=True),
+    ],
+)
+def chosen(request: pytest.FixtureRequest) -> tuple[str, Callable[..., Any]]:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def backend(chosen: tuple[str, Callable[..., Any]]) -> str:
+    return chosen[0]
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +158,7 @@ def data(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 
 @pytest.fixture(scope="module")
 def extra(backend: str, data: Path, request: pytest.FixtureRequest) -> Iterator[Mapping[str, Any]]:
+    """Of the connection: all that differs between the backends."""
     if backend == "local":
         yield {"backend": "local"}
     else:
@@ -125,14 +173,19 @@ def flights(data: Path) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def airflow(extra: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Airflow:
-    airflow = Airflow(tmp_path_factory.mktemp("airflow"), extra)
-    airflow.run("-m", "airflow", "db", "migrate")
-    return airflow
+def home(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Airflow's."""
+    return tmp_path_factory.mktemp("airflow")
 
 
-def test_every_dag_file_imports_without_an_error_and_holds_one_documented_dag(airflow: Airflow) -> None:
-    found = json.loads(airflow.run("-c", LIST_DAGS).splitlines()[-1])
+@pytest.fixture(scope="module")
+def run_dag(chosen: tuple[str, Callable[..., Any]], home: Path, extra: Mapping[str, Any]) -> Iterator[RunDag]:
+    with chosen[1](home, extra) as run:
+        yield run
+
+
+def test_every_dag_file_imports_without_an_error_and_holds_one_documented_dag(tmp_path: Path) -> None:
+    found = json.loads(airflow_command(tmp_path, {"backend": "local"}, "-c", LIST_DAGS).splitlines()[-1])
     files = {path.stem for path in DAGS.glob("*.py")} - {"data", "demo", "mapreduce"}
     assert found["errors"] == {}
     assert set(found["dags"]) == {f"practicus_{name}" for name in files}
@@ -154,9 +207,9 @@ def test_the_data_holds_every_flight_and_making_it_again_changes_nothing(data: P
 
 
 def test_spark_sums_up_the_flights_of_the_chosen_day_from_the_chosen_airport(
-    airflow: Airflow, flights: pd.DataFrame
+    run_dag: RunDag, flights: pd.DataFrame
 ) -> None:
-    run = airflow.test("practicus_spark_etl", day=DATE, origin="JFK", late=30, workers=1)
+    run = run_dag("practicus_spark_etl", day=DATE, origin="JFK", late=30, workers=1)
     assert run.state == "success"
     some = flights[(flights["date"].astype("str") == DATE) & (flights["origin"] == "JFK")]
     expected = {
@@ -171,8 +224,8 @@ def test_spark_sums_up_the_flights_of_the_chosen_day_from_the_chosen_airport(
     assert pd.read_parquet(summary["path"])["flights"].sum() == len(some) == run.result("check")
 
 
-def test_dask_trains_models_that_beat_the_naive_forecast(airflow: Airflow, flights: pd.DataFrame) -> None:
-    run = airflow.test("practicus_dask_training")
+def test_dask_trains_models_that_beat_the_naive_forecast(run_dag: RunDag, flights: pd.DataFrame) -> None:
+    run = run_dag("practicus_dask_training")
     assert run.state == "success"
     arrived = flights.dropna(subset=["arr_delay"])
     tested = arrived[arrived["month"] >= 10]
@@ -185,8 +238,8 @@ def test_dask_trains_models_that_beat_the_naive_forecast(airflow: Airflow, fligh
     assert run.result("judge").endswith("minutes off")
 
 
-def test_dask_trains_on_what_spark_wrote_and_both_agree(airflow: Airflow, flights: pd.DataFrame, data: Path) -> None:
-    run = airflow.test("practicus_spark_then_dask", learning_rate=[0.3])
+def test_dask_trains_on_what_spark_wrote_and_both_agree(run_dag: RunDag, flights: pd.DataFrame, data: Path) -> None:
+    run = run_dag("practicus_spark_then_dask", learning_rate=[0.3])
     assert run.state == "success"
     *carriers, everyone = run.result("report")
     arrived = flights.dropna(subset=["arr_delay"])
@@ -201,9 +254,9 @@ def test_dask_trains_on_what_spark_wrote_and_both_agree(airflow: Airflow, flight
 
 
 def test_three_jobs_share_one_cluster_and_a_sensor_brings_the_third_one_s_result(
-    airflow: Airflow, flights: pd.DataFrame
+    run_dag: RunDag, flights: pd.DataFrame
 ) -> None:
-    run = airflow.test("practicus_shared_cluster", month=7)
+    run = run_dag("practicus_shared_cluster", month=7)
     assert run.state == "success"
     july = flights[flights["month"] == 7]
     for task_id, column in (("by_origin", "origin"), ("by_carrier", "carrier"), ("by_hour_done", "hour")):
@@ -218,9 +271,9 @@ def test_three_jobs_share_one_cluster_and_a_sensor_brings_the_third_one_s_result
 
 
 def test_each_airport_has_a_cluster_of_its_own_and_together_they_have_all_flights(
-    airflow: Airflow, flights: pd.DataFrame
+    run_dag: RunDag, flights: pd.DataFrame
 ) -> None:
-    run = airflow.test("practicus_mapped", airports=["LGA", "JFK"])
+    run = run_dag("practicus_mapped", airports=["LGA", "JFK"])
     assert run.state == "success"
     some = flights[flights["origin"] != "EWR"]
     assert [sum(result["flights"].values()) for result in run.results["count"]] == [
@@ -229,16 +282,21 @@ def test_each_airport_has_a_cluster_of_its_own_and_together_they_have_all_flight
     assert run.result("total") == some.groupby("carrier")["flight"].count().to_dict()
 
 
-def test_an_adapter_of_the_user_s_own_runs_by_its_dotted_path(airflow: Airflow, flights: pd.DataFrame) -> None:
-    run = airflow.test("practicus_custom_adapter")
+def test_an_adapter_of_the_user_s_own_runs_by_its_dotted_path(run_dag: RunDag, flights: pd.DataFrame) -> None:
+    run = run_dag("practicus_custom_adapter")
     assert run.state == "success"
     routes = (flights["origin"] + "-" + flights["dest"]).value_counts()
     assert run.result("routes") == routes.to_dict()
     assert run.result("busiest") == routes.index[:5].to_list()
 
 
-def test_plain_spark_and_dask_scripts_run_unchanged_and_print_into_the_task_s_log(airflow: Airflow) -> None:
-    run = airflow.test("practicus_plain_scripts", partitions=2)
+def test_plain_spark_and_dask_scripts_run_unchanged_and_print_into_the_task_s_log(run_dag: RunDag) -> None:
+    run = run_dag("practicus_plain_scripts", partitions=2)
     assert run.state == "success"
     assert run.output.count("Pi is roughly 3.1") == 2
     assert "Connected to tcp://" in run.output
+
+
+def test_after_all_of_them_no_cluster_is_left(run_dag: RunDag, home: Path, extra: Mapping[str, Any]) -> None:
+    listed = airflow_command(home, extra, "-m", "airflow", "practicus", "list", "--output", "json")
+    assert json.loads(listed.splitlines()[-1]) == []
