@@ -10,9 +10,8 @@ UV_CACHED := $(UV_HOME)/bin/uv
 # The one on PATH if it is the very version, so that the same lock gives the same environment everywhere.
 UV := $(if $(filter $(UV_VERSION),$(shell uv --version 2>/dev/null)),uv,$(UV_CACHED))
 BIN := .venv/bin
-# Each worker takes whole files, so that what a file has started serves all its tests.
-PYTEST := $(BIN)/pytest -q --dist loadgroup
-# The longest come first, so that all workers end together.
+# In the order given: the longest come first, so that all workers end together.
+PYTEST := $(BIN)/pytest -q --no-loadscope-reorder
 SLOW_TESTS := tests/e2e tests/integration tests/contract tests/cluster
 
 # Imports take twice as long where no bytecode may be written later; so it is compiled at once.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # each has a cluster of its own: some tests break theirs
     os.environ.setdefault("PRACTICUS_TEST_CLUSTER_NUMBER", worker.removeprefix("gw"))
@@ -33,14 +36,24 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
 
-# First of all hooks: xdist reads the groups in its own.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "kubernetes" in getattr(item, "fixturenames", ()) or "cluster" in item.path.parts:
             item.add_marker(pytest.mark.cluster)
-        if item.get_closest_marker("xdist_group") is None:  # the tests of a file share what it has started
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+class _ByFileAndBackend(LoadScopeScheduling):
+    """A worker takes all tests of a file for one backend, because they share what they have started."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        backend = re.search(r"\[((?:local|kubernetes)[^]-]*)", test)
+        return f"{file} {backend[1]}" if backend else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _ByFileAndBackend(config, log)
 
 
 @pytest.fixture

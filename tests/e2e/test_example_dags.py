@@ -127,7 +127,7 @@ def logs(airflow: Airflow, dag_id: str) -> str:
 def way(backend: str, how: Callable[..., Any], **more: Any) -> Any:
     """A way to run all of them."""
     name = " ".join((backend, how.__name__, *(key for key, value in more.items() if value)))
-    marks = [pytest.mark.xdist_group(name), *([pytest.mark.cluster] if backend == "kubernetes" else [])]
+    marks = [pytest.mark.cluster] if backend == "kubernetes" else []
     return pytest.param((backend, functools.partial(how, **more)), id=name, marks=marks)
 
 

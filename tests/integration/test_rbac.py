@@ -23,7 +23,7 @@ from tests.kubernetes import Namespace
 from tests.plans import TASK, plan, role
 
 pytestmark = pytest.mark.cluster
-SMALL = Resources(cpu="200m", memory="512Mi")
+SMALL = Resources(cpu="500m", memory="1Gi")
 
 
 @pytest.fixture
@@ -52,15 +52,24 @@ async def test_a_job_runs_from_its_creation_to_its_removal(user: KubernetesBacke
     assert await user.list() == []
 
 
-async def test_a_job_whose_replicas_start_pods_runs_too(user: KubernetesBackend, image: Callable[[str], str]) -> None:
+@pytest.mark.parametrize(
+    ("adapter", "workers", "add_up"),
+    [
+        ("dask", Elastic(1, 2), "p.get_client().submit(sum, [1, 2]).result()"),
+        ("spark", 1, "p.get_client().range(1, 3).agg({'id': 'sum'}).first()[0]"),
+    ],
+)
+async def test_a_job_whose_replicas_start_pods_runs_too(
+    user: KubernetesBackend, image: Callable[[str], str], adapter: str, workers: int | Elastic, add_up: str
+) -> None:
     spec = JobSpec(
-        adapter="dask",
-        workers=Elastic(1, 2),
-        image=image("dask"),
+        adapter=adapter,
+        workers=workers,
+        image=image(adapter),
         worker_resources=SMALL,
         coordinator_resources=SMALL,
     )
-    script = b"import practicus_runtime as p; p.set_result(p.get_client().submit(sum, [1, 2]).result())"
+    script = f"import practicus_runtime as p; p.set_result({add_up})".encode()
     whole = make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": script}, pods=True)
     handle = await user.create("job", whole, task=TASK)
     assert (await lifecycle.follow(user, handle, Policy.of(spec, whole), print)).value() == 3
