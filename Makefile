@@ -55,13 +55,12 @@ check: venv
 	$(BIN)/mypy
 	$(PYTEST) -n 2 tests/unit
 
-# All other tests mostly wait, for processes and pods: hence more workers than processors.
 test: check
-	$(PYTEST) -n 3 $(SLOW_TESTS)
+	$(PYTEST) -n 2 $(SLOW_TESTS)
 
 # What needs a Kubernetes: builds and boots one, unless PRACTICUS_TEST_KUBECONFIG names it.
 test-kubernetes: venv
-	$(PYTEST) -n 3 -m cluster $(SLOW_TESTS)
+	$(PYTEST) -n 2 -m cluster $(SLOW_TESTS)
 
 # Plain Python is enough: the cluster needs no virtual environment.
 cluster-up cluster-down:

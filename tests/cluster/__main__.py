@@ -26,6 +26,8 @@ def main() -> int:
                 return _print_status(cluster)
             case "kubeconfig":
                 print(cluster.layout.kubeconfig)
+            case "stock":
+                cluster.stock()
             case "load":
                 cluster.load(arguments.image)
             case "kill":
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("down", help="end it, and leave nothing")
     commands.add_parser("status", help="show its machines and their components")
     commands.add_parser("kubeconfig", help="print where its kubeconfig is")
+    commands.add_parser("stock", help="build all images; nodes that are new then start with them")
     load = commands.add_parser("load", help="give its nodes an image, which is built first if it is one of ours")
     load.add_argument("image", help=f"an archive's file, or one of {', '.join(images.names())}")
     kill = commands.add_parser("kill", help="cut one of its machines off, as without power; `up` brings it back")

@@ -13,7 +13,7 @@ from tests.cluster import cgroups, control_plane, images, network, node, simulat
 from tests.cluster.api import Api
 from tests.cluster.binaries import Binaries
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import CLUSTER_DOMAIN, DNS_SERVICE, Layout, NodeAddress
+from tests.cluster.layout import CACHE, CLUSTER_DOMAIN, DNS_SERVICE, Layout, NodeAddress
 from tests.cluster.machine import Component, Machine
 from tests.cluster.pki import Authority
 from tests.cluster.policy.cni import SOCKET
@@ -87,6 +87,7 @@ class Boot:
         network.route(machine, self._nodes)
         cgroups.make(node.cgroup(address))
         node.link_network_plugins(self._layout, address)
+        images.furnish(machine, node.containerd_root(self._layout, address), CACHE / "images")
         self._ensure(machine, node.containerd(self._layout, address))
 
     def _start_kubelet(self, address: NodeAddress) -> None:

@@ -94,6 +94,12 @@ class Cluster:
         with self._locked():
             self._destroy()
 
+    @staticmethod
+    def stock() -> None:
+        """Build all images, and let nodes that are new start with them."""
+        packages.ensure(packages.TO_RUN | packages.TO_BUILD_IMAGES)
+        images.stock(CACHE / "images")
+
     def load(self, image: str) -> None:
         """Give an image to every node.
 

@@ -45,6 +45,7 @@ def kubernetes() -> Iterator[Path]:
     """The kubeconfig of a cluster that is ready. It is gone afterwards if it was not there before."""
     with _needed():
         found = target.running()
+        target.stock()
         kubeconfig = target.kubeconfig()
     yield kubeconfig
     if not found:

@@ -28,6 +28,11 @@ def cgroup(node: NodeAddress) -> str:
     return f"{CGROUP_ROOT}/{node.name}"
 
 
+def containerd_root(layout: Layout, node: NodeAddress) -> Path:
+    """Where its images are."""
+    return layout.machine(node.name) / "containerd"
+
+
 def containerd(layout: Layout, node: NodeAddress) -> Component:
     """Runs the containers."""
     own = layout.machine(node.name)
@@ -35,7 +40,7 @@ def containerd(layout: Layout, node: NodeAddress) -> Component:
     return Component(
         "containerd",
         ["containerd", "--config", str(config)],
-        files={config: _containerd(own), network: _pod_network(node)},
+        files={config: _containerd(own, containerd_root(layout, node)), network: _pod_network(node)},
     )
 
 
@@ -130,11 +135,11 @@ def policy(layout: Layout, authority: Authority, node: NodeAddress) -> list[Comp
     ]
 
 
-def _containerd(own: Path) -> str:
+def _containerd(own: Path, root: Path) -> str:
     cri = 'plugins."io.containerd.grpc.v1.cri"'
     return f"""
 version = 2
-root = "{own}/containerd"
+root = "{root}"
 state = "{_CONTAINERD_STATE}"
 disabled_plugins = ["io.containerd.internal.v1.opt"]
 

@@ -17,6 +17,15 @@ KUBECONFIG = "PRACTICUS_TEST_KUBECONFIG"
 IMAGE_PREFIX = "PRACTICUS_TEST_IMAGE_PREFIX"
 
 
+def stock() -> None:
+    """Have all images at hand before ours is booted, which saves each node to unpack them.
+
+    :raises ClusterError: they cannot be built.
+    """
+    if not os.environ.get(KUBECONFIG):
+        _ours("stock")
+
+
 def kubeconfig() -> Path:
     """The kubeconfig of a cluster that is ready: ours is booted if it must be.
 

@@ -47,13 +47,17 @@ def shared_folder(namespace: Namespace, folder: Path) -> Iterator[None]:
 
 
 def connection(namespace: Namespace, image: Callable[[str], str], folder: Path) -> Mapping[str, Any]:
-    """The extra of a connection under which pods have that folder under the same path."""
+    """The extra of a connection under which pods have that folder under the same path.
+
+    Little of a processor is set aside for each, so that two jobs at a time fit into a small cluster.
+    """
     mount = {"name": VOLUME, "mountPath": str(folder)}
     claim = {"name": VOLUME, "persistentVolumeClaim": {"claimName": VOLUME}}
+    main = {"name": "main", "volumeMounts": [mount], "resources": {"requests": {"cpu": "100m"}}}
     return {
         "kubeconfig": namespace.kubeconfig,
         "namespace": namespace.name,
         "image": image("dask"),
         "images": {"spark": image("spark")},
-        "pod_overrides": {"spec": {"volumes": [claim], "containers": [{"name": "main", "volumeMounts": [mount]}]}},
+        "pod_overrides": {"spec": {"volumes": [claim], "containers": [main]}},
     }

@@ -136,7 +136,6 @@ def way(backend: str, how: Callable[..., Any], **more: Any) -> Any:
     params=[
         way("local", by_dags_test),
         way("kubernetes", by_dags_test),
-        way("kubernetes", by_scheduler, deferrable=False),
         way("kubernetes", by_scheduler, deferrable=True),
     ],
 )

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.layout import REPOSITORY
+from tests.cluster.images import PREFIX, names
+from tests.cluster.layout import CACHE, REPOSITORY
 from tests.cluster.target import KUBECONFIG
 
 pytestmark = [
@@ -34,7 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def before() -> dict[str, list[str]]:
+def before(folder: Path) -> dict[str, list[str]]:
+    run(folder, "stock")  # installs what is missing
     return host()
 
 
@@ -54,10 +56,11 @@ def processes(folder: Path) -> dict[str, int]:
 
 def host() -> dict[str, list[str]]:
     """What a cluster could leave behind that carries its number, or no name at all."""
-    interfaces = subprocess.run(["ip", "-brief", "link"], check=True, capture_output=True, text=True).stdout
+    links = subprocess.run(["ip", "-brief", "link"], check=True, capture_output=True, text=True).stdout
+    interfaces = [line.split()[0] for line in links.splitlines()]
     rules = subprocess.run(["iptables-save"], capture_output=True, text=True).stdout
     return {
-        "interfaces": [line.split()[0] for line in interfaces.splitlines() if not line.startswith("veth")],
+        "interfaces": [name for name in interfaces if not re.match(rf"veth|practicus[^{NUMBER}]", name)],
         "iptables": [line for line in rules.splitlines() if not line.startswith("#")],
         "mounts": Path("/proc/self/mounts").read_text().splitlines(),
         "cgroups": sorted(map(str, Path("/sys/fs/cgroup").rglob(f"practicus-test-{NUMBER}"))),
@@ -87,6 +90,13 @@ def test_it_comes_up_and_a_second_up_leaves_it_alone(before: dict[str, list[str]
     run(folder, "up")
     assert time.monotonic() - began < QUICK
     assert processes(folder) == first
+
+
+def test_its_nodes_start_with_the_images_in_stock(folder: Path) -> None:
+    if CACHE.stat().st_dev != folder.stat().st_dev:
+        pytest.skip("they are shared as hard links, which no two file systems can do")
+    there = run(folder, "exec", "node1", "--", "ctr", "--namespace", "k8s.io", "images", "list", "--quiet").split()
+    assert {f"{PREFIX}{name}:dev" for name in names()} <= set(there)
 
 
 def test_it_comes_back_after_components_and_machines_were_killed(folder: Path) -> None:
