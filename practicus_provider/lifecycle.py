@@ -94,19 +94,16 @@ class Outcome:
         return None if self.result is None else json.loads(self.result)
 
 
-async def follow(backend: Backend, handle: Handle, policy: Policy, say: Say, *, keep_success: bool = False) -> Outcome:
+async def follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Outcome:
     """Watch a cluster to its end (or its start), stream its logs, form the verdict, tear down.
 
     Cancelling this leaves the cluster as it is: another may follow it.
-
-    :param keep_success: leave one that ended well and would be removed to the caller, who does so by
-        :func:`tear_down` once the outcome is safe: it is the only place where the outcome is until then.
     """
     async with backend.session():
-        return await _follow(backend, handle, policy, say, keep_success)
+        return await _follow(backend, handle, policy, say)
 
 
-async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say, keep_success: bool) -> Outcome:
+async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Outcome:
     try:
         status = await _watch(backend, handle, policy, say)
     except NotFound:
@@ -114,9 +111,7 @@ async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say, ke
         return Outcome(Verdict(State.CANCELLED, Reason.DELETED, message))
     verdict = status.verdict or _verdict(handle, status, policy)
     say(verdict.text())
-    if keep_success and verdict.state is State.SUCCEEDED and policy.removes_success:
-        pass
-    elif verdict.state is not State.SUCCEEDED or not policy.until_running:
+    if verdict.state is not State.SUCCEEDED or not policy.until_running:
         await tear_down(backend, handle, policy.teardown, verdict, say)
     elif policy.lease is not None:  # it is for others now, and lives until its timeout
         async with contextlib.aclosing(backend.watch(handle, lease=None)) as statuses:

@@ -84,7 +84,7 @@ async def read(backend: Backend, handle: Handle, *roles: str) -> list[LogLine]:
 @contextlib.asynccontextmanager
 async def created(backend: Backend, name: str, plan: Plan, **how: Any) -> AsyncIterator[Handle]:
     """A cluster that is gone afterwards."""
-    handle = await backend.create(name, plan, task=TASK, **how)
+    handle = await backend.create(name, plan, **{"task": TASK} | how)
     try:
         yield handle
     finally:

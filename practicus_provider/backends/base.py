@@ -30,6 +30,11 @@ class Handle:
         return asdict(self)
 
 
+def cleared_since(made_for: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+    """Whether a task was cleared after the cluster of its name was made, by the facts of both."""
+    return bool(made_for.get("first_try") != task.get("first_try"))
+
+
 @dataclass(frozen=True)
 class LogLine:
     """One line of a replica's output, without its newline."""
@@ -112,10 +117,11 @@ class Backend(ABC):
     ) -> Handle:
         """Create the cluster, or adopt the one of that name.
 
-        One that lives, or that ended and was not yet released (see :meth:`delete`), is adopted if it has not failed;
-        any other is replaced. Two callers at once get the same cluster.
+        One that lives, or that ended and was not yet released (see :meth:`delete`), is adopted if it has not failed
+        and its task was not cleared since; any other is replaced. Two callers at once get the same cluster.
 
-        :param task: JSON-able facts of the task instance; replicas see them as ``practicus_runtime.context()``.
+        :param task: JSON-able facts of the task instance, as ``practicus_runtime.context()`` tells them. Clearing a
+            task changes its ``first_try``.
         :param lease: seconds the cluster may live without a watcher; None: until its timeout.
         :param parent: the shared cluster that ``plan.outside`` refers to; this one ends with it.
         :raises BackendError: nothing was created.

@@ -49,14 +49,16 @@ def task_key(context: Context) -> TaskKey:
 
 
 def task_facts(context: Context) -> dict[str, Any]:
-    """What ``practicus_runtime.context()`` tells the application."""
-    key, when = task_key(context), context.get("logical_date")
+    """What ``practicus_runtime.context()`` tells the application, and which cluster is this run's of the task."""
+    key, when, ti = task_key(context), context.get("logical_date"), context["ti"]
     return {
         "dag_id": key.dag_id,
         "task_id": key.task_id,
         "run_id": key.run_id,
         "map_index": key.map_index,
-        "try_number": context["ti"].try_number,
+        "try_number": ti.try_number,
+        # Clearing adds to max_tries (airflow.models.taskinstance, clear_task_instances).
+        "first_try": (ti.max_tries or 0) - (ti.task.retries or 0) + 1,
         "logical_date": when.isoformat() if when else None,
     }
 

@@ -60,16 +60,12 @@ class PracticusJobTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event: the outcome. A cluster that ended well goes after it, so that another triggerer finds it again
-        if this one dies before the outcome is told."""
+        """One event: the outcome."""
         backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
-        handle, policy = Handle(**self.cluster), Policy.from_json(self.policy)
-        outcome = await lifecycle.follow(backend, handle, policy, self.log.info, keep_success=True)
-        succeeded = outcome.verdict.state is State.SUCCEEDED
-        stored = not (self.ends_task and self.push_result and succeeded) or await self._push(outcome.value())
+        outcome = await lifecycle.follow(backend, Handle(**self.cluster), Policy.from_json(self.policy), self.log.info)
+        pushes = self.ends_task and self.push_result and outcome.verdict.state is State.SUCCEEDED
+        stored = not pushes or await self._push(outcome.value())
         yield event_of(outcome, ends_task=self.ends_task and stored)
-        if succeeded and policy.removes_success:
-            await lifecycle.tear_down(backend, handle, policy.teardown, outcome.verdict, self.log.info)
 
     async def on_kill(self) -> None:
         """The user marked or cleared the deferred task: its cluster goes, unless it is another task's.

@@ -239,6 +239,13 @@ async def test_a_cluster_that_is_not_there_is_not_found(backend: Backend) -> Non
         await backend.find("nobody")
 
 
+async def test_a_cluster_is_replaced_once_its_task_was_cleared(backend: Backend) -> None:
+    first = await backend.create("job", plan(role("driver", SLEEP)), task=TASK | {"first_try": 1})
+    async with created(backend, "job", plan(role("driver", SLEEP)), task=TASK | {"first_try": 2}) as second:
+        assert second != first
+        assert [listing.handle for listing in await backend.list()] == [second]
+
+
 async def test_who_merely_looks_at_a_log_takes_no_line_from_the_task(backend: Backend) -> None:
     async with created(backend, "job", plan(role("driver", "print('a'); print('b')"))) as handle:
         await end(backend, handle)

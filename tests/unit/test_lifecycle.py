@@ -144,17 +144,6 @@ async def test_a_success_is_followed_to_its_end_and_its_cluster_is_removed():
     assert (backend.deleted, backend.watchers) == ([0], 0)
 
 
-@pytest.mark.parametrize(
-    ("teardown", "status", "deleted"),
-    [("always", DONE, []), ("on_success", DONE, []), ("never", DONE, [KEEP]), ("always", BROKEN, [0])],
-)
-async def test_only_a_cluster_that_ended_well_and_goes_is_left_to_who_asks_for_it(teardown, status, deleted):
-    backend = Scripted([RUNNING, status])
-    policy = replace(POLICY, teardown=teardown)
-    await lifecycle.follow(backend, HANDLE, policy, print, keep_success=True)
-    assert backend.deleted == deleted
-
-
 async def test_a_failure_is_an_outcome_that_raises_its_verdict():
     outcome = await follow(Scripted([RUNNING, BROKEN]), POLICY)
     assert outcome == Outcome(BROKEN.verdict)

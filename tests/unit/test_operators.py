@@ -94,7 +94,7 @@ def refused(kind: type[Exception], message: str) -> pytest.RaisesExc[Exception]:
 def ti(**more: Any) -> dict[str, Any]:
     """The context of a task instance."""
     one = {"dag_id": "sales", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1, "max_tries": 0}
-    return {"ti": SimpleNamespace(**one | more)}
+    return {"ti": SimpleNamespace(**one | {"task": SimpleNamespace(retries=0)} | more)}
 
 
 # ---- what a wrong DAG says when it is parsed
@@ -416,8 +416,19 @@ def test_the_application_is_told_its_task_instance():
         "task_id": "t",
         "map_index": 3,
         "try_number": 2,
+        "first_try": 1,
         "logical_date": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("max_tries", "retries", "first"),
+    [(0, 0, 1), (3, 3, 1), (1, 0, 2), (5, 3, 3), (None, None, 1)],
+    ids=["no retries", "retries", "cleared", "cleared after two tries", "unknown"],
+)
+def test_a_task_that_is_cleared_begins_with_another_try(max_tries, retries, first):
+    facts = task_facts(ti(max_tries=max_tries, task=SimpleNamespace(retries=retries)))
+    assert facts["first_try"] == first
 
 
 def test_a_new_try_is_the_same_task_instance():

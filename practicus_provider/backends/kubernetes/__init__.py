@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine
+from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, cleared_since
 from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Manifest, connected
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
 from practicus_provider.backends.kubernetes.logs import PodLog, follow, tail
@@ -292,6 +292,8 @@ class KubernetesBackend(Backend):
                 "the connection's extra 'namespace' to another"
             )
         if "deletionTimestamp" in meta or RELEASED in meta["annotations"]:
+            return False
+        if cleared_since(facts_of(root)["task"], facts_of(manifests.root)["task"]):
             return False
         if root["spec"].get("suspend"):
             same: bool = meta["annotations"].get(DIGEST) == manifests.root["metadata"]["annotations"][DIGEST]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine
+from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, cleared_since
 from practicus_provider.backends.codec import dump_plan, load_plan
 from practicus_provider.backends.local import control
 from practicus_provider.backends.local.folder import ClusterFolder
@@ -70,7 +70,7 @@ class LocalBackend(Backend):
                 self._write_new(folder, plan, task, lease, parent)
             with contextlib.suppress(FileNotFoundError):
                 handle = folder.handle()
-                if not folder.released.exists() and await self._adoptable(folder):
+                if not folder.released.exists() and await self._adoptable(folder, task):
                     return handle
                 await self.delete(handle)
 
@@ -269,8 +269,10 @@ class LocalBackend(Backend):
             tail = "\n".join(folder.tail("supervisor"))
             raise BackendError(f"the supervisor of {folder.path.name} did not start (exit code {code}):\n{tail}")
 
-    async def _adoptable(self, folder: ClusterFolder) -> bool:
+    async def _adoptable(self, folder: ClusterFolder, task: Mapping[str, Any]) -> bool:
         """Whether the cluster lives, or ended well; one that was written but never started is started now."""
+        if cleared_since(folder.config()["task"], task):
+            return False
         if folder.status() is None:
             await self._supervise(folder)
         async with contextlib.aclosing(self.watch(folder.handle())) as statuses:
