@@ -56,7 +56,7 @@ check: venv
 	$(PYTEST) -n 2 tests/unit
 
 test: check
-	$(PYTEST) -n 2 $(SLOW_TESTS)
+	$(PYTEST) -n 2 -m "not cluster" $(SLOW_TESTS)
 
 # What needs a Kubernetes: builds and boots one, unless PRACTICUS_TEST_KUBECONFIG names it.
 test-kubernetes: venv

@@ -83,10 +83,14 @@ class Airflow:
 
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
         """Unpause and run a DAG, as a user does in the UI."""
-        eventually(f"DAG {dag_id} is parsed", lambda: self.found(f"/api/v2/dags/{dag_id}"))
-        self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
+        self.unpause(dag_id)
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
         self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
+
+    def unpause(self, dag_id: str) -> None:
+        """Let its runs start."""
+        eventually(f"DAG {dag_id} is parsed", lambda: self.found(f"/api/v2/dags/{dag_id}"))
+        self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
 
     def found(self, path: str) -> Any:
         """The answer, or None for 404."""

@@ -165,8 +165,10 @@ def test_a_spark_dag_runs_by_trigger_with_a_changed_param(airflow: Airflow) -> N
 
 
 def test_a_backfill_of_five_dates_succeeds_and_leaves_nothing(airflow: Airflow) -> None:
-    dates = ("--from-date", "2013-03-01", "--to-date", "2013-03-05")
-    airflow.cli("backfill", "create", "--dag-id", "practicus_spark_etl", *dates, "--max-active-runs", "2")
+    airflow.unpause("practicus_spark_etl")
+    dates = {"from_date": "2013-03-01T00:00:00Z", "to_date": "2013-03-05T00:00:00Z"}
+    body = {"dag_id": "practicus_spark_etl", **dates, "max_active_runs": 2}
+    airflow.call("POST", "/api/v2/backfills", body)
     path = "/api/v2/dags/practicus_spark_etl/dagRuns?run_type=backfill&limit=100"
     states = eventually(
         "the backfill ends",
