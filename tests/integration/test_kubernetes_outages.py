@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
@@ -208,8 +209,8 @@ async def test_what_the_server_has_forgotten_meanwhile_is_listed_anew(
     await followed.ends_well()
     audit = map(json.loads, machines.layout.audit_log.read_text().splitlines())
     asked = [(entry["verb"], entry["objectRef"]) for entry in audit if "objectRef" in entry]
-    lists = [it["resource"] for verb, it in asked if verb == "list" and it.get("namespace") == namespace.name]
-    assert lists.count("jobs") == 2
+    lists = Counter(it["resource"] for verb, it in asked if verb == "list" and it.get("namespace") == namespace.name)
+    assert max(lists.values()) == 2, lists  # not each kind: the job may be over before its turn comes
 
 
 COMPACT = """

@@ -18,7 +18,7 @@ from aiohttp import web
 from practicus_provider.backends.kubernetes import api as api_module
 from practicus_provider.backends.kubernetes.api import TRIES, Access, Api, ApiError, Manifest, connected
 from practicus_provider.backends.kubernetes.logs import PodLog, follow, tail
-from practicus_provider.backends.kubernetes.mirror import mirror_of
+from practicus_provider.backends.kubernetes.mirror import Mirror, mirror_of
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
 from tests.plans import PATIENCE
@@ -502,6 +502,24 @@ async def test_who_follows_a_cluster_asks_again_for_longer(server, quick, monkey
     server.answers = [refuses(503, "busy")] * (TRIES + 1) + [says(POD)]
     async with connected(server.access, "jobs", patience=PATIENCE) as api:
         assert await api.get("Pod", "p") == POD
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        (says({"items": [{"status": {"allocatable": {"cpu": "8"}}}]}), {"cpu": "8"}),
+        (refuses(403, 'nodes is forbidden: User "u" cannot list resource "nodes"', "Forbidden"), {}),
+    ],
+    ids=["who may see them", "who may not"],
+)
+async def test_how_large_nodes_are_is_asked_once(server, answer, known):
+    server.answers = [answer]
+    mirror = Mirror(server.access, "jobs")
+    assert mirror.largest is None
+    async with connected(server.access, "jobs") as mirror.api:
+        await mirror.look_at_nodes()
+    assert mirror.largest == known
+    assert server.asked == [("GET", "/api/v1/nodes", {"limit": "500"}, None)]
 
 
 async def test_the_mirror_says_at_once_that_it_may_not_look(server):

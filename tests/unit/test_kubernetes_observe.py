@@ -740,6 +740,17 @@ def test_a_pod_that_fits_no_node_says_what_of_it_does_not(words, asked):
     assert status(ALONE, found) == Status(PENDING, (pending("driver", detail=f"Unschedulable: {words}{asked}"),))
 
 
+def test_of_what_no_node_has_enough_it_is_said_how_much_the_largest_one_has():
+    words = "0/2 nodes are available: 1 Insufficient cpu, 1 Insufficient vendor.com/gpu, 2 Insufficient cpu."
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
+    found = pod("driver", status={"conditions": [scheduled]})
+    found["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "500"}}
+    seen = observe(job(ALONE), [found], largest={"cpu": "8", "memory": "30.9Gi", "vendor.com/gpu": "4"})
+    detail = f"Unschedulable: {words} It asks for cpu 500. The largest node has cpu 8, vendor.com/gpu 4."
+    assert seen == Observation(Status(PENDING, (pending("driver", detail=detail),)))
+    assert seen.lacks_room
+
+
 def test_why_a_container_is_not_created_is_told_by_an_event_of_its_pod():
     found = pod("driver", 0, waiting(), uid="p")
     about = {"kind": "Pod", "name": found["metadata"]["name"], "uid": "p"}

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
+from practicus_provider.backends.kubernetes.quota import largest, needed_of_quota, quantity
 from practicus_provider.backends.kubernetes.render import Site, render
 from practicus_provider.plan import Role
 from practicus_provider.spec import Resources
@@ -16,6 +16,21 @@ from tests.plans import TASK, plan, role
 @pytest.mark.parametrize(("text", "number"), [("0", 0), ("0m", 0), ("2", 2), ("500m", Decimal("0.5")), ("1Ki", 1024)])
 def test_a_quotas_quantity_may_be_none(text, number):
     assert quantity(text) == number
+
+
+def test_the_largest_node_is_the_most_of_each_resource_that_any_has():
+    nodes = [
+        {"status": {"allocatable": {"cpu": "7910m", "memory": "32409000Ki", "pods": "110", "vendor.com/gpu": "0"}}},
+        {"status": {"allocatable": {"cpu": "16", "memory": "16Gi", "ephemeral-storage": "101430960Ki"}}},
+        {"status": {}},
+    ]
+    assert largest(nodes) == {
+        "cpu": "16",
+        "memory": "30.9Gi",
+        "pods": "110",
+        "vendor.com/gpu": "0",
+        "ephemeral-storage": "96.7Gi",
+    }
 
 
 def test_a_cluster_takes_what_its_objects_and_the_pods_of_its_jobs_do():

@@ -385,13 +385,10 @@ class KubernetesBackend(Backend):
                     return
                 else:
                     seen = True
-                    observation = observe(
-                        root,
-                        mirror.pods(handle.name),
-                        mirror.events(handle.name),
-                        mirror.told(handle.name),
-                        mirror.jobs(handle.name),
-                    )
+                    observation = _seen(mirror, root)
+                    if mirror.largest is None and observation.lacks_room:
+                        await mirror.look_at_nodes()
+                        observation = _seen(mirror, root)
                     if observation.ending and not observation.status.state.final:
                         settle = SETTLE_EXITED if observation.ending.exit_code == 0 else SETTLE_FAILED
                         deadline = deadline or time.monotonic() + settle
@@ -550,6 +547,11 @@ class _Reader:
         except BackendError as error:
             line = LogLine(pod.role, pod.index, f"(the log of {pod.name} cannot be read: {error})")
             self.found.put_nowait((line, pod.name, log.taken))
+
+
+def _seen(mirror: Mirror, root: Manifest) -> Observation:
+    name = root["metadata"]["name"]
+    return observe(root, mirror.pods(name), mirror.events(name), mirror.told(name), mirror.jobs(name), mirror.largest)
 
 
 LATER = ("RoleBinding", "Job", "Pod")

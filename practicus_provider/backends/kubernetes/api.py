@@ -11,7 +11,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,8 @@ BACKOFF = 0.5
 LONGEST_BACKOFF = 5.0
 TIMEOUT = 30.0
 """Seconds that one request may take."""
+NODES_SEEN = 500
+"""Nodes that are looked at, at most: each is some 20 kB of JSON."""
 CLOSE_TIMEOUT = 1.0
 """Seconds that a WebSocket's other end has to agree to its end."""
 PATIENCE = 300.0
@@ -128,7 +130,7 @@ class Lines:
 
     def cut(self) -> None:
         """Break the connection, also under whoever reads."""
-        self._answer.close()
+        _abort(self._answer)
 
 
 class Api:
@@ -178,6 +180,16 @@ class Api:
         """Delete it; absent is fine. ``options`` are those of ``DeleteOptions``."""
         with contextlib.suppress(NotFound):
             await self._json("DELETE", self._path(kind, name), options)
+
+    async def nodes(self) -> Sequence[Manifest]:
+        """The whole cluster's nodes, of very many the first :data:`NODES_SEEN`.
+
+        :raises ApiError: with status 403 where we may not see them.
+        """
+        found: Sequence[Manifest] = (await self._json("GET", "/api/v1/nodes", query={"limit": str(NODES_SEEN)}))[
+            "items"
+        ]
+        return found
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, *, silence: float, **query: str) -> AsyncIterator[Lines]:
@@ -312,7 +324,7 @@ class Api:
             await self._check("GET", answer)
             yield Lines(answer)
         finally:
-            answer.close()
+            _abort(answer)
 
     async def _send(
         self,
@@ -370,6 +382,16 @@ async def connected(access: Access, namespace: str, patience: float = 0.0) -> As
         yield Api(client, namespace, patience)
     finally:
         await client.close()
+
+
+def _abort(answer: aiohttp.ClientResponse) -> None:
+    """End a connection without a farewell: one that is left amid an answer may have nobody at its other end.
+
+    Closing it would wait 30 s for that one's part of TLS' end (``ssl_shutdown_timeout`` in Python's asyncio).
+    """
+    if answer.connection is not None and answer.connection.transport is not None:
+        answer.connection.transport.abort()
+    answer.close()
 
 
 async def _events(lines: Lines) -> AsyncIterator[Manifest]:

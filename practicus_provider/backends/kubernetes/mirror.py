@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from practicus_provider.backends.kubernetes.api import (
     Manifest,
     connected,
 )
+from practicus_provider.backends.kubernetes.quota import largest
 from practicus_provider.backends.kubernetes.render import CLUSTER, MANAGED
 from practicus_provider.errors import BackendError
 
@@ -40,6 +43,8 @@ KINDS = {
 """What is watched."""
 TOLD_BY_EVENTS = {"Job": ("FailedCreate",), "Pod": ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")}
 """Reasons of events that are all that tells why a pod is not made, or does not start; others are not kept."""
+NODES_KNOWN = 600.0
+"""Seconds for which it is known how large nodes are."""
 WATCH_SECONDS = 600
 """How long the server keeps one watch open (``timeoutSeconds``)."""
 WATCH_SILENCE = 150.0
@@ -61,6 +66,8 @@ class Mirror:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._told: defaultdict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
         self._listed = {kind: asyncio.Event() for kind in KINDS}
+        self._largest: Mapping[str, str] = {}
+        self._largest_until = -math.inf
 
     def job(self, name: str) -> Manifest | None:
         """A Job."""
@@ -82,6 +89,17 @@ class Mirror:
         about |= {pod["metadata"]["uid"] for pod in pods}
         found = [event for event in self._objects["Event"].values() if event["involvedObject"].get("uid") in about]
         return sorted(found, key=lambda event: str(event.get("lastTimestamp")))
+
+    @property
+    def largest(self) -> Mapping[str, str] | None:
+        """Resource -> the most of it that one node has; empty where we may not see nodes; None: it is to be asked."""
+        return self._largest if time.monotonic() < self._largest_until else None
+
+    async def look_at_nodes(self) -> None:
+        """Ask for :attr:`largest`. It explains what the scheduler says, so it is done without if need be."""
+        self._largest_until = time.monotonic() + NODES_KNOWN
+        with contextlib.suppress(BackendError):
+            self._largest = largest(await self.api.nodes())
 
     def tell(self, cluster: str, pod: str, last_words: Mapping[str, Any]) -> None:
         """Somebody has read how a pod ended in its log, where that stands before the server knows."""

@@ -10,7 +10,7 @@ from typing import Any
 from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, taken_away, vanished
-from practicus_provider.backends.kubernetes.pod import Pod
+from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod
 from practicus_provider.backends.kubernetes.render import CLUSTER, FACTS, RELEASED, ROLE, TOLD
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
 
@@ -31,6 +31,11 @@ class Observation:
     result_in: tuple[Pod, int] | None = None
     done: tuple[Pod, ...] = ()
 
+    @property
+    def lacks_room(self) -> bool:
+        """Whether a replica waits for a node that has enough left."""
+        return any(INSUFFICIENT.search(replica.detail) for replica in self.status.replicas)
+
 
 def facts_of(root: Manifest) -> dict[str, Any]:
     """What the root says of its plan."""
@@ -44,6 +49,7 @@ def observe(
     events: Sequence[Manifest] = (),
     told: Mapping[str, Mapping[str, Any]] | None = None,
     jobs: Iterable[Manifest] = (),
+    largest: Mapping[str, str] | None = None,
 ) -> Observation:
     """The cluster's status.
 
@@ -52,12 +58,15 @@ def observe(
     :param events: warnings about its Jobs that have no pods, and about its pods.
     :param jobs: its other Jobs.
     :param told: pod -> its last words, as far as they are known from its log.
+    :param largest: resource -> the most of it that one node has, where that is known.
     """
     facts = facts_of(root)
     told = {**json.loads(root["metadata"]["annotations"].get(TOLD, "{}")), **(told or {})}
     roles: dict[str, Any] = facts["roles"]
     order = list(roles)
-    all_pods = [Pod(pod) for pod in pods if pod["metadata"]["labels"].get(CLUSTER) == root["metadata"]["name"]]
+    all_pods = [
+        Pod(pod, largest or {}) for pod in pods if pod["metadata"]["labels"].get(CLUSTER) == root["metadata"]["name"]
+    ]
     all_pods.sort(key=lambda pod: (order.index(pod.role) if pod.role in order else len(order), pod.index))
     shown = [pod for pod in all_pods if not (_elastic(roles, pod) and (pod.ended is not None or pod.leaving))]
     warnings = [event for event in events if _about(event).get("kind") != "Pod"]

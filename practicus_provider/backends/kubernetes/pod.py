@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -20,15 +20,21 @@ LATE = 5.0
 """Seconds beyond a pod's time of grace that a busy kubelet may need to end it."""
 PULL_FAILED = "ErrImagePull"
 """The kubelet's reason as it tries; in between it says ``ImagePullBackOff``, and since Kubernetes 1.31 why."""
+INSUFFICIENT = re.compile(r"\bInsufficient ([\w./-]*\w)")
+"""What a scheduler says of each resource of which no node has enough left."""
 PREEMPTION = re.compile(r"[.,]?( no new claims to deallocate[.,]?)? preemption: .*", re.DOTALL)
 """What a scheduler adds after its reasons: that nobody is to be preempted either."""
 
 
 @dataclass(frozen=True)
 class Pod:
-    """One pod, read."""
+    """One pod, read.
+
+    :param largest: resource -> the most of it that one node has, where that is known.
+    """
 
     manifest: Manifest
+    largest: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -146,14 +152,17 @@ class Pod:
                 yield container["name"], waiting
 
     def _unscheduled(self, words: str) -> str:
-        """The scheduler's words, and what no node has: how much each has left is not for this user to see."""
+        """The scheduler's words, and what no node has."""
         spec, asked = self.manifest["spec"], []
-        if "Insufficient" in words:
+        missing = INSUFFICIENT.findall(words)
+        if missing:
             requests = (item.get("resources", {}).get("requests", {}) for item in spec["containers"])
             asked += [f"{name} {amount}" for name, amount in sorted(next(requests).items())]
         if "selector" in words:
             asked += [f"a node with {name}={value}" for name, value in sorted(spec.get("nodeSelector", {}).items())]
-        return PREEMPTION.sub(".", words) + (f" It asks for {', '.join(asked)}." if asked else "")
+        text = PREEMPTION.sub(".", words) + (f" It asks for {', '.join(asked)}." if asked else "")
+        most = [f"{name} {self.largest[name]}" for name in dict.fromkeys(missing) if name in self.largest]
+        return text + (f" The largest node has {', '.join(most)}." if most else "")
 
     @property
     def disrupted(self) -> tuple[str, str]:

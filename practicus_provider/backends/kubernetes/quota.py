@@ -1,4 +1,4 @@
-"""What manifests take of a namespace's ResourceQuotas. Pure."""
+"""What manifests take of a namespace's ResourceQuotas, and what nodes have to give. Pure."""
 
 from __future__ import annotations
 
@@ -29,6 +29,19 @@ def needed_of_quota(manifests: Iterable[Manifest]) -> dict[str, Decimal]:
         for name, amount in _of(manifest):
             needs[name] = needs.get(name, Decimal(0)) + amount
     return needs
+
+
+def largest(nodes: Iterable[Manifest]) -> dict[str, str]:
+    """Resource -> the most of it that one node has for pods, as people read it."""
+    most: dict[str, Decimal] = {}
+    for node in nodes:
+        for name, amount in node["status"].get("allocatable", {}).items():
+            most[name] = max(most.get(name, Decimal(0)), quantity(amount))
+    return {name: _readable(name, amount) for name, amount in most.items()}
+
+
+def _readable(resource: str, amount: Decimal) -> str:
+    return f"{amount / 2**30:.1f}Gi" if resource in ("memory", "ephemeral-storage") else f"{amount.normalize():f}"
 
 
 def _of(manifest: Manifest) -> Iterator[tuple[str, Decimal]]:
