@@ -1,5 +1,5 @@
 # The one way in: every target makes what it needs, from a fresh clone on.
-.PHONY: venv test-kubernetes lock image-requirements check test cluster-up cluster-down demo clean
+.PHONY: venv test-local test-kubernetes lock image-requirements check test cluster-up cluster-down demo clean
 .DEFAULT_GOAL := check
 MAKEFLAGS += --no-print-directory
 
@@ -55,10 +55,13 @@ check: venv
 	$(BIN)/mypy
 	$(PYTEST) -n 2 tests/unit
 
+# Everything. What needs a Kubernetes builds and boots one, as root, unless PRACTICUS_TEST_KUBECONFIG names it.
 test: check
+	$(PYTEST) -n 2 $(SLOW_TESTS)
+
+test-local: venv
 	$(PYTEST) -n 2 -m "not cluster" $(SLOW_TESTS)
 
-# What needs a Kubernetes: builds and boots one, unless PRACTICUS_TEST_KUBECONFIG names it.
 test-kubernetes: venv
 	$(PYTEST) -n 2 -m cluster $(SLOW_TESTS)
 

@@ -13,8 +13,8 @@ from practicus_provider.spec import Elastic
 from practicus_provider.status import Status
 
 TASK = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": -1, "try_number": 1, "logical_date": None}
-PATIENCE = 20.0
-"""Seconds after which a test that waits has failed."""
+PATIENCE = 60.0
+"""Seconds after which a test that waits has failed: many of those that a loaded machine needs."""
 
 SLEEP = "import time; time.sleep(600)"
 LISTEN = """

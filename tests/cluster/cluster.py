@@ -123,10 +123,8 @@ class Cluster:
     def _destroy(self) -> None:
         for address in self.nodes:
             self._remove(address)
-        connected = network.host_connected(self.control_plane)
         self.control_plane.kill()
-        if connected:
-            network.wait_until_disconnected()
+        network.disconnect_host(self.control_plane)
         if not network.taken():  # by another cluster of this number, whose groups these would be
             cgroups.remove(node.CGROUP_ROOT)
         if self.layout.root.exists():

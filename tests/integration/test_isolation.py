@@ -31,15 +31,15 @@ STAY = "import time, practicus_runtime as pr; client = pr.get_client(); {use}; p
 SMALL = {"dask": Resources(cpu="400m", memory="1Gi"), "spark": Resources(cpu="800m", memory="1Gi")}
 ELASTIC = Elastic(1, 2)
 LEAST_PORTS = {
-    ("dask", "coordinator"): 2,
+    ("dask", "coordinator"): 1,
     ("dask", "worker"): 1,
     ("dask", "driver"): 0,
-    ("spark", "driver"): 3,
+    ("spark", "driver"): 2,
     ("spark", "worker"): 1,
     ("plain", "coordinator"): 1,
     ("plain", "driver"): 0,
 }
-"""Cluster and role -> how many ports such a replica listens on at least."""
+"""Cluster and role -> how many ports such a replica listens on at least, beside those on its loopback."""
 STARTS_PODS = {("dask", "coordinator"), ("spark", "driver")}
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 

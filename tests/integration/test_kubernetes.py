@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -75,11 +75,33 @@ async def test_a_replica_that_takes_too_much_memory_is_named_with_its_limit(back
     assert "Raise worker_resources=Resources(memory=...)" in verdict.advice
 
 
-async def test_an_image_that_is_not_there_is_said_at_once(backend: KubernetesBackend) -> None:
-    gone = replace(plan(role("driver", SLEEP)), image="localhost/no-such-image:1")
+@pytest.fixture
+def registry(kubectl: Callable[..., str], image: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    """A node, and the address that it reaches a registry at, which answers 404 to all that is asked of it."""
+    command = ["python3", "-m", "http.server", "5005", "--bind", "127.0.0.1"]
+    probe = {"exec": {"command": ["python3", "-c", "import socket; socket.create_connection(('127.0.0.1', 5005))"]}}
+    container = {"name": "main", "image": image("python"), "command": command, "readinessProbe": probe}
+    spec = {"hostNetwork": True, "terminationGracePeriodSeconds": 0, "containers": [container]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "empty-registry"}, "spec": spec}
+    kubectl("create", "-n", "default", "-f", "-", stdin=json.dumps(pod))
+    try:
+        kubectl("wait", "pod/empty-registry", "-n", "default", "--for=condition=Ready", f"--timeout={PATIENCE:g}s")
+        node = kubectl("get", "pod/empty-registry", "-n", "default", "-o", "jsonpath={.spec.nodeName}")
+        yield node, "127.0.0.1:5005"
+    finally:
+        kubectl("delete", "pod/empty-registry", "-n", "default")
+
+
+async def test_an_image_that_is_not_there_is_said_at_once(
+    backend: KubernetesBackend, registry: tuple[str, str]
+) -> None:
+    node, address = registry
+    here = {"spec": {"nodeSelector": {"kubernetes.io/hostname": node}}}
+    gone = replace(plan(role("driver", SLEEP)), image=f"{address}/nothing:1", pod_overrides=here)
     verdict = await verdict_of(backend, gone)
     assert verdict.reason is Reason.IMAGE_PULL_FAILED
-    assert verdict.message.startswith("driver-0 has no image localhost/no-such-image:1 to run: ")
+    assert verdict.message.startswith(f"driver-0 has no image {address}/nothing:1 to run: ")
+    assert verdict.message.endswith(f"{address}/nothing:1: not found")
 
 
 async def test_a_secret_that_is_not_there_is_said_at_once(backend: KubernetesBackend) -> None:
@@ -130,7 +152,7 @@ async def test_a_pod_that_is_evicted_fails_the_job_with_that_reason(
         verdict = (await watching).verdict
     assert verdict is not None
     assert verdict.reason is Reason.EVICTED
-    assert verdict.message.startswith("driver-0 was taken off its node (EvictionByEvictionAPI): ")
+    assert verdict.message.startswith(f"driver-0 was taken off its node {pod.spec.node_name} (EvictionByEvictionAPI): ")
 
 
 async def test_a_long_result_arrives_whole(backend: KubernetesBackend) -> None:

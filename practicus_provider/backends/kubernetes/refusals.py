@@ -25,8 +25,9 @@ def explain(method: str, status: int, message: str, namespace: str) -> str:
         case 403 if "is being terminated" in message:
             return f"namespace {namespace!r} is being deleted: wait until it is gone, and create it anew ({message})"
         case 403 if found := FORBIDDEN.search(message):
-            rule = {"apiGroups": [found["group"]], "resources": [found["resource"]], "verbs": [found["verb"]]}
-            return f"Kubernetes forbids it (403: {message}); {ROLE}, or at least one with the rule {json.dumps(rule)}"
+            return _forbidden(message, found["group"], found["resource"], found["verb"])
+        case 403 if "/portforward answers" in message:  # to a WebSocket the server does not say what is forbidden
+            return _forbidden(message, "", "pods/portforward", "get", "create")
         case 403 if "attempting to grant" in message:
             return f"Kubernetes forbids it (403: {message}); whose jobs start pods needs those rights too: {ROLE}"
         case 403 | 422:  # a policy, Pod Security or the object's own rules; its words say what they mind
@@ -34,3 +35,8 @@ def explain(method: str, status: int, message: str, namespace: str) -> str:
         case 404:
             return f"{message}; create namespace {namespace!r}, or set the connection's extra 'namespace'"
     return f"Kubernetes refused ({status} to {method}): {message}"
+
+
+def _forbidden(message: str, group: str, resource: str, *verbs: str) -> str:
+    rule = json.dumps({"apiGroups": [group], "resources": [resource], "verbs": verbs})
+    return f"Kubernetes forbids it (403: {message}); {ROLE}, or at least one with the rule {rule}"
