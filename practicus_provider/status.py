@@ -227,8 +227,8 @@ def with_tail(verdict: Verdict, tail: Sequence[str]) -> Verdict:
     :param tail: the last lines of the log, newest last.
     """
     reason, advice = verdict.reason, verdict.advice
-    mark = f"[rank {verdict.rank}] "
-    tail = [line.removeprefix(mark) for line in tail if line.startswith(mark)] or tail
+    if verdict.rank is not None:
+        tail = lines_of(verdict.rank, tail)
     missing = next((found[1] for line in reversed(tail) if (found := MISSING_MODULE.search(line))), None)
     if verdict.exit_code and any(sign in line for line in tail for sign in PORT_TAKEN):
         reason = Reason.PORT_IN_USE
@@ -236,6 +236,13 @@ def with_tail(verdict: Verdict, tail: Sequence[str]) -> Verdict:
     elif verdict.exit_code and missing:
         advice = f"Where {verdict.replica} ran there is no Python module {missing!r}: install it there, or give files=."
     return replace(verdict, reason=reason, advice=advice, log_tail=relevant(tail))
+
+
+def lines_of(rank: int, tail: Sequence[str]) -> list[str]:
+    """The lines of one rank: all, where a replica has no other. torch marks those of a traceback, too."""
+    mark = f"[rank {rank}] "
+    own = [line.removeprefix(mark) for line in tail if line.startswith(mark)] or tail
+    return [line.removeprefix(f"[rank{rank}]:").removeprefix(" ") if line.startswith("[rank") else line for line in own]
 
 
 PORT_TAKEN = ("Address already in use", "EADDRINUSE")

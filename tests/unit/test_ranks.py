@@ -153,6 +153,10 @@ def test_of_ranks_found_dead_at_once_the_one_that_was_killed_is_the_cause(start)
     replica.process.send_signal(signal.SIGSTOP)
     for pid, number in zip(pids, (signal.SIGABRT, signal.SIGTERM, signal.SIGKILL), strict=True):
         os.kill(pid, number)
+    deadline = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z" for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     replica.process.send_signal(signal.SIGCONT)
     assert replica.end()[0] == 137
     assert replica.failure()["rank"] == 2

@@ -98,6 +98,13 @@ def test_of_several_ranks_of_a_replica_the_one_that_failed_is_named_and_its_line
     assert "Last lines of rank 3 (worker-0):" in verdict.text()
 
 
+@pytest.mark.parametrize("mark", ["", "[rank 3] "])
+def test_a_traceback_that_torch_has_marked_is_shown_as_python_writes_it(mark):
+    tail = [f"{mark}start", *(f"{mark}[rank3]: {line}" for line in TRACEBACK)]
+    failed = replace(ended(1, role="worker"), rank=3)
+    assert explain_exit(failed, tail=tail, decides=True).log_tail == tuple(TRACEBACK)
+
+
 def test_lines_of_a_replica_of_one_rank_do_not_say_whose_they_are():
     failed = replace(ended(1, role="worker"), rank=3)
     assert explain_exit(failed, tail=["start", *TRACEBACK], decides=True).log_tail == tuple(TRACEBACK)
