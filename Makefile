@@ -1,5 +1,5 @@
 # The one way in: every target makes what it needs, from a fresh clone on.
-.PHONY: venv test-local test-kubernetes lock image-requirements check test cluster-up cluster-down demo clean
+.PHONY: venv test-local test-kubernetes test-training lock image-requirements check test cluster-up cluster-down demo clean
 .DEFAULT_GOAL := check
 MAKEFLAGS += --no-print-directory
 
@@ -9,6 +9,8 @@ UV_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/practicus/uv-$(UV_VERSION)
 UV_CACHED := $(UV_HOME)/bin/uv
 # The one on PATH if it is the very version, so that the same lock gives the same environment everywhere.
 UV := $(if $(filter $(UV_VERSION),$(shell uv --version 2>/dev/null)),uv,$(UV_CACHED))
+# All but those of trainings, which take gigabytes.
+EXTRAS := --extra dask --extra spark
 BIN := .venv/bin
 # In the order given: the longest come first, so that all workers end together.
 PYTEST := $(BIN)/pytest -q --no-loadscope-reorder
@@ -22,7 +24,7 @@ export UV_PYTHON_DOWNLOADS := never
 venv: .venv/.synced
 
 .venv/.synced: pyproject.toml uv.lock | $(filter-out uv,$(UV))
-	$(UV) sync --quiet --python $(PYTHON) --locked --all-extras --all-groups
+	$(UV) sync --quiet --python $(PYTHON) --locked $(EXTRAS) --all-groups
 	@touch $@
 
 lock: | $(filter-out uv,$(UV))
@@ -31,7 +33,7 @@ lock: | $(filter-out uv,$(UV))
 # What the images install: the lock file's versions, with all they need, for the Python of the images' Debian.
 image-requirements: | $(filter-out uv,$(UV))
 	@mkdir -p build
-	$(UV) export --quiet --locked --all-extras --all-groups --no-emit-project --no-hashes --no-annotate --no-header \
+	$(UV) export --quiet --locked $(EXTRAS) --all-groups --no-emit-project --no-hashes --no-annotate --no-header \
 		--output-file build/constraints.txt
 	for image in spark dask; do \
 		$(UV) pip compile --quiet --upgrade --python-version 3.13 --python-platform linux --no-header --no-annotate \
@@ -60,10 +62,14 @@ test: check
 	$(PYTEST) -n 2 $(SLOW_TESTS)
 
 test-local: venv
-	$(PYTEST) -n 2 -m "not cluster" $(SLOW_TESTS)
+	$(PYTEST) -n 2 -m "not cluster and not training" $(SLOW_TESTS)
 
 test-kubernetes: venv
 	$(PYTEST) -n 2 -m cluster $(SLOW_TESTS)
+
+# Trainings by the real frameworks, in an environment of their own, which is built once.
+test-training: venv
+	$(PYTEST) -n 2 -m "training and not cluster" tests/e2e/training
 
 # Plain Python is enough: the cluster needs no virtual environment.
 cluster-up cluster-down:

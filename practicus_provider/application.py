@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from practicus_provider.adapters import Program
@@ -53,6 +55,21 @@ def ship(application: str, args: Sequence[str], files: Sequence[str], base: Path
     _add("application", shipped, path)
     entry = path.name if path.is_file() else f"{path.name}/{_entry_point(application, path)}"
     return Shipment((Here.PYTHON, (Here.APP, "/", entry), *args), shipped)
+
+
+def read_settings(field_name: str, name: str, base: Path) -> dict[str, Any]:
+    """The JSON object in the file of that name.
+
+    :raises SpecError: it is absent, cannot be read, or holds something else.
+    """
+    path = locate(field_name, name, base)
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SpecError(field_name, name, f"give a dict, or the path of a JSON file beside the DAG: {error}") from error
+    if not isinstance(found, dict):
+        raise SpecError(field_name, name, f"it holds a {type(found).__name__}: give a JSON file that holds an object")
+    return found
 
 
 def locate(field_name: str, name: str, base: Path) -> Path:

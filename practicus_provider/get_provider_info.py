@@ -15,7 +15,8 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Distributed jobs: one task, one isolated, temporary cluster.",
         "integrations": [{"integration-name": NAME, "tags": ["software"]}],
         "operators": [
-            _modules("operators.job", "operators.spark", "operators.dask", "operators.cluster"),
+            _modules("operators.job", "operators.spark", "operators.dask", "operators.torch", "operators.deepspeed"),
+            _modules("operators.fairscale", "operators.horovod", "operators.cluster"),
         ],
         "sensors": [_modules("sensors.job")],
         "hooks": [_modules("hooks.practicus")],

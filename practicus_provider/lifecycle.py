@@ -16,7 +16,7 @@ from typing import Any, Literal
 from practicus_provider.backends.base import Backend, Handle, Lease, Listing
 from practicus_provider.errors import JobFailed, NotFound
 from practicus_provider.plan import Plan
-from practicus_provider.spec import JobSpec, Teardown
+from practicus_provider.spec import JobSpec, StreamLogs, Teardown
 from practicus_provider.status import Reason, State, Status, Verdict
 
 KEEP = 3600.0
@@ -31,7 +31,7 @@ class Policy:
     """What to do with a cluster until its end. JSON-able, so that it travels in a trigger.
 
     :param start_deadline: seconds since the epoch by which all replicas that must run do.
-    :param streamed: roles whose output becomes the task's log.
+    :param streamed: roles, or single replicas as ``role-index``, whose output becomes the task's log.
     :param teardown: what becomes of the cluster at its end; None leaves it alone (it is another task's).
     :param lease: seconds that the cluster may outlive whoever follows it; None: until its timeout; ``"keep"``: as it
         was.
@@ -47,8 +47,8 @@ class Policy:
     @classmethod
     def of(cls, spec: JobSpec, plan: Plan, *, lease: Lease = None, until_running: bool = False) -> Policy:
         """The policy that a spec asks for."""
-        roles = {"coordinator": (plan.coordinator,), "all": tuple(r.name for r in plan.roles), "none": ()}
-        return cls(time.time() + spec.start_timeout, roles[spec.stream_logs], spec.teardown, lease, until_running)
+        streamed = _streamed(plan, spec.stream_logs)
+        return cls(time.time() + spec.start_timeout, streamed, spec.teardown, lease, until_running)
 
     @property
     def removes_success(self) -> bool:
@@ -63,6 +63,20 @@ class Policy:
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
         """Inverse of :meth:`to_json`."""
         return cls(**{**data, "streamed": tuple(data["streamed"])})
+
+
+def _streamed(plan: Plan, streamed: StreamLogs) -> tuple[str, ...]:
+    """The coordinator is one replica, rank 0's where all of them run the application."""
+    coordinator = plan.role(plan.coordinator)
+    replicas = tuple(f"{coordinator.name}-{index}" for index in range(coordinator.replicas))
+    match streamed:
+        case "none":
+            return ()
+        case "all" if len(plan.roles) > 1:
+            return tuple(role.name for role in plan.roles)
+        case "all":
+            return replicas
+    return replicas[:1]
 
 
 @dataclass(frozen=True)
@@ -229,9 +243,9 @@ async def _told(statuses: AsyncIterator[Status], last: Status, say: Say) -> Asyn
         yield status
 
 
-async def _stream(backend: Backend, handle: Handle, roles: tuple[str, ...], say: Say) -> None:
-    if not roles:
+async def _stream(backend: Backend, handle: Handle, streamed: tuple[str, ...], say: Say) -> None:
+    if not streamed:
         return
-    async with contextlib.aclosing(backend.logs(handle, roles)) as lines:
+    async with contextlib.aclosing(backend.logs(handle, streamed)) as lines:
         async for line in lines:
-            say(line.text if len(roles) == 1 else f"[{line.role}-{line.index}] {line.text}")
+            say(line.text if len(streamed) == 1 else f"[{line.role}-{line.index}] {line.text}")

@@ -41,10 +41,14 @@ class Host:
 
 @dataclass(frozen=True)
 class Port:
-    """Number of a port of a role's first replica."""
+    """Number of a port of a role's first replica; in a launch of that very role, of the replica that reads it.
+
+    :param first: the first replica's there, too: where all replicas of a role meet.
+    """
 
     role: str
     name: str
+    first: bool = field(default=False, repr=False)
 
 
 Part = str | Here | Host | Port

@@ -15,6 +15,9 @@ from practicus_provider.errors import SpecError
 Teardown = Literal["always", "on_success", "never"]
 StreamLogs = Literal["coordinator", "all", "none"]
 
+GPU = "nvidia.com/gpu"
+"""Kubernetes' name of what ``Resources(gpu=)`` asks for."""
+
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m|[kMGTPE]|[KMGTPE]i)?")
 _FACTOR = {None: Decimal(1), "m": Decimal(1) / 1000, "k": Decimal(1000)} | {
     unit + suffix: Decimal(base) ** power
@@ -22,6 +25,7 @@ _FACTOR = {None: Decimal(1), "m": Decimal(1) / 1000, "k": Decimal(1000)} | {
     for power, unit in enumerate("KMGTPE", start=1)
 }
 _SECRET = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[-._a-zA-Z0-9]+")
+_DEVICE = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -46,16 +50,35 @@ class Resources:
 
     :param cpu: cores, a number or a Kubernetes quantity such as ``"500m"``.
     :param memory: bytes as a Kubernetes quantity such as ``"16Gi"``.
-    :raises SpecError: a malformed quantity.
+    :param gpu: NVIDIA GPUs, on Kubernetes as ``nvidia.com/gpu``; of others, and of parts of one, see ``extra``.
+    :param shm: size of ``/dev/shm`` on Kubernetes, as ``memory``, a part of which it is; None: the container runtime's
+        choice, mostly 64 MiB, or the adapter's.
+    :param extra: extended resources on Kubernetes -> how many, such as ``{"amd.com/gpu": 1}``.
+    :raises SpecError: a malformed quantity, or more of ``shm`` than of ``memory``.
     """
 
     cpu: float | str = 1
     memory: str = "2Gi"
+    gpu: int = 0
+    shm: str | None = None
+    extra: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         parse_quantity("cpu", self.cpu)
         if self.memory_bytes < 1 << 20:
             raise SpecError("memory", self.memory, "that is under one MiB; did you forget the unit, as in '16Gi'?")
+        if self.gpu != 0:
+            _positive_int("gpu", self.gpu, "or 0")
+        if self.shm is not None and parse_quantity("shm", self.shm) > self.memory_bytes:
+            raise SpecError(
+                "shm", self.shm, f"it is a part of memory={self.memory!r}: give less of it, or more of that"
+            )
+        if not isinstance(self.extra, Mapping):
+            raise SpecError("extra", self.extra, "give a dict such as {'amd.com/gpu': 1}")
+        for name, number in self.extra.items():
+            if not isinstance(name, str) or not _DEVICE.fullmatch(name) or name == GPU:
+                raise SpecError("extra", name, f"name a device such as 'amd.com/gpu'; {GPU!r} is what gpu= asks for")
+            _positive_int(f"extra[{name!r}]", number)
 
     @property
     def cores(self) -> int:
@@ -102,7 +125,8 @@ class JobSpec:
     workers: int | Elastic = 1
     worker_resources: Resources = Resources()
     coordinator_resources: Resources = Resources()
-    conf: Mapping[str, Any] = field(default_factory=dict)
+    procs_per_worker: int | None = None
+    conf: Mapping[str, Any] | str = field(default_factory=dict)
     image: str | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
     egress: tuple[str, ...] = ()
@@ -126,6 +150,8 @@ class JobSpec:
                 raise SpecError(name, value, "give a list of strings")
         for name in ("env", "conf", "secrets", "pod_overrides"):
             value = getattr(self, name)
+            if name == "conf" and isinstance(value, str) and value.startswith("local:///"):
+                continue
             if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
                 raise SpecError(name, value, "give a dict whose keys are strings")
         for key, text in self.env.items():
@@ -145,6 +171,8 @@ class JobSpec:
             _instance("image", self.image, str, "give an image's name, such as 'registry/spark:4'")
         if not isinstance(self.workers, Elastic):
             _positive_int("workers", self.workers, "or Elastic(min, max)")
+        if self.procs_per_worker is not None:
+            _positive_int("procs_per_worker", self.procs_per_worker)
         for name in ("worker_resources", "coordinator_resources"):
             _instance(name, getattr(self, name), Resources, "give Resources(cpu=..., memory=...)")
         for name in ("timeout", "start_timeout"):
@@ -154,6 +182,16 @@ class JobSpec:
         for name, choices in (("teardown", get_args(Teardown)), ("stream_logs", get_args(StreamLogs))):
             if getattr(self, name) not in choices:
                 raise SpecError(name, getattr(self, name), f"choose one of {', '.join(choices)}")
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """``conf`` as a dict.
+
+        :raises SpecError: it is a file where the job runs, which not every framework reads.
+        """
+        if isinstance(self.conf, str):
+            raise SpecError("conf", self.conf, f"{self.adapter} takes a dict, or a file beside the DAG")
+        return self.conf
 
     @property
     def elastic(self) -> Elastic | None:

@@ -58,7 +58,8 @@ class Verdict:
     :param replica: ``role-index`` of the replica that decided; None where no single one did.
     :param exit_code: of that replica's process; None where it did not exit by itself.
     :param signal: name of the signal that ended it, e.g. ``SIGKILL``.
-    :param log_tail: that replica's last lines, newest last.
+    :param log_tail: that replica's last lines, newest last; where there is a rank, that one's alone.
+    :param rank: of the process that decided, where a replica is several.
     """
 
     state: State
@@ -69,6 +70,7 @@ class Verdict:
     exit_code: int | None = None
     signal: str | None = None
     log_tail: tuple[str, ...] = ()
+    rank: int | None = None
 
     def text(self) -> str:
         """The verdict as the user reads it in the task's log."""
@@ -76,7 +78,7 @@ class Verdict:
         if self.advice:
             lines.append(self.advice)
         if self.log_tail and self.state is not State.SUCCEEDED:
-            lines += [f"Last lines of {self.replica}:", *(f"    {line}" for line in self.log_tail)]
+            lines += [f"Last lines of {of_rank(self.rank, self.replica)}:", *(f"    {line}" for line in self.log_tail)]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -98,7 +100,9 @@ class Verdict:
 class ReplicaStatus:
     """One replica as its backend last saw it. Times are seconds since the epoch.
 
+    :param ended_at: when it ended; where it is ranks and one failed, when that one did.
     :param detail: why it is still pending, where its backend says so.
+    :param rank: which of its ranks failed first; exit code and signal are that one's.
     """
 
     role: str
@@ -109,6 +113,7 @@ class ReplicaStatus:
     started_at: float | None = None
     ended_at: float | None = None
     detail: str = ""
+    rank: int | None = None
 
     @property
     def name(self) -> str:
@@ -179,11 +184,12 @@ def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) 
     :param decides: whether its role decides the job's outcome (else it merely serves it).
     """
     reason, advice = Reason.ERROR if decides else Reason.REPLICA_LOST, ""
-    what = f"{replica.name} exited with code {replica.exit_code}"
+    who = of_rank(replica.rank, replica.name)
+    what = f"{who} exited with code {replica.exit_code}"
     if replica.exit_code is None:
-        what = f"{replica.name} ended, nobody knows how"
+        what = f"{who} ended, nobody knows how"
     if replica.signal:
-        reason, what = Reason.KILLED, f"{replica.name} was killed by {replica.signal}"
+        reason, what = Reason.KILLED, f"{who} was killed by {replica.signal}"
         if replica.signal == "SIGKILL":
             advice = (
                 "Nothing of ours sent it. Most often the kernel does when memory runs out: raise the replica's memory, "
@@ -197,8 +203,22 @@ def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) 
         replica=replica.name,
         exit_code=replica.exit_code,
         signal=replica.signal,
+        rank=replica.rank,
     )
     return with_tail(verdict, tail)
+
+
+def of_rank(rank: int | None, replica: str | None) -> str:
+    """``worker-1``, or ``rank 3 (worker-1)``."""
+    return str(replica) if rank is None else f"rank {rank} ({replica})"
+
+
+def precedence(replica: ReplicaStatus) -> tuple[bool, float]:
+    """Of replicas that failed, the least is the cause: the others failed later, in consequence.
+
+    Nobody is sent SIGKILL because another failed. Such a replica may have had no time to say when it was.
+    """
+    return replica.signal != "SIGKILL", replica.ended_at or 0.0
 
 
 def with_tail(verdict: Verdict, tail: Sequence[str]) -> Verdict:
@@ -207,8 +227,10 @@ def with_tail(verdict: Verdict, tail: Sequence[str]) -> Verdict:
     :param tail: the last lines of the log, newest last.
     """
     reason, advice = verdict.reason, verdict.advice
+    if verdict.rank is not None:
+        tail = lines_of(verdict.rank, tail)
     missing = next((found[1] for line in reversed(tail) if (found := MISSING_MODULE.search(line))), None)
-    if verdict.exit_code and any("Address already in use" in line for line in tail):
+    if verdict.exit_code and any(sign in line for line in tail for sign in PORT_TAKEN):
         reason = Reason.PORT_IN_USE
         advice = "A port that it listens on is taken: free it, or leave its choice to us by not naming one."
     elif verdict.exit_code and missing:
@@ -216,6 +238,15 @@ def with_tail(verdict: Verdict, tail: Sequence[str]) -> Verdict:
     return replace(verdict, reason=reason, advice=advice, log_tail=relevant(tail))
 
 
+def lines_of(rank: int, tail: Sequence[str]) -> list[str]:
+    """The lines of one rank: all, where a replica has no other. torch marks those of a traceback, too."""
+    mark = f"[rank {rank}] "
+    own = [line.removeprefix(mark) for line in tail if line.startswith(mark)] or tail
+    return [line.removeprefix(f"[rank{rank}]:").removeprefix(" ") if line.startswith("[rank") else line for line in own]
+
+
+PORT_TAKEN = ("Address already in use", "EADDRINUSE")
+"""What Python and the C library say of a port that is taken, and what torch says."""
 MISSING_MODULE = re.compile(r"No module named '?([\w.]+)")
 """What Python says of a module that it cannot import or run (``python -m``)."""
 

@@ -12,13 +12,17 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import ClassVar
 
-from practicus_provider.errors import AdapterError, PracticusError
+from practicus_provider.errors import AdapterError, PracticusError, SpecError
 from practicus_provider.plan import Plan, Port, Role, Text
 from practicus_provider.spec import JobSpec
 
 BUILT_IN = {
     "dask": "practicus_provider.adapters.dask.DaskAdapter",
+    "deepspeed": "practicus_provider.adapters.deepspeed.DeepSpeedAdapter",
+    "fairscale": "practicus_provider.adapters.fairscale.FairScaleAdapter",
+    "horovod": "practicus_provider.adapters.horovod.HorovodAdapter",
     "spark": "practicus_provider.adapters.spark.SparkAdapter",
+    "torch": "practicus_provider.adapters.torch.TorchAdapter",
 }
 ENTRY_POINT_GROUP = "practicus_provider.adapters"
 
@@ -32,11 +36,13 @@ class Adapter(ABC):
     :cvar decides: name of the role whose end is the job's end.
     :cvar client: ``module:attribute.path`` that ``practicus_runtime.get_client()`` calls, if there is one.
     :cvar links: label -> port of the web pages that the framework serves; on loopback is enough.
+    :cvar ranked: whether a worker may be several processes, as ``spec.procs_per_worker`` says.
     """
 
     decides: ClassVar[str] = "driver"
     client: ClassVar[str | None] = None
     links: ClassVar[dict[str, Port]] = {}
+    ranked: ClassVar[bool] = False
 
     def pod_roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
         """The roles where replicas are pods; override it if the framework makes its own there, as Spark does."""
@@ -85,6 +91,9 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
     :raises SpecError: the adapter refuses the spec.
     """
     adapter = load(spec.adapter)
+    if spec.procs_per_worker is not None and not adapter.ranked:
+        way_out = f"a worker of {spec.adapter} is one process: leave it out, and give more workers or more cpu"
+        raise SpecError("procs_per_worker", spec.procs_per_worker, way_out)
     try:
         roles = adapter.pod_roles(spec, program) if pods else adapter.roles(spec, program)
     except PracticusError:

@@ -30,7 +30,7 @@ class DaskAdapter(Adapter):
 
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
         """Coordinator (the scheduler), ``spec.workers`` workers, and the driver."""
-        config = {_env_name(key): _literal(key, value) for key, value in spec.conf.items()}
+        config = {_env_name(key): _literal(key, value) for key, value in spec.settings.items()}
         preload: Program = ()
         if spec.elastic:
             preload = ("--preload", "practicus_runtime.dask_elastic")

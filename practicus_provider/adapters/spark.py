@@ -122,7 +122,7 @@ def _settings(spec: JobSpec, own: Settings) -> Settings:
             "spark.scheduler.minRegisteredResourcesRatio": "0",
         }
     settings |= {f"spark.executorEnv.{name}": value for name, value in spec.env.items()}
-    settings |= {key: _value(key, value) for key, value in spec.conf.items()}
+    settings |= {key: _value(key, value) for key, value in spec.settings.items()}
     place: Settings = {"spark.driver.host": Here.HOST, "spark.driver.bindAddress": Here.HOST, "spark.ui.port": UI}
     return settings | place | {"spark.submit.deployMode": "client"}
 

@@ -138,12 +138,13 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def logs(self, handle: Handle, roles: Collection[str], *, whole: bool = False) -> AsyncGenerator[LogLine, None]:
-        """Lines of these roles' replicas as they are written; ends when they ended and all was read.
+    def logs(self, handle: Handle, sources: Collection[str], *, whole: bool = False) -> AsyncGenerator[LogLine, None]:
+        """Lines of replicas as they are written; ends when they ended and all was read.
 
         The place in the log belongs to the cluster: whoever comes next, also in another process, goes on after the
         last line that was taken.
 
+        :param sources: roles, for all of their replicas, or single ones as ``role-index``.
         :param whole: from the first line on, for one who merely looks: the place stays.
         :raises NotFound: there is no such cluster (any more).
         """

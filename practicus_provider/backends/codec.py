@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from practicus_provider.plan import Here, Host, Launch, Part, Plan, Port, Role, Text, parts
@@ -17,7 +18,7 @@ def dump_plan(plan: Plan) -> dict[str, Any]:
         "decides": plan.decides,
         "timeout": plan.timeout,
         "client": plan.client,
-        "links": {label: [port.role, port.name] for label, port in plan.links.items()},
+        "links": {label: _dump_port(port) for label, port in plan.links.items()},
         "image": plan.image,
         "outside": [_dump_role(role) for role in plan.outside],
     }
@@ -29,7 +30,7 @@ def load_plan(data: Mapping[str, Any]) -> Plan:
         **{
             **data,
             "roles": tuple(map(_load_role, data["roles"])),
-            "links": {label: Port(role, name) for label, (role, name) in data["links"].items()},
+            "links": {label: Port(*port) for label, port in data["links"].items()},
             "outside": tuple(map(_load_role, data["outside"])),
         }
     )
@@ -40,13 +41,13 @@ def _dump_role(role: Role) -> dict[str, Any]:
     return {
         "name": role.name,
         "replicas": role.replicas,
-        "resources": [role.resources.cpu, role.resources.memory],
+        "resources": asdict(role.resources),
         "elastic": [role.elastic.min, role.elastic.max] if role.elastic else None,
         "command": [dump_text(text) for text in launch.command],
         "env": {key: dump_text(text) for key, text in launch.env.items()},
         "files": {key: dump_text(text) for key, text in launch.files.items()},
         "ports": dict(launch.ports),
-        "after": [[port.role, port.name] for port in launch.after],
+        "after": [_dump_port(port) for port in launch.after],
         "ready": launch.ready,
         "spawns": launch.spawns,
     }
@@ -58,12 +59,12 @@ def _load_role(data: Mapping[str, Any]) -> Role:
         env={key: load_text(text) for key, text in data["env"].items()},
         files={key: load_text(text) for key, text in data["files"].items()},
         ports=data["ports"],
-        after=tuple(Port(role, name) for role, name in data["after"]),
+        after=tuple(Port(*port) for port in data["after"]),
         ready=data["ready"],
         spawns=data["spawns"],
     )
     elastic = Elastic(*data["elastic"]) if data["elastic"] else None
-    return Role(data["name"], launch, data["replicas"], Resources(*data["resources"]), elastic)
+    return Role(data["name"], launch, data["replicas"], Resources(**data["resources"]), elastic)
 
 
 def dump_text(text: Text) -> list[Any]:
@@ -77,6 +78,10 @@ def load_text(data: list[Any]) -> Text:
     return loaded[0] if len(loaded) == 1 else loaded
 
 
+def _dump_port(port: Port) -> list[Any]:
+    return [port.role, port.name, *([True] if port.first else [])]
+
+
 def _dump_part(part: Part) -> Any:
     match part:
         case Here():
@@ -84,7 +89,7 @@ def _dump_part(part: Part) -> Any:
         case Host():
             return {"host": part.role}
         case Port():
-            return {"port": [part.role, part.name]}
+            return {"port": _dump_port(part)}
         case str():
             return part
 
@@ -95,8 +100,8 @@ def _part(data: Any) -> Part:
             return Here(value)
         case {"host": role}:
             return Host(role)
-        case {"port": [role, name]}:
-            return Port(role, name)
+        case {"port": [role, name, *first]}:
+            return Port(role, name, *first)
         case str():
             return data
     raise ValueError(f"not a part of a text: {data!r}")

@@ -199,7 +199,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
             "workers": workers if isinstance(workers, int) else Elastic(**workers),
             "worker_resources": Resources(**shared["worker_resources"]),
             "coordinator_resources": Resources(**shared["coordinator_resources"]),
-            "conf": {**shared["conf"], **self.conf},
+            "conf": {**shared["conf"], **job_spec(self, adapter=shared["adapter"]).settings},
             "image": self.image or shared["image"],
         }
 
@@ -259,6 +259,6 @@ def _shared_spec(spec: JobSpec) -> dict[str, Any]:
         "workers": asdict(spec.workers) if isinstance(spec.workers, Elastic) else spec.workers,
         "worker_resources": asdict(spec.worker_resources),
         "coordinator_resources": asdict(spec.coordinator_resources),
-        "conf": dict(spec.conf),
+        "conf": dict(spec.settings),
         "image": spec.image,
     }

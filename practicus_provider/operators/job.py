@@ -27,8 +27,8 @@ class PracticusRunJobOperator(ClusterOperator):
 
     Arguments that are wrong fail when the DAG is parsed, as far as they are known then.
 
-    :param adapter: ``"spark"``, ``"dask"``, the name of an entry point in the group ``practicus_provider.adapters``, or
-        the dotted path of a class of yours.
+    :param adapter: ``"spark"``, ``"dask"``, ``"torch"``, ``"deepspeed"``, ``"fairscale"``, ``"horovod"``, the name of
+        an entry point in the group ``practicus_provider.adapters``, or the dotted path of a class of yours.
     :param application: a Python file, or a folder with a ``__main__.py`` or ``main.py``, beside the DAG: it travels
         with the job; ``local:///path`` that is there where the job runs; or an http(s) URL. (templated)
     :param application_args: list of strings. (templated)
@@ -37,7 +37,9 @@ class PracticusRunJobOperator(ClusterOperator):
     :param workers: their number, or ``Elastic(min, max)`` to follow the job's demand. (templated)
     :param worker_resources: of one worker.
     :param coordinator_resources: of the coordinator, and of the driver where that is a process of its own.
-    :param conf: the framework's own settings. (templated)
+    :param procs_per_worker: ranks of one worker, for frameworks that have ranks; None: as many as it has GPUs, else 1.
+    :param conf: the framework's own settings, or the path of a JSON file of them beside the DAG; DeepSpeed's may also
+        be at a ``local:///path`` that is there where the job runs. (templated)
     :param image: of the containers, on Kubernetes; None: the connection's. (templated)
     :param secrets: environment variable -> ``"secret-name/key"``, a Kubernetes secret by reference.
     :param egress: CIDRs that replicas may reach beside each other, on Kubernetes; by default none.
@@ -80,7 +82,8 @@ class PracticusRunJobOperator(ClusterOperator):
         workers: int | str | Elastic | XComArg = 1,
         worker_resources: Resources = Resources(),
         coordinator_resources: Resources = Resources(),
-        conf: Mapping[str, Any] | XComArg | None = None,
+        procs_per_worker: int | None = None,
+        conf: Mapping[str, Any] | str | XComArg | None = None,
         image: str | None = None,
         secrets: Mapping[str, str] | None = None,
         egress: Sequence[str] = (),
@@ -100,6 +103,7 @@ class PracticusRunJobOperator(ClusterOperator):
         self.workers = workers
         self.worker_resources = worker_resources
         self.coordinator_resources = coordinator_resources
+        self.procs_per_worker = procs_per_worker
         self.conf = conf or {}
         self.image = image
         self.secrets = secrets or {}
@@ -144,6 +148,8 @@ SPEC_FIELDS = tuple(JobSpec.__dataclass_fields__)
 
 def job_spec(operator: Any, **known: Any) -> JobSpec:
     """The spec in an operator's attributes of the same names; ``known`` ones come first."""
+    from practicus_provider.application import read_settings
+
     values = {name: getattr(operator, name) for name in SPEC_FIELDS if hasattr(operator, name)} | known
     for name in ("timeout", "start_timeout"):
         if name in values:
@@ -154,6 +160,8 @@ def job_spec(operator: Any, **known: Any) -> JobSpec:
     workers = values.get("workers")
     if isinstance(workers, str) and workers.strip().isdecimal():
         values["workers"] = int(workers)
+    if isinstance(values.get("conf"), str) and not values["conf"].startswith("local://"):
+        values["conf"] = read_settings("conf", values["conf"], dag_folder(operator))
     return JobSpec(**values)
 
 
@@ -180,6 +188,8 @@ def check_early(operator: Any, **known: Any) -> None:
     from practicus_provider.application import locate, ship
 
     unknown = {name for name in SPEC_FIELDS if _later(getattr(operator, name, None))}
+    if isinstance(operator.conf, str) and not operator.has_dag():
+        unknown.add("conf")
     stand_in: dict[str, Any] = {
         "application": None,
         "application_args": (),

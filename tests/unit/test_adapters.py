@@ -121,19 +121,19 @@ def test_an_adapter_loads_by_its_dotted_path(path):
 
 
 def test_an_unknown_adapter_is_refused_with_those_that_exist():
-    with refused("zzz", "choose one of dask, spark, or give 'module.Class'"):
+    with refused("zzz", f"choose one of {', '.join(BUILT_IN)}, or give 'module.Class'"):
         load("zzz")
 
 
 def test_a_slip_of_the_pen_is_refused_with_the_name_that_was_meant():
-    with refused("sprak", "did you mean 'spark'? choose one of dask, spark, or give 'module.Class'"):
+    with refused("sprak", f"did you mean 'spark'? choose one of {', '.join(BUILT_IN)}, or give 'module.Class'"):
         load("sprak")
 
 
 def test_an_adapter_in_another_installed_package_is_found_by_its_name(installed):
     installed("alone = adapters_under_test:Alone")
     assert type(load("alone")) is Alone
-    with refused("alon", "did you mean 'alone'? choose one of alone, dask, spark, or give 'module.Class'"):
+    with refused("alon", f"did you mean 'alone'? choose one of alone, {', '.join(BUILT_IN)}, or give 'module.Class'"):
         load("alon")
 
 

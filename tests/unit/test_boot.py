@@ -168,6 +168,13 @@ def test_without_a_result_the_last_words_say_so(boot):
     assert boot(python("pass")).last_words() == {"exit_code": 0, "signal": None, "result": None}
 
 
+def test_a_command_that_fails_as_another_process_did_has_that_ones_end_there(boot):
+    cause = {"rank": 3, "exit_code": None, "signal": 9, "at": 1.5}
+    code = f"import os, sys; open(os.environ['PRACTICUS_FAILURE'], 'w').write({json.dumps(cause)!r}); sys.exit(137)"
+    done = boot(python(code))
+    assert (done.exit_code, done.last_words()) == (137, {**cause, "result": None})
+
+
 def test_a_command_that_fails_has_its_exit_code_there_and_as_the_containers(boot):
     done = boot(python("import sys; sys.exit(3)"))
     assert (done.exit_code, done.last_words()) == (3, {"exit_code": 3, "signal": None, "result": None})

@@ -18,7 +18,11 @@ FULL = Plan(
             "coordinator",
             Launch(
                 command=(Here.PYTHON, "-m", "x", "--host", Here.HOST, ("", SCHEDULER)),
-                env={"A": "{not} a $format %s", "APP": (Here.APP, "/", Here.INDEX)},
+                env={
+                    "PORT": Port("coordinator", "scheduler", first=True),
+                    "A": "{not} a $format %s",
+                    "APP": (Here.APP, "/", Here.INDEX),
+                },
                 files={"conf/x.conf": ("dir=", Here.SCRATCH, "\n")},
                 ports={"scheduler": 8786},
                 ready="scheduler",
@@ -29,7 +33,7 @@ FULL = Plan(
             "worker",
             Launch(("x", ("tcp://", Host("coordinator"), ":", SCHEDULER)), after=(SCHEDULER,)),
             2,
-            Resources("500m", "16Gi"),
+            Resources("500m", "16Gi", 2, "8Gi", {"vendor.com/npu": 1}),
             Elastic(2, 20),
         ),
         Role("driver", Launch(("", Host("shared")))),

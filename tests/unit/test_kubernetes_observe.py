@@ -338,7 +338,63 @@ def test_of_several_ranks_the_first_that_failed_is_named():
     pods = [pod("driver", 0, ended(143, 8)), pod("driver", 1, ended(4, 7, exit_code=4)), pod("driver", 2, runs())]
     found = observe(job(RANKS), pods)
     replicas = (over("driver", 0, None, 8, "SIGTERM"), over("driver", 1, 4, 7), running("driver", 2))
+    assert found == Observation(Status(RUNNING, replicas), ending=failed("driver-1", 4), failed=Pod(pods[1]))
+    ended_all = (*replicas[:2], over("driver", 2, None, 9, "SIGTERM"))
+    found = observe(job(RANKS), [*pods[:2], pod("driver", 2, ended(143))])
+    assert found == Observation(Status(FAILED, ended_all, failed("driver-1", 4)), failed=Pod(pods[1]))
+    found = observe(job(RANKS, *ends("BackoffLimitExceeded")), pods)
     assert found == Observation(Status(FAILED, replicas, failed("driver-1", 4)), failed=Pod(pods[1]))
+
+
+def failed_rank(rank: int, when: float, signal: int | None = None, *, finished: int = 9) -> Manifest:
+    """How the container of a replica ended, one rank of which failed at that second."""
+    words = {"exit_code": None if signal else 1, "signal": signal, "at": at(0) + when, "rank": rank, "result": None}
+    return ended(128 + signal if signal else 1, finished, message=json.dumps(words))
+
+
+def first_of(*pods: Manifest) -> str:
+    """What the verdict calls the first rank that failed."""
+    verdict = observe(job(RANKS), [*pods, pod("driver", 2, runs())]).ending
+    assert verdict is not None
+    return verdict.message
+
+
+def test_of_ranks_that_fail_in_one_second_the_first_is_told_by_its_words():
+    pods = [pod("driver", 0, failed_rank(0, 9.7)), pod("driver", 1, failed_rank(3, 9.2))]
+    assert first_of(*pods) == first_of(*pods[::-1]) == "rank 3 (driver-1) exited with code 1"
+
+
+def test_the_first_rank_is_told_also_if_its_pod_was_deleted_before_it_ended():
+    """It ends the others of its replica first, and meanwhile the Job controller may have seen another pod's end."""
+    told = {"deletionTimestamp": DAY.format(19), "deletionGracePeriodSeconds": 10}  # at second 9
+    first = pod("driver", 1, failed_rank(1, 9.2, finished=10), **told)
+    assert first_of(pod("driver", 0, failed_rank(0, 9.7)), first) == "rank 1 (driver-1) exited with code 1"
+
+
+def test_a_rank_that_somebody_deletes_is_the_cause_of_those_that_fail_before_it_has_ended():
+    told = {"deletionTimestamp": DAY.format(19), "deletionGracePeriodSeconds": 10}  # at second 9
+    deleted = pod("driver", 1, failed_rank(1, 16.0, 15, finished=16), **told)
+    assert first_of(pod("driver", 0, failed_rank(0, 15.0, finished=15)), deleted) == (
+        "rank 1 (driver-1) was killed by SIGTERM"
+    )
+
+
+def test_a_rank_that_the_job_controller_deletes_for_another_ones_failure_is_not_its_cause():
+    told = {"deletionTimestamp": DAY.format(20), "deletionGracePeriodSeconds": 10}  # at second 10
+    for end in (failed_rank(1, 18.0, 9, finished=18), ended(137, 20)):
+        assert first_of(pod("driver", 0, failed_rank(0, 9.2)), pod("driver", 1, end, **told)) == (
+            "rank 0 (driver-0) exited with code 1"
+        )
+
+
+def test_a_replica_that_was_killed_before_it_could_say_anything_is_the_cause_of_what_failed_then():
+    killed = pod("driver", 1, ended(137, 10, reason="OOMKilled"))
+    assert first_of(pod("driver", 0, failed_rank(0, 9.7)), killed) == "driver-1 was OOM-killed at 2Gi"
+
+
+def test_a_rank_that_was_killed_is_the_cause_whatever_the_nodes_clocks_say():
+    killed = pod("driver", 1, failed_rank(1, 10.0, 9, finished=10))
+    assert first_of(pod("driver", 0, failed_rank(0, 9.7)), killed) == ("rank 1 (driver-1) was killed by SIGKILL")
 
 
 def test_a_container_that_cannot_be_made_at_all_is_a_fault_of_its_image():
@@ -594,7 +650,7 @@ def test_a_deciding_replica_that_is_evicted_is_told_as_evicted():
 def test_of_ranks_that_end_in_one_second_the_one_that_nobody_deleted_is_named():
     """The Job controller deletes the others, which then end by SIGTERM."""
     pods = [pod("driver", 0, ended(143), **LEAVING), pod("driver", 1, ended(4, exit_code=4)), pod("driver", 2, runs())]
-    assert observe(job(RANKS), pods).status.verdict == failed("driver-1", 4)
+    assert observe(job(RANKS), pods).ending == failed("driver-1", 4)
 
 
 def test_a_root_that_failed_where_nobody_decides_says_why_its_own_pod_ended():

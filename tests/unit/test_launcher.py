@@ -147,6 +147,15 @@ def test_a_command_that_a_signal_ends_is_reported_with_it(start, number):
     assert ended == {"event": "ended", "exit_code": None, "signal": number}
 
 
+def test_a_command_that_fails_as_another_process_did_is_reported_with_that_ones_end(start, tmp_path, monkeypatch):
+    cause = {"rank": 3, "exit_code": None, "signal": 9, "at": 1.5}
+    monkeypatch.setenv("PRACTICUS_FAILURE", str(tmp_path / "failure.json"))
+    (tmp_path / "failure.json").write_text(json.dumps(cause))
+    exit_code, [_, ended] = start(python("import sys; sys.exit(137)")).end()
+    assert (exit_code, ended) == (137, {"event": "ended", **cause})
+    assert start(python("pass")).end()[1][1] == {"event": "ended", "exit_code": 0, "signal": None}
+
+
 def test_a_command_that_is_not_there_is_127_and_says_so(start):
     launched = start(["/nowhere/program"])
     assert launched.end() == (127, [{"event": "ended", "exit_code": 127, "signal": None}])

@@ -339,7 +339,7 @@ def test_an_outcome_is_equal_after_its_way_through_json(outcome):
 
 @pytest.mark.parametrize(
     ("stream_logs", "streamed"),
-    [("coordinator", ("driver",)), ("all", ("coordinator", "worker", "driver")), ("none", ())],
+    [("coordinator", ("driver-0",)), ("all", ("coordinator", "worker", "driver")), ("none", ())],
 )
 def test_the_policy_is_what_the_spec_asks_for(monkeypatch, stream_logs, streamed):
     monkeypatch.setattr(lifecycle.time, "time", lambda: 1000.0)
@@ -347,6 +347,15 @@ def test_the_policy_is_what_the_spec_asks_for(monkeypatch, stream_logs, streamed
     plan = make_plan(spec, ("x",))
     assert Policy.of(spec, plan, lease=5.0) == Policy(1060.0, streamed, "never", 5.0, False)
     assert Policy.of(spec, plan, until_running=True) == Policy(1060.0, streamed, "never", None, True)
+
+
+@pytest.mark.parametrize(
+    ("stream_logs", "streamed"),
+    [("coordinator", ("worker-0",)), ("all", ("worker-0", "worker-1", "worker-2")), ("none", ())],
+)
+def test_of_ranks_the_first_is_streamed_or_each_of_them_by_name(stream_logs, streamed):
+    spec = JobSpec(adapter="torch", workers=3, stream_logs=stream_logs)
+    assert Policy.of(spec, make_plan(spec, ("x",))).streamed == streamed
 
 
 # ---- what is left over

@@ -103,8 +103,8 @@ def ti(**more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("argument", "kind", "message"),
     [
-        ("adapter='dsak'", AdapterError, "adapter='dsak': did you mean 'dask'? choose one of dask, spark"),
-        ("adapter=''", AdapterError, "adapter='': choose one of dask, spark"),
+        ("adapter='dsak'", AdapterError, "adapter='dsak': did you mean 'dask'? choose one of dask, deepspeed"),
+        ("adapter=''", AdapterError, "adapter='': choose one of dask, deepspeed"),
         ("adapter='os.getcwd'", AdapterError, "adapter='os.getcwd': 'os.getcwd' is not a subclass of"),
         ("application='gone.py'", SpecError, "application='gone.py': there is no such file or folder; looked for /"),
         ("application='jobs'", SpecError, "application='jobs': the folder has no __main__.py and no main.py to start"),
@@ -315,6 +315,65 @@ def test_the_arguments_are_the_spec():
         teardown="never",
         stream_logs="all",
     )
+
+
+@pytest.fixture
+def deepspeed(parse, tmp_path):
+    """Parses a DAG with one DeepSpeed task beside the files ``ds.json`` and ``list.json``."""
+    (tmp_path / "ds.json").write_text('{"train_batch_size": 8}')
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "broken.json").write_text("{")
+    imports = "from practicus_provider.operators.deepspeed import PracticusDeepSpeedOperator"
+
+    def deepspeed(arguments: str) -> BaseOperator:
+        return parse(f"PracticusDeepSpeedOperator(task_id='t', application='jobs/job.py', {arguments})", imports)
+
+    return deepspeed
+
+
+@pytest.mark.parametrize(
+    ("given", "conf"),
+    [
+        ("ds_config={'train_batch_size': 8}", {"train_batch_size": 8}),
+        ("conf={'train_batch_size': 8}", {"train_batch_size": 8}),
+        ("ds_config='ds.json'", {"train_batch_size": 8}),
+        ("ds_config='local:///etc/ds.json'", "local:///etc/ds.json"),
+        ("", {}),
+    ],
+)
+def test_deepspeeds_configuration_is_a_dict_a_file_beside_the_dag_or_one_where_the_job_runs(deepspeed, given, conf):
+    spec = deepspeed(f"workers=2, procs_per_worker=2, {given}").spec()
+    assert spec == JobSpec(adapter="deepspeed", application="jobs/job.py", workers=2, procs_per_worker=2, conf=conf)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("ds_config='gone.json'", "conf='gone.json': there is no such file or folder; looked for /"),
+        ("ds_config='list.json'", "conf='list.json': it holds a list: give a JSON file that holds an object"),
+        ("ds_config='broken.json'", "conf='broken.json': give a dict, or the path of a JSON file beside the DAG: "),
+        ("ds_config='local://x'", "conf='local://x': give a dict whose keys are strings"),
+        ("ds_config='ds.json', workers=3", "ds_config['train_batch_size']=8: 8 is no multiple of 3 (ranks: 3 workers"),
+        ("ds_config={}, conf={}", "conf={}: it is what ds_config= gives: leave one of them out"),
+        ("procs_per_worker='{{ x }}'", "procs_per_worker='{{ x }}': this argument is not templated"),
+        ("procs_per_worker=0", "procs_per_worker=0: give a whole number of at least 1"),
+    ],
+)
+def test_a_wrong_training_fails_when_the_dag_is_parsed(deepspeed, given, message):
+    with refused(SpecError, message):
+        deepspeed(given)
+
+
+def test_a_configuration_whose_name_a_template_gives_is_read_when_the_task_runs(deepspeed):
+    operator = deepspeed("ds_config='{{ params.config }}.json'")
+    operator.conf = "ds.json"  # as rendered
+    assert operator.spec().conf == {"train_batch_size": 8}
+
+
+def test_a_framework_whose_settings_are_no_file_takes_one_beside_the_dag(parse, tmp_path):
+    (tmp_path / "dask.json").write_text('{"distributed.worker.memory.target": 0.7}')
+    operator = parse("PracticusDaskOperator(task_id='t', application='jobs/job.py', conf='dask.json')")
+    assert operator.spec().conf == {"distributed.worker.memory.target": 0.7}
 
 
 def test_what_is_not_given_is_as_the_spec_has_it():

@@ -28,13 +28,18 @@ CLASSES = [*INFO["extra-links"], *(connection["hook-class-name"] for connection 
 
 PUBLIC = [
     "practicus_provider.adapters.Adapter",
+    "practicus_provider.adapters.spmd.SpmdAdapter",
     "practicus_provider.hooks.practicus.PracticusHook",
     "practicus_provider.operators.cluster.PracticusCreateClusterOperator",
     "practicus_provider.operators.cluster.PracticusDeleteClusterOperator",
     "practicus_provider.operators.cluster.PracticusSubmitJobOperator",
     "practicus_provider.operators.dask.PracticusDaskOperator",
+    "practicus_provider.operators.deepspeed.PracticusDeepSpeedOperator",
+    "practicus_provider.operators.fairscale.PracticusFairScaleOperator",
+    "practicus_provider.operators.horovod.PracticusHorovodOperator",
     "practicus_provider.operators.job.PracticusRunJobOperator",
     "practicus_provider.operators.spark.PracticusSparkOperator",
+    "practicus_provider.operators.torch.PracticusTorchOperator",
     "practicus_provider.plan.Launch",
     "practicus_provider.plan.Plan",
     "practicus_provider.plan.Role",
@@ -125,7 +130,10 @@ def test_an_adapter_stays_under_150_lines(path):
     assert len(path.read_text().splitlines()) < 150
 
 
-HEAVY = ("dask", "distributed", "kubernetes", "kubernetes_asyncio", "pandas", "pyspark")
+HEAVY = (
+    *("dask", "deepspeed", "distributed", "fairscale", "horovod", "kubernetes", "kubernetes_asyncio", "pandas"),
+    *("pyspark", "torch"),
+)
 
 
 def test_what_a_dag_file_imports_brings_no_client_and_no_framework():

@@ -198,6 +198,47 @@ def test_an_adapter_that_is_not_a_name_is_refused(value):
         JobSpec(adapter=value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "way_out"),
+    [
+        ("gpu", -1, "give a whole number of at least 1 or 0"),
+        ("gpu", "2", "give a whole number of at least 1 or 0"),
+        ("gpu", True, "give a whole number of at least 1 or 0"),
+        ("shm", "3Gi", "it is a part of memory='2Gi': give less of it, or more of that"),
+        ("shm", "half", "give a positive Kubernetes quantity without spaces, such as 2, '500m' or '16Gi'"),
+        ("extra", ["amd.com/gpu"], "give a dict such as {'amd.com/gpu': 1}"),
+    ],
+)
+def test_devices_and_shared_memory_that_cannot_be_are_refused(field, value, way_out):
+    with pytest.raises(SpecError, match=refusal(field, value, way_out)):
+        Resources(**{field: value})
+
+
+@pytest.mark.parametrize("name", ["gpu", "AMD.com/gpu", "amd.com/", "/gpu", "a b/c", 1, "nvidia.com/gpu"])
+def test_a_device_that_kubernetes_would_not_know_is_refused(name):
+    way_out = "name a device such as 'amd.com/gpu'; 'nvidia.com/gpu' is what gpu= asks for"
+    with pytest.raises(SpecError, match=refusal("extra", name, way_out)):
+        Resources(extra={name: 1})
+
+
+def test_a_device_is_counted_in_whole_numbers():
+    with pytest.raises(SpecError, match=refusal("extra['amd.com/gpu']", 0.5, "give a whole number of at least 1")):
+        Resources(extra={"amd.com/gpu": 0.5})
+
+
+@pytest.mark.parametrize("value", [0, "2", True, 1.5])
+def test_a_number_of_processes_that_cannot_be_is_refused(value):
+    with pytest.raises(SpecError, match=refusal("procs_per_worker", value, "give a whole number of at least 1")):
+        JobSpec(adapter="torch", procs_per_worker=value)
+
+
+def test_settings_in_a_file_where_the_job_runs_are_not_every_frameworks():
+    assert JobSpec(adapter="dask", conf={"a": 1}).settings == {"a": 1}
+    spec = JobSpec(adapter="dask", conf="local:///etc/dask.json")
+    with pytest.raises(SpecError, match=refusal("conf", spec.conf, "dask takes a dict, or a file beside the DAG")):
+        assert spec.settings
+
+
 def test_what_is_not_given_has_the_documented_default():
     assert JobSpec(adapter="dask") == JobSpec(
         adapter="dask",
@@ -208,6 +249,7 @@ def test_what_is_not_given_has_the_documented_default():
         workers=1,
         worker_resources=Resources(cpu=1, memory="2Gi"),
         coordinator_resources=Resources(cpu=1, memory="2Gi"),
+        procs_per_worker=None,
         conf={},
         timeout=86_400,
         start_timeout=600,

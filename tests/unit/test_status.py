@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, explain_exit
+from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, explain_exit, precedence
 
 TRACEBACK = [
     "Traceback (most recent call last):",
@@ -73,6 +74,47 @@ def test_a_port_that_is_taken_is_told_from_other_errors():
         exit_code=1,
         log_tail=tuple(tail),
     )
+
+
+def test_a_port_that_is_taken_is_told_also_from_torchs_words():
+    tail = ["torch.distributed.DistNetworkError: The server socket has failed to listen, code: -98, name: EADDRINUSE"]
+    assert explain_exit(ended(1), tail=tail, decides=True).reason is Reason.PORT_IN_USE
+
+
+def test_of_several_ranks_of_a_replica_the_one_that_failed_is_named_and_its_lines_alone_are_shown():
+    noise = [f"[rank 2] {line}" for line in (*TRACEBACK[:3], "RuntimeError: Connection closed by peer")]
+    tail = ["[rank 3] start", *(f"[rank 3] {line}" for line in TRACEBACK), *noise, "[rank 30] other"]
+    failed = replace(ended(1, role="worker"), rank=3)
+    verdict = explain_exit(failed, tail=tail, decides=True)
+    assert verdict == Verdict(
+        State.FAILED,
+        Reason.ERROR,
+        "rank 3 (worker-0) exited with code 1",
+        replica="worker-0",
+        exit_code=1,
+        log_tail=tuple(TRACEBACK),
+        rank=3,
+    )
+    assert "Last lines of rank 3 (worker-0):" in verdict.text()
+
+
+@pytest.mark.parametrize("mark", ["", "[rank 3] "])
+def test_a_traceback_that_torch_has_marked_is_shown_as_python_writes_it(mark):
+    tail = [f"{mark}start", *(f"{mark}[rank3]: {line}" for line in TRACEBACK)]
+    failed = replace(ended(1, role="worker"), rank=3)
+    assert explain_exit(failed, tail=tail, decides=True).log_tail == tuple(TRACEBACK)
+
+
+def test_lines_of_a_replica_of_one_rank_do_not_say_whose_they_are():
+    failed = replace(ended(1, role="worker"), rank=3)
+    assert explain_exit(failed, tail=["start", *TRACEBACK], decides=True).log_tail == tuple(TRACEBACK)
+
+
+def test_of_replicas_that_failed_the_first_is_the_cause_and_a_killed_one_before_all():
+    early, late = (ReplicaStatus("worker", i, State.FAILED, 1, ended_at=9.5 + i) for i in (0, 1))
+    killed = ReplicaStatus("worker", 2, State.FAILED, signal="SIGKILL", ended_at=20.0)
+    aborted = ReplicaStatus("worker", 3, State.FAILED, signal="SIGABRT", ended_at=11.0)
+    assert sorted([late, aborted, killed, early], key=precedence) == [killed, early, late, aborted]
 
 
 def test_only_the_last_traceback_is_shown_with_what_follows_it():

@@ -129,14 +129,14 @@ class KubernetesBackend(Backend):
                 last = observation.status
 
     async def logs(
-        self, handle: Handle, roles: Collection[str], *, whole: bool = False
+        self, handle: Handle, sources: Collection[str], *, whole: bool = False
     ) -> AsyncGenerator[LogLine, None]:
         """See :meth:`Backend.logs`."""
         async with mirror_of(self.access, self.site.namespace) as mirror:
             root = await self._root(mirror.api, handle)
             taken = "{}" if whole else root["metadata"]["annotations"].get(CURSOR, "{}")
             cursor: dict[str, str] = json.loads(taken)
-            reader = _Reader(mirror, handle, roles, cursor)
+            reader = _Reader(mirror, handle, sources, cursor)
             before = dict(cursor)
             try:
                 async with contextlib.aclosing(reader.lines(self._observations(mirror, handle))) as lines:
@@ -489,15 +489,16 @@ class KubernetesBackend(Backend):
 
 
 class _Reader:
-    """Follows the pods of some roles at once.
+    """Follows some pods at once.
 
+    :param sources: roles, or single replicas.
     :param taken: pod -> the last line of its log that was taken; goes on as lines are.
     """
 
-    def __init__(self, mirror: Mirror, handle: Handle, roles: Collection[str], taken: dict[str, str]) -> None:
+    def __init__(self, mirror: Mirror, handle: Handle, sources: Collection[str], taken: dict[str, str]) -> None:
         self.mirror = mirror
         self.handle = handle
-        self.roles = roles
+        self.sources = frozenset(sources)
         self.taken = taken
         self.found: asyncio.Queue[tuple[LogLine, str, str] | None] = asyncio.Queue()
 
@@ -522,7 +523,7 @@ class _Reader:
         try:
             async for _ in observations:
                 for pod in map(Pod, self.mirror.pods(self.handle.name)):
-                    if pod.role not in self.roles or not pod.started:
+                    if self.sources.isdisjoint((pod.role, f"{pod.role}-{pod.index}")) or not pod.started:
                         continue
                     over = ended.setdefault(pod.name, asyncio.Event())
                     if pod.ended is not None:

@@ -12,14 +12,15 @@ from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, taken_away, vanished
 from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod
 from practicus_provider.backends.kubernetes.render import CLUSTER, FACTS, RELEASED, ROLE, TOLD
-from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
+from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
 
 
 @dataclass(frozen=True)
 class Observation:
     """One look at a cluster.
 
-    :param ending: verdict of a serving replica that ended; it stands unless the deciding role ends first.
+    :param ending: verdict of a replica that failed; it stands unless, soon, the deciding role ends, or the failure of
+        another replica turns out to be the cause.
     :param failed: the pod whose end is the verdict's cause; its log has the last lines.
     :param result_in: the pod whose log holds a long result, and in how many lines.
     :param done: pods that have said all, and that they ended well, before the server knows; with them the job is done.
@@ -80,7 +81,7 @@ def observe(
     complete = _complete(order, roles, replicas.values(), warnings[-1].get("message", "") if warnings else "")
     status = Status(_state(roles, replicas.values()), tuple(complete))
     decisive = [pod for pod in shown if pod.role == facts["decides"]]
-    observation = _decided(status, facts, decisive, replicas, told)
+    observation = _decided(status, facts, decisive, replicas, told, settled=bool(_condition(root, "Failed")))
     if observation.status.verdict is None and _condition(root, "Complete") and all(pod.ended for pod in decisive):
         observation = _completed(status, facts, told)
     if observation.status.verdict is None:
@@ -88,7 +89,7 @@ def observe(
         verdict = verdict or _out_of_time(root, facts)
         if verdict is not None:
             return Observation(_ended(status, verdict))
-    if observation.status.verdict is not None:
+    if observation.status.verdict is not None or observation.ending is not None:
         return observation
     lost = _lost(all_pods, facts, roles)
     ending = explain(lost, lost.replica(ready=False), facts, decides=False) if lost else None
@@ -106,12 +107,20 @@ def _decided(
     decisive: list[Pod],
     replicas: Mapping[str, ReplicaStatus],
     told: Mapping[str, Mapping[str, Any]],
+    *,
+    settled: bool,
 ) -> Observation:
-    """By the role whose end is the job's."""
+    """By the role whose end is the job's.
+
+    :param settled: whether no pod of it is left that might say more.
+    """
     failed = [pod for pod in decisive if replicas[pod.name].state is State.FAILED]
     if failed:
-        first = min(failed, key=lambda pod: (pod.leaving, replicas[pod.name].ended_at or 0))
-        return Observation(_ended(status, explain(first, replicas[first.name], facts, decides=True)), failed=first)
+        first = min(failed, key=lambda pod: _precedence(pod, replicas[pod.name]))
+        verdict = explain(first, replicas[first.name], facts, decides=True)
+        if settled or all(pod.ended for pod in decisive):
+            return Observation(_ended(status, verdict), failed=first)
+        return Observation(status, verdict, first)
     expected = facts["roles"].get(facts["decides"], {}).get("replicas", 0)
     good = [pod for pod in decisive if replicas[pod.name].state is State.SUCCEEDED]
     done = [pod for pod in decisive if pod.ended is None and _complete_words(told.get(pod.name, {}))]
@@ -126,6 +135,18 @@ def _decided(
     return Observation(
         replace(_ended(status, verdict), result=words.get("result")), result_in=(good[0], lines) if lines else None
     )
+
+
+def _precedence(pod: Pod, replica: ReplicaStatus) -> tuple[bool, bool, float]:
+    """Of pods that failed, the least is the cause.
+
+    Once one has failed the Job controller deletes the others, and how those end is no cause. One that somebody else
+    deletes is: the others fail after that was asked for, which is known to the second.
+    """
+    killed, at = precedence(replica)
+    if pod.leaving:
+        return "at" not in pod.last_words, True, min(at, pod.told_to_leave + 1)
+    return False, killed, at
 
 
 def _complete_words(words: Mapping[str, Any]) -> bool:

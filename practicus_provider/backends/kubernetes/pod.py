@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -89,6 +90,13 @@ class Pod:
         except ValueError:
             return {}
         return words if isinstance(words, dict) else {}
+
+    @property
+    def told_to_leave(self) -> float:
+        """When its deletion was asked for, seconds since the epoch, to the second; infinite if it was not."""
+        meta = self.manifest["metadata"]
+        due = _seconds(meta.get("deletionTimestamp"))  # with its time of grace
+        return math.inf if due is None else due - meta.get("deletionGracePeriodSeconds", 0)
 
     @property
     def node(self) -> str:
@@ -200,7 +208,8 @@ class Pod:
             exit_code=None if signal else code,
             signal=signal,
             started_at=_seconds(self.ended.get("startedAt")),
-            ended_at=_seconds(self.ended.get("finishedAt")),
+            ended_at=self.last_words.get("at") or _seconds(self.ended.get("finishedAt")),
+            rank=self.last_words.get("rank"),
         )
 
 

@@ -33,6 +33,7 @@ from practicus_provider.backends.kubernetes.overrides import merged
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Plan, Port, Role, Text, parts
 from practicus_provider.runtime.practicus_runtime import pods
+from practicus_provider.spec import GPU
 
 DOMAIN = "practicus.ai"
 MANAGED = {"app.kubernetes.io/managed-by": "practicus"}
@@ -409,6 +410,7 @@ class _Cluster:
             "volumeMounts": [
                 {"name": "bundle", "mountPath": MOUNT, "readOnly": True},
                 {"name": "scratch", "mountPath": SCRATCH},
+                *([{"name": "shm", "mountPath": "/dev/shm"}] if role.resources.shm else []),
             ],
             "securityContext": {
                 "allowPrivilegeEscalation": False,
@@ -440,6 +442,7 @@ class _Cluster:
                 "volumes": [
                     {"name": "bundle", "configMap": {"name": self.short}},
                     {"name": "scratch", "emptyDir": {}},
+                    *_shared_memory(role),
                 ],
             },
         }
@@ -470,8 +473,17 @@ def _owner(name: str, uid: str) -> Manifest:
 
 
 def _resources(role: Role) -> Manifest:
-    amounts = {"cpu": str(role.resources.cpu), "memory": role.resources.memory}
+    resources = role.resources
+    devices = ({GPU: resources.gpu} if resources.gpu else {}) | dict(resources.extra)
+    amounts = {"cpu": str(resources.cpu), "memory": resources.memory}
+    amounts |= {name: str(number) for name, number in devices.items()}
     return {"requests": amounts, "limits": amounts}
+
+
+def _shared_memory(role: Role) -> list[Manifest]:
+    """A volume for ``/dev/shm``; what is in it counts as the container's memory."""
+    size = role.resources.shm
+    return [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}}] if size else []
 
 
 def _with_owned_templates(manifest: Manifest, owner: Manifest) -> Manifest:

@@ -89,7 +89,7 @@ class LocalBackend(Backend):
         yield await asyncio.to_thread(self._last_word, handle)
 
     async def logs(
-        self, handle: Handle, roles: Collection[str], *, whole: bool = False
+        self, handle: Handle, sources: Collection[str], *, whole: bool = False
     ) -> AsyncGenerator[LogLine, None]:
         """See :meth:`Backend.logs`."""
         taken: dict[str, int] = {} if whole else self._folder(handle).read("cursor.json")
@@ -97,7 +97,7 @@ class LocalBackend(Backend):
             folder = self._folder(handle)
             ended, before = folder.state().final, dict(taken)
             try:
-                for line in _new_lines(folder, roles, taken, whole=ended):
+                for line in _new_lines(folder, sources, taken, whole=ended):
                     yield line
             finally:
                 if taken != before and not whole:
@@ -347,12 +347,12 @@ async def _dismiss(folder: ClusterFolder, after: float) -> None:
 
 
 def _new_lines(
-    folder: ClusterFolder, roles: Collection[str], taken: dict[str, int], *, whole: bool
+    folder: ClusterFolder, sources: Collection[str], taken: dict[str, int], *, whole: bool
 ) -> Iterator[LogLine]:
     """Lines that were not taken yet; an unfinished last one only where ``whole``."""
     for path in sorted((folder.path / "logs").glob("*.log")):
         role, _, index = path.stem.rpartition("-")
-        if role not in roles:
+        if role not in sources and path.stem not in sources:
             continue
         with path.open("rb") as file:
             file.seek(taken.get(path.stem, 0))

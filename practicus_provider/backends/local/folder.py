@@ -12,7 +12,7 @@
         cursor.json       role-index -> bytes of its log that were taken
         released          exists once the cluster may no longer be adopted
         logs/             <role>-<index>.log, supervisor.log
-        replicas/         <role>-<index>/: its scratch folder, launch.json and result.json
+        replicas/         <role>-<index>/: its scratch folder, launch.json, result.json and failure.json
     <root>/ended/<name>-<uid>/     the same, of a deleted cluster, without replicas/; removed after its time to live
 """
 

@@ -86,7 +86,7 @@ class Replica:
             async for line in reader:
                 event = json.loads(line)
                 if event["event"] == "ended":
-                    yield self._end(event["exit_code"], event["signal"])
+                    yield self._end(event["exit_code"], event["signal"], event.get("rank"), event.get("at"))
                 else:
                     self.status = replace(self.status, started_at=time.time())
                     yield self.status
@@ -111,13 +111,16 @@ class Replica:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
-    def _end(self, exit_code: int | None, number: int | None) -> ReplicaStatus:
+    def _end(
+        self, exit_code: int | None, number: int | None, rank: int | None = None, at: float | None = None
+    ) -> ReplicaStatus:
         self.status = replace(
             self.status,
             state=State.SUCCEEDED if exit_code == 0 else State.FAILED,
             exit_code=exit_code,
             signal=signal_name(number),
-            ended_at=time.time(),
+            ended_at=at or time.time(),
+            rank=rank,
         )
         return self.status
 
@@ -159,8 +162,10 @@ class Replica:
             REPLICA_MARK: self.mark,
             "PRACTICUS_ROLE": self.role.name,
             "PRACTICUS_INDEX": str(self.index),
+            "PRACTICUS_HOST": LOOPBACK,
             "PRACTICUS_TASK": json.dumps(around.task),
             "PRACTICUS_RESULT": str(around.folder.scratch(self.name) / "result.json"),
+            "PRACTICUS_FAILURE": str(around.folder.scratch(self.name) / "failure.json"),
             "PRACTICUS_CONTROL": str(around.folder.control),
             "PYTHONPATH": os.pathsep.join(filter(None, search)),
             "PYTHONUNBUFFERED": "1",

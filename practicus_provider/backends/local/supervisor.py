@@ -31,7 +31,7 @@ from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MA
 from practicus_provider.backends.local.replica import GRACE, Replica, Surroundings
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Plan, Port, Role
-from practicus_provider.status import Reason, State, Status, Verdict, explain_exit
+from practicus_provider.status import Reason, State, Status, Verdict, explain_exit, precedence
 
 GRACE_SERVING = 0.5
 """Seconds between SIGTERM and SIGKILL where the job is over: what merely served it has nothing left to save."""
@@ -39,6 +39,9 @@ KEEP_ENDED = 60.0
 """Seconds that a cluster waits for its deletion after its job ended; K8s' ``ttlSecondsAfterFinished``."""
 SETTLE_FAILED = 0.2
 """Seconds that a serving replica's failure waits for the deciding role's end, which may be its cause."""
+SETTLE_RANKS = 1.0
+"""Seconds that a deciding replica's failure waits for the other replicas' ends, one of which may be its cause: a
+replica of ranks ends only once it has ended the others of its own (``practicus_runtime.ranks.PATIENCE``)."""
 SETTLE_EXITED = 10.0
 """Likewise after exit code 0, as when an application shuts its own cluster down before it ends."""
 READY_POLL = 0.05
@@ -154,7 +157,7 @@ class Supervisor:
 
         def port_of(port: Port) -> int:
             # All replicas share one address here, so each has ports of its own; elsewhere the role's are the first's.
-            return own[port.name] if port.role == role.name else self.ports[port.role][port.name]
+            return (self.ports[port.role] if port.first or port.role != role.name else own)[port.name]
 
         replica = Replica(role, index, self.around, port_of)
         self.replicas[replica.name] = replica
@@ -194,19 +197,32 @@ class Supervisor:
         role, status = replica.role, replica.status
         if self.closing or self.status.state.final:
             return
-        verdict = explain_exit(status, tail=self.folder.tail(replica.name), decides=role.name == self.plan.decides)
         if role.name == self.plan.decides:
-            peers = [r for r in self.replicas.values() if r.role is role]
-            if status.state is State.FAILED:
-                self._finish(verdict)
-            elif all(r.status.state is State.SUCCEEDED for r in peers):
+            peers = self._deciding()
+            if all(peer.status.state is State.SUCCEEDED for peer in peers):
                 self._finish(Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{replica.name} ended", exit_code=0))
+            elif all(peer.status.state.final for peer in peers):
+                self._finish_failed()
             else:
                 self._publish()
+                if status.state is State.FAILED:
+                    self._spawn(self._finish_settled())
         else:
             self._publish()
             if not self._tolerates(role, status.state):
+                verdict = explain_exit(status, tail=self.folder.tail(replica.name), decides=False)
                 self._spawn(self._finish_later(verdict, SETTLE_EXITED if status.exit_code == 0 else SETTLE_FAILED))
+
+    def _finish_failed(self) -> None:
+        """By the failure that came first, which is not always the first that we have heard of."""
+        failed = [peer.status for peer in self._deciding() if peer.status.state is State.FAILED]
+        first = min(failed, key=precedence)
+        self._finish(explain_exit(first, tail=self.folder.tail(first.name), decides=True))
+
+    async def _finish_settled(self) -> None:
+        await asyncio.sleep(SETTLE_RANKS)
+        if not (self.closing or self.status.state.final):
+            self._finish_failed()
 
     def _tolerates(self, role: Role, state: State) -> bool:
         """Whether an elastic role may go on without that replica: retired ones leave with exit code 0."""

@@ -40,6 +40,7 @@ def main(role: str) -> None:
         PYTHONUNBUFFERED="1",
         PRACTICUS_BUNDLE=bundle,
         PRACTICUS_RESULT=os.path.join(ours, "result.json"),
+        PRACTICUS_FAILURE=os.path.join(ours, "failure.json"),
     )
     order = {
         "command": [text(parts) for parts in launch["command"]],

@@ -8,6 +8,9 @@ Where a supervisor holds our standard input (``"leash": true``), its end of file
 everything here dies at once. What happens is reported as JSON lines on the file descriptor ``report``, if there is one.
 Where there is none to read them, the end and the application's result become the container's last words in the file
 ``message``, and, after the ``nonce``, the last line of both outputs: who follows those knows of the end at once.
+
+A command that fails because another process did, one of its ranks, says in the file ``PRACTICUS_FAILURE`` how that one
+ended; then its end is told instead.
 """
 
 from __future__ import annotations
@@ -61,7 +64,7 @@ class Launcher:
         if not self._reachable():
             return 128 + signal.SIGTERM
         try:
-            self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, preexec_fn=_own_group)
+            self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, preexec_fn=own_group)
         except OSError as error:
             print(f"cannot start {self.command[0]}: {error.strerror}", flush=True)
             self._report(event="ended", exit_code=127, signal=None)
@@ -71,7 +74,8 @@ class Launcher:
         self._report(event="started", pid=self.child.pid)
         status = self._wait(self.child.pid)
         number = -status if status < 0 else None
-        self._report(event="ended", exit_code=None if number else status, signal=number)
+        end: dict[str, Any] = {"exit_code": None if number else status, "signal": number}
+        self._report(event="ended", **(end if status == 0 else {**end, **_cause()}))
         self._leave_nothing()
         self._end_outputs()
         return 128 + number if number else status
@@ -155,7 +159,7 @@ class Launcher:
 
     def _report(self, **event: Any) -> None:
         if self.message is not None and event["event"] == "ended":
-            self.last_words = _say_last(self.message, {"exit_code": event["exit_code"], "signal": event["signal"]})
+            self.last_words = _say_last(self.message, {key: event[key] for key in event if key != "event"})
         if self.report_fd is not None:
             with contextlib.suppress(BrokenPipeError):
                 os.write(self.report_fd, json.dumps(event).encode() + b"\n")
@@ -167,6 +171,14 @@ class Launcher:
             for output in (1, 2):
                 with contextlib.suppress(OSError):
                     os.write(output, line)
+
+
+def _cause() -> dict[str, Any]:
+    """How the process ended for which the command failed, which one it was, and when; empty if it was the command."""
+    with contextlib.suppress(OSError, KeyError, ValueError), open(os.environ["PRACTICUS_FAILURE"]) as file:
+        found: dict[str, Any] = json.load(file)
+        return found
+    return {}
 
 
 def _say_last(path: str, words: dict[str, Any]) -> str:
@@ -186,7 +198,8 @@ def _say_last(path: str, words: dict[str, Any]) -> str:
     return text
 
 
-def _own_group() -> None:
+def own_group() -> None:
+    """In a new child: lead a group, and die with the parent."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if LINUX:

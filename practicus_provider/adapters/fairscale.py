@@ -1,0 +1,20 @@
+"""FairScale: OSS, ShardedDDP, FSDP and Pipe, on torch's process group.
+
+Source: https://fairscale.readthedocs.io, version 0.4.13, the last one.
+"""
+
+from __future__ import annotations
+
+from practicus_provider.adapters.spmd import SpmdAdapter
+from practicus_provider.plan import Text
+from practicus_provider.spec import JobSpec
+
+
+class FairScaleAdapter(SpmdAdapter):
+    """FairScale; its FSDP runs without GPUs, too, by a shim that is off where there is one."""
+
+    client = "practicus_runtime.groups:torch_group"
+
+    def env(self, spec: JobSpec) -> dict[str, Text]:
+        """See :meth:`SpmdAdapter.env`."""
+        return {**super().env(spec), "PRACTICUS_PREPARE": "practicus_runtime.fairscale_cpu"}

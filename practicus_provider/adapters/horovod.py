@@ -1,0 +1,33 @@
+"""Horovod with Gloo, on a fixed world: no ``horovodrun``, no ssh, no MPI.
+
+The first replica serves the rendezvous that ``horovodrun`` would. Source of the variables:
+``horovod.runner.gloo_run``, ``create_slot_env_vars`` and ``create_run_env_vars``, version 0.28.
+"""
+
+from __future__ import annotations
+
+from practicus_provider.adapters.spmd import RENDEZVOUS, SpmdAdapter, procs, world_size
+from practicus_provider.plan import Here, Host, Text
+from practicus_provider.spec import JobSpec
+
+
+class HorovodAdapter(SpmdAdapter):
+    """Horovod; ``hvd.init()`` finds the other ranks."""
+
+    client = "practicus_runtime.groups:horovod"
+    runner = "practicus_runtime.horovod"
+
+    def env(self, spec: JobSpec) -> dict[str, Text]:
+        """See :meth:`SpmdAdapter.env`."""
+        return {
+            **super().env(spec),
+            "HOROVOD_SIZE": str(world_size(spec)),
+            "HOROVOD_LOCAL_SIZE": str(procs(spec)),
+            "HOROVOD_CROSS_RANK": Here.INDEX,
+            "HOROVOD_CROSS_SIZE": str(spec.min_workers),
+            "HOROVOD_HOSTNAME": ("worker-", Here.INDEX),
+            "HOROVOD_GLOO_RENDEZVOUS_ADDR": Host("worker"),
+            "HOROVOD_GLOO_RENDEZVOUS_PORT": RENDEZVOUS,
+            "HOROVOD_CONTROLLER": "gloo",
+            "HOROVOD_CPU_OPERATIONS": "gloo",
+        }

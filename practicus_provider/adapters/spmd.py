@@ -1,0 +1,98 @@
+"""SPMD: workers that all run the application, each as one or more ranks that find each other (single program, multiple
+data). What torch's, DeepSpeed's, FairScale's and Horovod's adapters, and a user's own, have in common.
+
+Sources: torch's *Environment variable initialization* (https://docs.pytorch.org/docs/stable/distributed.html) and
+*Environment Variables* of torchrun (https://docs.pytorch.org/docs/stable/elastic/run.html).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from practicus_provider.adapters import Adapter, Program
+from practicus_provider.errors import SpecError
+from practicus_provider.plan import Here, Host, Launch, Port, Role, Text
+from practicus_provider.spec import JobSpec, Resources
+
+RENDEZVOUS = Port("worker", "rendezvous", first=True)
+
+
+class SpmdAdapter(Adapter):
+    """One role, ``worker``, that decides: every replica starts its ranks, and all of them must end well.
+
+    A script that reads what torchrun tells runs unchanged.
+
+    :cvar runner: module of ``practicus_runtime`` that starts a replica's ranks.
+    """
+
+    decides = "worker"
+    ranked = True
+    runner: ClassVar[str] = "practicus_runtime.ranks"
+
+    def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
+        """``spec.workers`` replicas of :func:`procs` ranks each."""
+        if spec.elastic:
+            way_out = f"{spec.adapter} trains on a fixed number of workers: give a number"
+            raise SpecError("workers", spec.workers, way_out)
+        python, *application = (*program, *self.arguments(spec))
+        launch = Launch(
+            command=(python, "-m", self.runner, *application),
+            env={
+                "OMP_NUM_THREADS": str(max(1, spec.worker_resources.cores // procs(spec))),
+                **spec.env,
+                **self.env(spec),
+            },
+            files=self.files(spec),
+            ports={"rendezvous": 29500},
+        )
+        return (Role("worker", launch, spec.min_workers, shared_memory(spec.worker_resources)),)
+
+    def env(self, spec: JobSpec) -> dict[str, Text]:
+        """What the ranks of a replica are told, beside ``RANK`` and ``LOCAL_RANK``."""
+        return {
+            "MASTER_ADDR": Host("worker"),
+            "MASTER_PORT": RENDEZVOUS,
+            "WORLD_SIZE": str(world_size(spec)),
+            "LOCAL_WORLD_SIZE": str(procs(spec)),
+            "GROUP_RANK": Here.INDEX,
+            "GROUP_WORLD_SIZE": str(spec.min_workers),
+        }
+
+    def arguments(self, spec: JobSpec) -> Program:
+        """What follows the user's own arguments."""
+        return ()
+
+    def files(self, spec: JobSpec) -> dict[str, Text]:
+        """What the adapter generates; here nothing, so that ``conf`` has no meaning.
+
+        :raises SpecError: ``conf`` has what this framework does not know.
+        """
+        if spec.settings:
+            raise SpecError("conf", spec.conf, f"{spec.adapter} has no settings: give env=, or application_args=")
+        return {}
+
+
+def procs(spec: JobSpec) -> int:
+    """Ranks of a replica: as many as it has GPUs, else 1, if the spec does not say.
+
+    :raises SpecError: more than it has GPUs.
+    """
+    gpus = spec.worker_resources.gpu
+    if spec.procs_per_worker is not None and 0 < gpus < spec.procs_per_worker:
+        way_out = f"a worker has {gpus} GPU{'s' if gpus > 1 else ''}: give each process one, or leave it out"
+        raise SpecError("procs_per_worker", spec.procs_per_worker, way_out)
+    return spec.procs_per_worker or gpus or 1
+
+
+def world_size(spec: JobSpec) -> int:
+    """Ranks of the job."""
+    return spec.min_workers * procs(spec)
+
+
+def shared_memory(resources: Resources) -> Resources:
+    """With half of the memory for ``/dev/shm`` where it is not said: what ranks and data loaders exchange goes there,
+    and a container's 64 MiB do not do."""
+    if resources.shm is not None:
+        return resources
+    return replace(resources, shm=f"{resources.memory_bytes // 2 >> 20}Mi")

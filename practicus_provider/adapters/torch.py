@@ -1,0 +1,11 @@
+"""torch: scripts that are written for ``torchrun``, or that call ``torch.distributed.init_process_group()``."""
+
+from __future__ import annotations
+
+from practicus_provider.adapters.spmd import SpmdAdapter
+
+
+class TorchAdapter(SpmdAdapter):
+    """PyTorch; ``init_process_group()`` finds the other ranks by ``env://``, its default."""
+
+    client = "practicus_runtime.groups:torch_group"

@@ -1,0 +1,82 @@
+"""Lets FairScale's FSDP (0.4.13) train without a GPU; imported before the script, does nothing where there is one.
+
+FSDP asks for CUDA's streams whatever the device. Work on a CPU is done when a call returns, so that there is nothing to
+order: streams that do nothing are right. Its collectives into one flat buffer are switched off for the older ones into
+lists, which Gloo has had for longer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from contextlib import nullcontext
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, Optional
+
+FSDP = "fairscale.nn.data_parallel.fully_sharded_data_parallel"
+STREAMS = ("fp32_to_fp16", "all_gather", "post_backward")
+
+
+class Stream:
+    """A CUDA stream's methods that FSDP calls."""
+
+    def wait_stream(self, other: Any) -> None:
+        """The other's work is done."""
+
+    def synchronize(self) -> None:
+        """So is ours."""
+
+
+def patch(module: ModuleType) -> None:
+    """Make that module, FSDP's, do without CUDA."""
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    stream = Stream()
+    torch.cuda.current_stream = lambda device=None: stream
+    torch.cuda.stream = lambda stream: nullcontext()
+    torch.cuda.synchronize = lambda device=None: None
+    torch.Tensor.record_stream = lambda self, stream: None
+    cls = module.FullyShardedDataParallel
+    set_up = cls._setup_streams
+
+    def with_streams(self: Any) -> None:
+        set_up(self)
+        if self._is_root:
+            self._streams.update(dict.fromkeys(STREAMS, stream))
+
+    cls._setup_streams = with_streams
+
+
+class Finder:
+    """Finds FSDP's module as Python does, and has it patched once it is there."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:  # noqa: UP045
+        """See ``importlib.abc.MetaPathFinder``."""
+        if name != FSDP:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            loader: Any = spec.loader
+            execute = loader.exec_module
+
+            def executed(module: ModuleType) -> None:
+                execute(module)
+                patch(module)
+
+            loader.exec_module = executed
+        return spec
+
+
+def cuda() -> bool:
+    """Whether there is a GPU, as far as can be told without torch, whose import may take seconds."""
+    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd")
+
+
+if not cuda():
+    os.environ.setdefault("ENABLE_NCCL_BASE_COLLECTIVES", "0")  # FairScale reads it when it is imported
+sys.meta_path.insert(0, Finder())

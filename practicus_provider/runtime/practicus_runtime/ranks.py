@@ -1,0 +1,217 @@
+"""The ranks of a replica: ``python -m practicus_runtime.ranks SCRIPT ARGS...`` runs it ``LOCAL_WORLD_SIZE`` times.
+
+Each is told its ``RANK`` and ``LOCAL_RANK``; whatever else it must know is in the environment. At the first failure of
+one the others are ended, and the file ``PRACTICUS_FAILURE`` says which it was, how it ended, and when: what fails on
+other replicas in consequence fails later. Where there are several, each line of their output names its rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from typing import Callable, Mapping, Optional
+
+from practicus_runtime import fetch
+from practicus_runtime.launcher import LINUX, own_group
+
+POLL = 0.1
+"""Seconds between two looks for the place where ranks meet."""
+PATIENCE = 0.5
+"""Seconds that the other ranks of a replica have between SIGTERM and SIGKILL once one has failed."""
+LINE_LIMIT = 8192
+"""Bytes of a line that come out in one piece; a container runtime splits lines over 16 KiB."""
+SIOCGIFADDR = 0x8915  # linux/sockios.h
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+"""Variables that tell torch and NCCL of a network interface: else they take the host name's, often 127.0.1.1."""
+
+
+class Ranks:
+    """The processes of one replica, from start to end.
+
+    :param met: says whether the place where ranks meet is there.
+    :param names: a framework's own name of a variable -> ours.
+    """
+
+    def __init__(self, program: list[str], met: Callable[[], bool], names: Mapping[str, str]) -> None:
+        if program[:2] == ["-m", "practicus_runtime.fetch"]:  # once, and not by every rank into one file
+            program = [fetch.download(program[2]), *program[3:]]
+        self.command = [sys.executable, "-m", "practicus_runtime.script", *program]
+        self.met = met
+        self.names = names
+        self.number = int(os.environ["LOCAL_WORLD_SIZE"])
+        self.first = int(os.environ["GROUP_RANK"]) * self.number
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.outputs: dict[int, Output] = {}
+        self.selector = selectors.DefaultSelector()
+        self.stopping = False
+        self.kill_at: Optional[float] = None  # noqa: UP045  (Python 3.8)
+        self.status = 0
+
+    def run(self) -> int:
+        """Start all, watch them, end with the last one; the exit code is that of the first one that failed."""
+        self._listen()
+        while not (self.stopping or self.met()):
+            time.sleep(POLL)
+        if self.stopping:
+            return 128 + signal.SIGTERM
+        if name := interface(os.environ.get("PRACTICUS_HOST", "")):
+            for variable in INTERFACES:
+                os.environ.setdefault(variable, name)
+        for local_rank in range(self.number):
+            self._start(local_rank)
+        if self.stopping:  # the signal came before there was anybody to forward it to
+            self._signal_all(signal.SIGTERM)
+        while self.processes:
+            self._look()
+        for output in self.outputs.values():
+            output.end()
+        return 128 - self.status if self.status < 0 else self.status
+
+    def _environment(self, local_rank: int) -> dict[str, str]:
+        """Of one rank. The job's result is rank 0's."""
+        rank = str(self.first + local_rank)
+        env = {**os.environ, "RANK": rank, "LOCAL_RANK": str(local_rank)}
+        for name, ours in self.names.items():
+            if ours in env:
+                env.setdefault(name, env[ours])
+        if local_rank and "PRACTICUS_RESULT" in env:
+            env["PRACTICUS_RESULT"] += "." + rank
+        return env
+
+    def _listen(self) -> None:
+        read, write = os.pipe()
+        for end in (read, write):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self.selector.register(read, selectors.EVENT_READ)
+        self.wakeup = read
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.stopping = True
+        self._signal_all(signal.SIGTERM)
+
+    def _start(self, local_rank: int) -> None:
+        read, write = os.pipe() if self.number > 1 else (None, None)
+        process = subprocess.Popen(
+            self.command, env=self._environment(local_rank), stdout=write, stderr=write, preexec_fn=own_group
+        )
+        rank = self.first + local_rank
+        self.processes[rank] = process
+        if read is not None and write is not None:
+            os.close(write)
+            self.outputs[rank] = Output(read, f"[rank {rank}] ".encode())
+            self.selector.register(read, selectors.EVENT_READ, self.outputs[rank])
+
+    def _look(self) -> None:
+        """Wait for output, an end, a signal, or the end of patience; then see to all of them."""
+        left = None if self.kill_at is None else max(0.0, self.kill_at - time.monotonic())
+        for key, _ in self.selector.select(left):
+            if key.data is not None and not key.data.take():
+                self.selector.unregister(key.fileobj)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.wakeup, 4096)
+        ended = {rank: process.poll() for rank, process in self.processes.items()}
+        failed = {rank: status for rank, status in ended.items() if status}
+        if failed and not self.status:
+            # Nobody is sent SIGKILL because another rank failed; of all else, one may be the other's consequence.
+            self._fail(*min(failed.items(), key=lambda found: found[1] != -signal.SIGKILL))
+        self.processes = {rank: process for rank, process in self.processes.items() if ended[rank] is None}
+        if self.kill_at is not None and time.monotonic() >= self.kill_at:
+            self._signal_all(signal.SIGKILL)
+            self.kill_at = None
+
+    def _fail(self, rank: int, status: int) -> None:
+        """Say how the first one failed, and end the others: they would wait for it for ever."""
+        self.status = status
+        number = -status if status < 0 else None
+        failure = {"rank": rank, "exit_code": None if number else status, "signal": number, "at": time.time()}
+        with contextlib.suppress(OSError, KeyError), open(os.environ["PRACTICUS_FAILURE"], "w") as file:
+            json.dump(failure, file)
+        if not self.stopping:  # else whoever stops us says how long they have
+            self._signal_all(signal.SIGTERM)
+            self.kill_at = time.monotonic() + PATIENCE
+
+    def _signal_all(self, number: int) -> None:
+        for process in self.processes.values():
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, number)
+
+
+def known() -> bool:
+    """Whether DNS knows where ranks meet: it does not before that pod has an address."""
+    try:
+        socket.getaddrinfo(os.environ["MASTER_ADDR"], None)
+    except OSError:
+        return False
+    return True
+
+
+class Output:
+    """What one rank writes, passed on line by line."""
+
+    def __init__(self, source: int, prefix: bytes) -> None:
+        os.set_blocking(source, False)
+        self.source = source
+        self.prefix = prefix
+        self.rest = b""
+
+    def take(self) -> bool:
+        """Pass on what has come; whether more may."""
+        try:
+            data = os.read(self.source, 1 << 16)
+        except BlockingIOError:
+            return True
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        if len(self.rest) > LINE_LIMIT:
+            lines, self.rest = [*lines, self.rest], b""
+        self._write(lines)
+        return bool(data)
+
+    def end(self) -> None:
+        """Pass on what is left, but wait for nobody: a process that outlives its rank may hold the other end."""
+        while self.take():
+            if not selectable(self.source):
+                break
+        if self.rest:
+            self._write([self.rest])
+
+    def _write(self, lines: list[bytes]) -> None:
+        data = b"".join(self.prefix + line + b"\n" for line in lines)
+        while data:
+            data = data[os.write(1, data) :]
+
+
+def selectable(source: int) -> bool:
+    """Whether there is something to read at once, or the end."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(source, selectors.EVENT_READ)
+        return bool(selector.select(0))
+
+
+def interface(address: str) -> Optional[str]:  # noqa: UP045  (Python 3.8)
+    """The network interface that has that IPv4 address; None if none has, or if there is no telling."""
+    if not LINUX:
+        return None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # it has no address
+                found = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(found[20:24]) == address:
+                    return name
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(Ranks(sys.argv[1:], known, {}).run())

@@ -1,0 +1,77 @@
+"""Runs a script as Python does, but for its end: ``python -m practicus_runtime.script SCRIPT ARGS...``.
+
+An interpreter that winds up while a process group is referenced may abort: torch 2.13 with Gloo then ends by SIGABRT
+after all went well. So once Python's own end is done, the process is left without what follows: destructors.
+
+The module ``PRACTICUS_PREPARE``, if there is one, is imported first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import importlib
+import os
+import runpy
+import sys
+import threading
+import zipfile
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
+
+
+def main(path: str, *args: str) -> int:
+    """Run the script; its exit code."""
+    sys.argv = [path, *args]
+    sys.path[0] = os.path.dirname(os.path.realpath(path))
+    try:
+        if os.environ.get("PRACTICUS_PREPARE"):
+            importlib.import_module(os.environ["PRACTICUS_PREPARE"])
+        if os.path.isdir(path) or zipfile.is_zipfile(path):
+            runpy.run_path(path, run_name="__main__")
+        else:
+            _run_file(path)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return (end.code or 0) & 0xFF
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:  # our own frames say nothing
+            trace = trace.tb_next
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
+        return 1
+    return 0
+
+
+def _run_file(path: str) -> None:
+    """As the module ``__main__``, which pickles, and processes that it starts, look for."""
+    loader = SourceFileLoader("__main__", path)
+    module = ModuleType("__main__")
+    module.__dict__.update(__file__=path, __loader__=loader, __cached__=None, __builtins__=__builtins__)
+    sys.modules["__main__"] = module
+    with open(path, "rb") as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True)
+    exec(code, module.__dict__)
+
+
+def leave(code: int) -> None:
+    """What an interpreter does at its end, up to the destructors."""
+    for step in (threading._shutdown, atexit._run_exitfuncs, _flush):  # type: ignore[attr-defined]
+        with contextlib.suppress(Exception):  # it has said so
+            step()
+    os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    ctypes.CDLL(None).fflush(None)  # what libraries have printed
+
+
+if __name__ == "__main__":
+    ours = sys.modules["__main__"]  # stays, as its code still runs
+    leave(main(*sys.argv[1:]))

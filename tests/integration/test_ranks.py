@@ -1,0 +1,252 @@
+"""Ranks of several replicas as plain processes that talk to each other: who is named when one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from practicus_provider.adapters import make_plan
+from practicus_provider.backends.base import Handle, LogLine
+from practicus_provider.backends.local import LocalBackend
+from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
+from practicus_provider.plan import Here, Plan
+from practicus_provider.spec import JobSpec
+from practicus_provider.status import Reason, State, Verdict
+from tests.plans import TASK, created, end, read
+
+SOON = 5.0
+"""Seconds in which a job ends, everywhere, once a rank of it has failed."""
+RING = """
+import os, signal, socket, sys, threading, time
+
+rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+
+
+def meet():
+    '''A connection between rank 0 and each other one, as a process group has.'''
+    if rank == 0:
+        server = socket.create_server(address)
+        return [server.accept()[0] for _ in range(world - 1)]
+    while True:
+        try:
+            return [socket.create_connection(address)]
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+
+
+def talk(peers):
+    '''Goes on until a peer is gone.'''
+    for peer in peers:
+        peer.sendall(b"%d " % rank)
+    while True:
+        for peer in peers:
+            if not peer.recv(64):
+                raise ConnectionError("Connection closed by peer")
+
+
+peers = meet()
+print("met", os.getpid(), flush=True)
+"""
+WAIT = "talk(peers)\n"
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> LocalBackend:
+    return LocalBackend(tmp_path / "root")
+
+
+def ranks(code: str, *args: str, workers: int = 2, procs: int = 1) -> Plan:
+    spec = JobSpec(adapter="torch", workers=workers, procs_per_worker=procs)
+    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py"), *args), {"job.py": (RING + code).encode()})
+
+
+async def met(backend: LocalBackend, handle: Handle, number: int) -> dict[int, int]:
+    """The pids of all ranks, once all have met."""
+    found: dict[int, int] = {}
+    async with asyncio.timeout(60):
+        while len(found) < number:
+            await asyncio.sleep(0.05)
+            for path in (backend.root / handle.name / "logs").glob("worker-*.log"):
+                for first, pid in re.findall(r"^(?:\[rank (\d+)\] )?met (\d+)$", path.read_text(), re.MULTILINE):
+                    found[int(first or path.stem.rpartition("-")[2])] = int(pid)
+    return found
+
+
+async def failure(backend: LocalBackend, handle: Handle) -> Verdict:
+    verdict = (await end(backend, handle)).verdict
+    assert verdict is not None
+    return verdict
+
+
+def nothing_left(handle: Handle) -> bool:
+    return marked(CLUSTER_MARK, handle.uid) == []
+
+
+async def test_all_ranks_meet_and_the_result_is_rank_0s(backend: LocalBackend) -> None:
+    code = "import practicus_runtime as pr; c = pr.context(); pr.set_result([c.rank, c.world_size])"
+    async with created(backend, "job", ranks(code, workers=2, procs=2)) as handle:
+        status = await end(backend, handle)
+        lines = await read(backend, handle, "worker-1")
+    assert (status.state, status.result) == (State.SUCCEEDED, "[0, 4]")
+    assert sorted(re.sub(r"\d+$", "", line.text) for line in lines) == ["[rank 2] met ", "[rank 3] met "]
+    assert {line.index for line in lines} == {1}
+
+
+async def test_one_replicas_log_is_read_by_its_name(backend: LocalBackend) -> None:
+    async with created(backend, "job", ranks("print('rank', rank)", workers=3)) as handle:
+        await end(backend, handle)
+        lines = [line for line in await read(backend, handle, "worker-0", "worker-2") if "met" not in line.text]
+    assert lines == [LogLine("worker", 0, "rank 0"), LogLine("worker", 2, "rank 2")]
+
+
+@pytest.mark.parametrize("culprit", [0, 1, 3])
+async def test_the_rank_that_raises_is_named_and_not_those_that_lose_their_peer(
+    backend: LocalBackend, culprit: int
+) -> None:
+    code = f"if rank == {culprit}:\n    time.sleep(0.5); raise ValueError('no such data')\n" + WAIT
+    async with created(backend, "job", ranks(code, workers=2, procs=2)) as handle:
+        await met(backend, handle, 4)
+        began = time.monotonic()
+        verdict = await failure(backend, handle)
+        assert time.monotonic() - began < SOON
+    who = f"rank {culprit} (worker-{culprit // 2})"
+    assert (verdict.message, verdict.log_tail[-1]) == (f"{who} exited with code 1", "ValueError: no such data")
+    assert nothing_left(handle)
+
+
+async def test_a_rank_whose_replica_has_others_that_are_deaf_is_named_though_it_is_heard_of_last(
+    backend: LocalBackend,
+) -> None:
+    code = (
+        "if rank == 2:\n    time.sleep(0.5); os._exit(5)\n"
+        "if rank == 3:\n    signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)\n"
+    )
+    async with created(backend, "job", ranks(code + WAIT, workers=2, procs=2)) as handle:
+        assert (await failure(backend, handle)).message == "rank 2 (worker-1) exited with code 5"
+    assert nothing_left(handle)
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+async def test_a_killed_rank_is_named_at_once(backend: LocalBackend, procs: int) -> None:
+    async with created(backend, "job", ranks(WAIT, procs=procs)) as handle:
+        pids = await met(backend, handle, 2 * procs)
+        psutil.Process(pids[procs]).kill()
+        began = time.monotonic()
+        verdict = await failure(backend, handle)
+        assert time.monotonic() - began < SOON
+    assert (verdict.reason, verdict.message) == (Reason.KILLED, f"rank {procs} (worker-1) was killed by SIGKILL")
+    assert nothing_left(handle)
+
+
+@pytest.mark.parametrize("victim", [0, 1], ids=["launcher", "ranks"])
+async def test_a_replica_that_is_killed_without_a_word_is_named(backend: LocalBackend, victim: int) -> None:
+    async with created(backend, "job", ranks(WAIT)) as handle:
+        await met(backend, handle, 2)
+        processes = marked("PRACTICUS_REPLICA", f"{handle.uid}/worker-1")
+        sorted(processes, key=lambda process: process.create_time())[victim].kill()
+        verdict = await failure(backend, handle)
+    assert (verdict.reason, verdict.message) == (Reason.KILLED, "worker-1 was killed by SIGKILL")
+    assert nothing_left(handle)
+
+
+async def test_a_rendezvous_whose_port_is_taken_is_told(backend: LocalBackend) -> None:
+    spec = JobSpec(adapter="torch", workers=2)
+    code = "import os, socket\nif os.environ['RANK'] == '0':\n    taken = socket.create_server(('', "
+    code += "int(os.environ['MASTER_PORT'])))\n"
+    job = make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": (code + RING + WAIT).encode()})
+    async with created(backend, "job", job) as handle:
+        verdict = await failure(backend, handle)
+    assert (verdict.reason, verdict.replica) == (Reason.PORT_IN_USE, "worker-0")
+
+
+async def test_two_jobs_at_once_never_meet(backend: LocalBackend) -> None:
+    """What each rank hears names the job that it is of."""
+    code = """
+for peer in peers:
+    peer.sendall(sys.argv[1].encode())
+heard = {peer.recv(64).decode() for peer in peers}
+assert heard == {sys.argv[1]}, heard
+"""
+    names = [f"job-{number}" for number in range(4)]
+    handles = await asyncio.gather(*(backend.create(name, ranks(code, name), task=TASK) for name in names))
+    states = await asyncio.gather(*(end(backend, handle) for handle in handles))
+    await asyncio.gather(*(backend.delete(handle) for handle in handles))
+    assert [status.state for status in states] == [State.SUCCEEDED] * 4
+
+
+async def test_sigterm_reaches_every_rank(backend: LocalBackend, tmp_path: Path) -> None:
+    code = """
+def save(*_):
+    open(f"{sys.argv[1]}/saved-{rank}", "w").close()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+time.sleep(600)
+"""
+    handle = await backend.create("job", ranks(code, str(tmp_path), procs=2), task=TASK)
+    await met(backend, handle, 4)
+    await asyncio.sleep(0.3)
+    await backend.delete(handle)
+    assert [(tmp_path / f"saved-{rank}").exists() for rank in range(4)] == [True] * 4
+
+
+def horovod(code: str, **more: Any) -> Plan:
+    """The rendezvous of a Horovod job, without Horovod: keys and values over HTTP."""
+    asks = """
+import os, sys, time, urllib.error, urllib.request
+rank, world = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
+url = "http://{HOROVOD_GLOO_RENDEZVOUS_ADDR}:{HOROVOD_GLOO_RENDEZVOUS_PORT}".format(**os.environ)
+
+def ask(method, path, data=None):
+    request = urllib.request.Request(url + path, data=data, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+def wait(path):
+    while ask("GET", path)[0] == 404:
+        time.sleep(0.02)
+    return ask("GET", path)[1]
+"""
+    spec = JobSpec(adapter="horovod", workers=2, **more)
+    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": (asks + code).encode()})
+
+
+async def test_horovods_ranks_exchange_addresses_by_the_first_replica(backend: LocalBackend) -> None:
+    code = """
+assert ask("PUT", f"/global/{rank}", b"address of %d" % rank) == (200, b"")
+print(sorted(wait(f"/global/{other}") for other in range(world)))
+"""
+    async with created(backend, "job", horovod(code, procs_per_worker=2)) as handle:
+        status = await end(backend, handle)
+        lines = {line.text.partition("] ")[2] for line in await read(backend, handle, "worker")}
+    assert status.state is State.SUCCEEDED
+    assert lines == {"[b'address of 0', b'address of 1', b'address of 2', b'address of 3']"}
+
+
+async def test_what_a_rank_has_written_to_the_rendezvous_no_neighbour_replaces_or_floods(backend: LocalBackend) -> None:
+    code = """
+if rank == 1:
+    sys.exit(0)
+assert ask("PUT", "/global/0", b"mine") == (200, b"")
+assert ask("PUT", "/global/0", b"mine") == (200, b""), "as a try that was cut is repeated"
+assert ask("PUT", "/global/0", b"theirs") == (403, b"")
+assert ask("GET", "/global/0") == (200, b"mine")
+assert ask("PUT", "/global", b"x") == (400, b"")
+assert ask("PUT", "/global/" + "x" * 200, b"x") == (400, b"")
+assert ask("PUT", "/global/big", b"x" * (1 << 17))[0] == 400
+codes = [ask("PUT", f"/flood/{number}", b"x")[0] for number in range(200)]
+assert codes.index(403) < 128 and set(codes[codes.index(403):]) == {403}, codes
+"""
+    async with created(backend, "job", horovod(code)) as handle:
+        status = await end(backend, handle)
+    assert status.state is State.SUCCEEDED, status.verdict

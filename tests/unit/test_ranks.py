@@ -1,0 +1,240 @@
+"""The ranks of one replica, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from practicus_provider import runtime
+
+PATIENCE = 10.0
+"""Seconds after which a test that waits has failed."""
+TOLD = """
+import json, os
+names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GLOO_SOCKET_IFNAME")
+print(json.dumps({name: os.environ.get(name) for name in names}))
+"""
+SLEEP = "import time; print('up', flush=True); time.sleep(600)"
+DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
+FAILS = """
+import os, sys, time
+if os.environ["RANK"] == "3":
+    time.sleep(0.3)
+    raise ValueError("no such data")
+print("waits", flush=True)
+time.sleep(600)
+"""
+
+
+@dataclass
+class Replica:
+    """Ranks that run, as the launcher starts them."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+
+    def says(self, count: int, text: str) -> None:
+        """Wait until the output has it so often."""
+        deadline = time.monotonic() + PATIENCE
+        while self.output().count(text) < count:
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.01)
+
+    def output(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def end(self) -> tuple[int, list[str]]:
+        """Exit code, and lines of output in the order of their ranks."""
+        code = self.process.wait(PATIENCE)
+        return code, sorted(self.output().splitlines())
+
+    def failure(self) -> dict[str, Any] | None:
+        path = self.folder / "failure.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
+    started = []
+
+    def start(code: str, *args: str, procs: int = 1, index: int = 0, **env: str) -> Replica:
+        (tmp_path / "script.py").write_text(code)
+        inherited = {name: value for name, value in os.environ.items() if "SOCKET_IFNAME" not in name}
+        ours = {
+            "LOCAL_WORLD_SIZE": str(procs),
+            "GROUP_RANK": str(index),
+            "WORLD_SIZE": "8",
+            "MASTER_ADDR": "localhost",
+            "PRACTICUS_HOST": "127.0.0.1",
+            "PRACTICUS_FAILURE": str(tmp_path / "failure.json"),
+            "PRACTICUS_RESULT": str(tmp_path / "result.json"),
+            "PYTHONPATH": str(runtime.FOLDER),
+        }
+        command = [sys.executable, "-m", "practicus_runtime.ranks", str(tmp_path / "script.py"), *args]
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(command, env=inherited | ours | env, stdout=log, stderr=log, text=True)
+        started.append(process)
+        return Replica(process, tmp_path)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_rank_is_told_who_it_is_and_by_which_interface_it_is_reached(start):
+    code, (line,) = start(TOLD, index=3).end()
+    assert (code, json.loads(line)) == (
+        0,
+        {
+            "RANK": "3",
+            "WORLD_SIZE": "8",
+            "LOCAL_RANK": "0",
+            "LOCAL_WORLD_SIZE": "1",
+            "GROUP_RANK": "3",
+            "GLOO_SOCKET_IFNAME": "lo",
+        },
+    )
+
+
+def test_several_ranks_of_a_replica_are_numbered_on_and_say_whose_their_lines_are(start):
+    code, lines = start("import os; print(os.environ['LOCAL_RANK'], *__import__('sys').argv[1:])", "a b", procs=3).end()
+    assert (code, lines) == (0, ["[rank 0] 0 a b", "[rank 1] 1 a b", "[rank 2] 2 a b"])
+    code, lines = start("import os; print(os.environ['RANK'])", procs=2, index=2).end()
+    assert (code, lines) == (0, ["[rank 4] 4", "[rank 5] 5"])
+
+
+def test_an_interface_that_the_user_names_stays(start):
+    assert json.loads(start(TOLD, GLOO_SOCKET_IFNAME="eth7").end()[1][0])["GLOO_SOCKET_IFNAME"] == "eth7"
+
+
+def test_a_line_without_its_end_and_a_very_long_one_are_passed_on(start):
+    code, lines = start("import os; print('x' * 100_000, end='')", procs=2).end()
+    assert code == 0
+    for rank in (0, 1):
+        assert (
+            "".join(line.removeprefix(f"[rank {rank}] ") for line in lines if f"rank {rank}" in line) == "x" * 100_000
+        )
+
+
+def test_the_first_failure_ends_the_others_at_once_and_is_told(start):
+    began, wall = time.monotonic(), time.time()
+    replica = start(FAILS, procs=2, index=1)
+    code, lines = replica.end()
+    assert (code, time.monotonic() - began < PATIENCE / 2) == (1, True)
+    assert [line for line in lines if "rank 2" in line] == ["[rank 2] waits"]
+    assert "[rank 3] ValueError: no such data" in lines
+    failure = replica.failure()
+    assert wall < failure.pop("at") < time.time()
+    assert failure == {"rank": 3, "exit_code": 1, "signal": None}
+
+
+def test_a_rank_that_a_signal_ends_has_failed(start):
+    replica = start("import os; os.kill(os.getpid(), 9 if os.environ['RANK'] == '1' else 0)\n" + SLEEP, procs=2)
+    code, _ = replica.end()
+    assert code == 137
+    assert {**replica.failure(), "at": None} == {"rank": 1, "exit_code": None, "signal": 9, "at": None}
+
+
+def test_of_ranks_found_dead_at_once_the_one_that_was_killed_is_the_cause(start):
+    replica = start("import os, time; print(os.getpid(), flush=True); time.sleep(600)", procs=3)
+    replica.says(3, "rank")
+    pids = [int(line.split()[-1]) for line in sorted(replica.output().splitlines())]
+    replica.process.send_signal(signal.SIGSTOP)
+    for pid, number in zip(pids, (signal.SIGABRT, signal.SIGTERM, signal.SIGKILL), strict=True):
+        os.kill(pid, number)
+    deadline = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z" for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    replica.process.send_signal(signal.SIGCONT)
+    assert replica.end()[0] == 137
+    assert replica.failure()["rank"] == 2
+
+
+def test_ranks_that_are_deaf_to_sigterm_are_killed_soon_after_the_first_failure(start):
+    code = f"import os, time\nif os.environ['RANK'] == '1':\n    time.sleep(0.5); os._exit(5)\n{DEAF}"
+    began = time.monotonic()
+    assert start(code, procs=2).end()[0] == 5
+    assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_sigterm_reaches_every_rank_which_may_end_well(start):
+    code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit(0)))\n"
+    replica = start(code + SLEEP, procs=2)
+    replica.says(2, "up")
+    replica.process.terminate()
+    assert replica.end() == (0, ["[rank 0] saved", "[rank 0] up", "[rank 1] saved", "[rank 1] up"])
+    assert replica.failure() is None
+
+
+def test_ranks_that_sigterm_ends_say_so(start):
+    replica = start(SLEEP)
+    replica.says(1, "up")
+    replica.process.terminate()
+    assert replica.end()[0] == 143
+    assert {**replica.failure(), "at": None} == {"rank": 0, "exit_code": None, "signal": 15, "at": None}
+
+
+def test_no_rank_starts_before_the_place_where_they_meet_is_known_and_sigterm_ends_the_wait(start):
+    replica = start("print('started')", MASTER_ADDR="nowhere.invalid")
+    with pytest.raises(subprocess.TimeoutExpired):
+        replica.process.wait(1.0)
+    replica.process.terminate()
+    assert replica.end() == (143, [])
+
+
+def test_ranks_die_with_the_process_that_started_them(start):
+    replica = start("import os, time; print(os.getpid(), flush=True); time.sleep(600)", procs=2)
+    replica.says(2, "rank")
+    pids = [int(line.split()[-1]) for line in replica.output().splitlines()]
+    replica.process.kill()
+    deadline = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{pid}/stat").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_outlives_its_rank_and_holds_its_output_is_not_waited_for(start):
+    code = (
+        "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(5)']); print('end')"
+    )
+    began = time.monotonic()
+    assert start(code, procs=2).end() == (0, ["[rank 0] end", "[rank 1] end"])
+    assert time.monotonic() - began < 4.0
+
+
+def test_the_result_is_rank_0s(start, tmp_path):
+    code = "import os, practicus_runtime as pr; pr.set_result(pr.context().rank)"
+    task = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": -1, "try_number": 1, "logical_date": None}
+    env = {"PRACTICUS_TASK": json.dumps(task), "PRACTICUS_INDEX": "0", "PRACTICUS_ROLE": "worker"}
+    assert start(code, procs=3, **env).end() == (0, [])
+    assert (tmp_path / "result.json").read_text() == "0"
+
+
+def test_an_application_behind_a_url_is_fetched_once(start, tmp_path):
+    served = tmp_path / "served.py"
+    served.write_text("import sys; print(sys.argv[1])")
+    code = """
+import os, sys
+from practicus_runtime import fetch, ranks
+fetches = []
+fetch.download = lambda url: fetches.append(url) or url.removeprefix("file://")
+code = ranks.Ranks(["-m", "practicus_runtime.fetch", sys.argv[1], "a"], lambda: True, {}).run()
+print(fetches == [sys.argv[1]])
+sys.exit(code)
+"""
+    env = {**os.environ, "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "PYTHONPATH": str(runtime.FOLDER)}
+    command = [sys.executable, "-c", code, f"file://{served}"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, sorted(done.stdout.splitlines())) == (0, ["True", "[rank 0] a", "[rank 1] a"])
