@@ -1,12 +1,14 @@
-"""Every framework trains on this machine, over several replicas and processes, as one process on all data would."""
+"""Every framework trains, over several replicas and processes, as one process on all data would."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ import pytest
 
 from practicus_provider.adapters import make_plan
 from practicus_provider.application import ship
-from practicus_provider.backends.base import Handle
+from practicus_provider.backends.base import Backend, Handle
+from practicus_provider.backends.kubernetes import KubernetesBackend
+from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.render import Site
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
 from practicus_provider.plan import Plan
@@ -30,11 +35,32 @@ SOON = 5.0
 TWO_RANKS = {0: "0.1913", 1: "0.3002"}
 """The last losses of two ranks: those of one process that trains on the mean of both losses."""
 ZERO = {"train_micro_batch_size_per_gpu": 8, "gradient_clipping": 0.0, "zero_allow_untested_optimizer": True}
+TRAININGS: dict[str, tuple[str, str, tuple[str, ...], dict[str, Any]]] = {
+    "torch": ("torch", "torch_ddp.py", (), {}),
+    **{
+        f"zero{stage}": ("deepspeed", "deepspeed_zero.py", (), ZERO | {"zero_optimization": {"stage": stage}})
+        for stage in range(4)
+    },
+    **{way: ("fairscale", "fairscale_any.py", (way,), {}) for way in ("oss", "shardedddp", "fsdp")},
+    "horovod": ("horovod", "horovod_torch.py", (), {}),
+}
+"""Name -> adapter, script, its arguments, and conf."""
 
 
 @pytest.fixture
-def backend(tmp_path: Path, python: str) -> LocalBackend:
-    return LocalBackend(tmp_path / "root", python=python)
+def local(tmp_path: Path, request: pytest.FixtureRequest) -> LocalBackend:
+    return LocalBackend(tmp_path / "root", python=request.getfixturevalue("python"))
+
+
+@pytest.fixture
+def pods(request: pytest.FixtureRequest) -> KubernetesBackend:
+    namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
+    return KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image("training")))
+
+
+@pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return request.getfixturevalue("local" if request.param == "local" else "pods")
 
 
 def training(adapter: str, script: str, *args: str, **more: Any) -> Plan:
@@ -43,7 +69,7 @@ def training(adapter: str, script: str, *args: str, **more: Any) -> Plan:
     return make_plan(spec, shipment.program, shipment.files)
 
 
-async def end(backend: LocalBackend, handle: Handle) -> Status:
+async def end(backend: Backend, handle: Handle) -> Status:
     async with asyncio.timeout(PATIENCE):
         async for status in backend.watch(handle):
             if status.state.final:
@@ -51,60 +77,49 @@ async def end(backend: LocalBackend, handle: Handle) -> Status:
     raise AssertionError("the watch ended before")
 
 
-def logs(backend: LocalBackend, handle: Handle) -> str:
-    return "".join(path.read_text() for path in sorted(backend.log_folder(handle).glob("worker-*.log")))
-
-
-async def losses(backend: LocalBackend, plan: Plan, name: str = "job") -> dict[int, str]:
+async def losses(backend: Backend, plan: Plan, name: str = "job") -> dict[int, str]:
     """The last loss of each rank of a training that went well."""
     async with created(backend, name, plan) as handle:
         status = await end(backend, handle)
-        assert status.state is State.SUCCEEDED, status.verdict
-        said = re.findall(r"rank (\d+) lost ([\d.]+)$", logs(backend, handle), re.MULTILINE)
-    return {int(rank): loss for rank, loss in said}
+        lines = [line.text async for line in backend.logs(handle, ("worker",))]
+        assert status.state is State.SUCCEEDED, (status.verdict, lines[-40:])
+    said = (re.search(r"rank (\d+) lost ([\d.]+)$", line) for line in lines)
+    return {int(found[1]): found[2] for found in said if found}
 
 
-@pytest.mark.parametrize(("workers", "procs"), [(2, 1), (1, 2)])
-@pytest.mark.parametrize(
-    ("adapter", "script", "args", "conf"),
-    [
-        ("torch", "torch_ddp.py", (), {}),
-        *(("deepspeed", "deepspeed_zero.py", (), ZERO | {"zero_optimization": {"stage": stage}}) for stage in range(4)),
-        *(("fairscale", "fairscale_any.py", (way,), {}) for way in ("oss", "shardedddp", "fsdp")),
-        ("horovod", "horovod_torch.py", (), {}),
-    ],
-    ids=["torch", *(f"zero{stage}" for stage in range(4)), "oss", "shardedddp", "fsdp", "horovod"],
-)
-async def test_two_ranks_lose_what_one_process_on_all_data_would(
-    backend: LocalBackend, adapter: str, script: str, args: tuple[str, ...], conf: Any, workers: int, procs: int
-) -> None:
-    plan = training(adapter, script, *args, conf=conf, workers=workers, procs_per_worker=procs)
-    assert await losses(backend, plan) == TWO_RANKS
+@pytest.mark.parametrize("name", TRAININGS)
+async def test_two_workers_lose_what_one_process_on_all_data_would(backend: Backend, name: str) -> None:
+    adapter, script, args, conf = TRAININGS[name]
+    assert await losses(backend, training(adapter, script, *args, conf=conf, workers=2)) == TWO_RANKS
 
 
-@pytest.mark.parametrize("adapter", ["torch", "horovod"])
-async def test_ranks_over_workers_of_several_processes_each_find_each_other(
-    backend: LocalBackend, adapter: str
-) -> None:
-    script = {"torch": "torch_ddp.py", "horovod": "horovod_torch.py"}[adapter]
+@pytest.mark.parametrize("name", TRAININGS)
+async def test_so_do_two_ranks_of_one_worker(local: LocalBackend, name: str) -> None:
+    adapter, script, args, conf = TRAININGS[name]
+    assert await losses(local, training(adapter, script, *args, conf=conf, procs_per_worker=2)) == TWO_RANKS
+
+
+@pytest.mark.parametrize("name", ["torch", "horovod"])
+async def test_ranks_over_workers_of_several_processes_each_find_each_other(backend: Backend, name: str) -> None:
+    adapter, script, *_ = TRAININGS[name]
     assert (await losses(backend, training(adapter, script, workers=2, procs_per_worker=2))).keys() == {0, 1, 2, 3}
 
 
-async def test_a_pipe_is_one_process(backend: LocalBackend) -> None:
-    assert (await losses(backend, training("fairscale", "fairscale_any.py", "pipe"))).keys() == {0}
+async def test_a_pipe_is_one_process(local: LocalBackend) -> None:
+    assert (await losses(local, training("fairscale", "fairscale_any.py", "pipe"))).keys() == {0}
 
 
-async def test_the_client_is_the_process_group(backend: LocalBackend) -> None:
+async def test_the_client_is_the_process_group(backend: Backend) -> None:
     async with created(backend, "job", training("torch", "torch_client.py", workers=2)) as handle:
         assert (await end(backend, handle)).result == '{"sum": 3.0, "ranks": 2}'
 
 
-async def test_two_trainings_at_once_do_not_mix(backend: LocalBackend) -> None:
+async def test_two_trainings_at_once_do_not_mix(backend: Backend) -> None:
     plan = training("torch", "torch_ddp.py", workers=2)
     assert await asyncio.gather(*(losses(backend, plan, name) for name in ("a", "b"))) == [TWO_RANKS, TWO_RANKS]
 
 
-async def test_a_rank_that_raises_is_named_with_its_own_last_lines(backend: LocalBackend) -> None:
+async def test_a_rank_that_raises_is_named_with_its_own_last_lines(backend: Backend) -> None:
     async with created(backend, "job", training("torch", "torch_ddp.py", "raise", "1", workers=2)) as handle:
         verdict = (await end(backend, handle)).verdict
     assert verdict is not None
@@ -114,16 +129,39 @@ async def test_a_rank_that_raises_is_named_with_its_own_last_lines(backend: Loca
     )
 
 
-async def test_a_killed_rank_ends_the_whole_job_at_once_and_is_named(backend: LocalBackend) -> None:
+async def waiting(backend: Backend, handle: Handle) -> dict[str, int]:
+    """Replica -> pid of its rank, once both wait for each other."""
+    found: dict[str, int] = {}
+    async with asyncio.timeout(PATIENCE), contextlib.aclosing(backend.logs(handle, ("worker",))) as lines:
+        async for line in lines:
+            if said := re.fullmatch(r"waits (\d+)", line.text):
+                found[f"{line.role}-{line.index}"] = int(said[1])
+            if len(found) == 2:
+                return found
+    raise AssertionError("the log ended before")
+
+
+async def test_a_killed_rank_ends_the_whole_job_at_once_and_is_named(
+    backend: Backend, request: pytest.FixtureRequest
+) -> None:
     handle = await backend.create("job", training("torch", "torch_ddp.py", "wait", workers=2), task=TASK)
-    async with asyncio.timeout(PATIENCE):
-        while len(pids := re.findall(r"^waits (\d+)$", logs(backend, handle), re.MULTILINE)) < 2:
-            await asyncio.sleep(0.1)
-    os.kill(int(pids[1]), signal.SIGKILL)
+    pid = (await waiting(backend, handle))["worker-1"]
+    ending = asyncio.create_task(end(backend, handle))
+    if isinstance(backend, KubernetesBackend):
+        await asyncio.to_thread(kill_in_pod, request.getfixturevalue("kubectl"), backend.site.namespace, handle, pid)
+    else:
+        os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
-    verdict = (await end(backend, handle)).verdict
-    await backend.delete(handle)
+    verdict = (await ending).verdict
     assert time.monotonic() - began < SOON
+    await backend.delete(handle)
     assert marked(CLUSTER_MARK, handle.uid) == []
     assert verdict is not None
     assert (verdict.reason, verdict.message) == (Reason.KILLED, "rank 1 (worker-1) was killed by SIGKILL")
+
+
+def kill_in_pod(kubectl: Callable[..., str], namespace: str, handle: Handle, pid: int) -> None:
+    """Kill a process of ``worker-1``."""
+    labels = f"practicus.ai/cluster={handle.name},batch.kubernetes.io/job-completion-index=1"
+    pod = kubectl("get", "pods", "-n", namespace, "-l", labels, "-o", "name").strip()
+    kubectl("exec", "-n", namespace, pod, "--", "python3", "-c", f"import os; os.kill({pid}, 9)")
