@@ -1,8 +1,7 @@
 """An environment with PyTorch, DeepSpeed, FairScale and Horovod, for replicas of the local backend: built once.
 
-It has what ``images/training`` has, but PyTorch from the package index, which is newer than Debian's. It is an
-environment of its own, beside the one that Airflow runs in, as a user's would be: ``python -m tests.training.environment``
-prints its Python.
+It has what ``images/training`` has, but PyTorch from the package index, which is newer than Debian's. It is not the
+environment that Airflow runs in, as a user's would not be: ``python -m tests.training.environment`` prints its Python.
 """
 
 from __future__ import annotations
