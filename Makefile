@@ -1,5 +1,6 @@
 # The one way in: every target makes what it needs, from a fresh clone on.
-.PHONY: venv test-local test-kubernetes test-training lock image-requirements check test cluster-up cluster-down demo clean
+.PHONY: venv uv test-local test-kubernetes test-training lock image-requirements check test cluster-up cluster-down demo \
+	clean
 .DEFAULT_GOAL := check
 MAKEFLAGS += --no-print-directory
 
@@ -27,19 +28,31 @@ venv: .venv/.synced
 	$(UV) sync --quiet --python $(PYTHON) --locked $(EXTRAS) --all-groups
 	@touch $@
 
+# Says where it is, to what builds an environment of its own.
+uv: | $(filter-out uv,$(UV))
+	@echo $(UV)
+
 lock: | $(filter-out uv,$(UV))
 	$(UV) lock --python $(PYTHON)
 
-# What the images install: the lock file's versions, with all they need, for the Python of the images' Debian.
+# What the images install: the lock file's versions, with all they need, for the Python of the images' Debian. What is
+# not in the lock file, because only jobs of these frameworks need it, has one version in the image and in the tests.
+COMPILE = $(UV) pip compile --quiet --upgrade --no-header --no-annotate --generate-hashes
+FOR_IMAGES = --python-version 3.13 --python-platform linux --constraint build/constraints.txt
+SOURCES = $(addprefix --no-emit-package ,deepspeed fairscale horovod)
+
 image-requirements: | $(filter-out uv,$(UV))
 	@mkdir -p build
 	$(UV) export --quiet --locked $(EXTRAS) --all-groups --no-emit-project --no-hashes --no-annotate --no-header \
 		--output-file build/constraints.txt
 	for image in spark dask; do \
-		$(UV) pip compile --quiet --upgrade --python-version 3.13 --python-platform linux --no-header --no-annotate \
-			--generate-hashes --constraint build/constraints.txt --output-file images/$$image/requirements.txt \
-			images/$$image/requirements.in || exit 1; \
+		$(COMPILE) $(FOR_IMAGES) --output-file images/$$image/requirements.txt images/$$image/requirements.in || exit 1; \
 	done
+	$(COMPILE) --no-deps --output-file images/training/sources.txt images/training/sources.in
+	$(COMPILE) --universal --python-version 3.11 --constraint build/constraints.txt --override tests/training/overrides.txt \
+		$(SOURCES) --output-file tests/training/requirements.txt tests/training/requirements.in
+	$(COMPILE) $(FOR_IMAGES) --constraint tests/training/requirements.txt --override images/training/debian.txt \
+		$(SOURCES) --output-file images/training/requirements.txt images/training/requirements.in
 
 $(UV_CACHED):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
