@@ -125,7 +125,7 @@ async def test_a_rank_whose_replica_has_others_that_are_deaf_is_named_though_it_
     backend: LocalBackend,
 ) -> None:
     code = (
-        "if rank == 2:\n    time.sleep(0.5); os._exit(5)\n"
+        "if rank == 2:\n    time.sleep(0.5); sys.exit(5)\n"
         "if rank == 3:\n    signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)\n"
     )
     async with created(backend, "job", ranks(code + WAIT, workers=2, procs=2)) as handle:

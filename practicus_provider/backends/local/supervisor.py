@@ -39,7 +39,7 @@ KEEP_ENDED = 60.0
 """Seconds that a cluster waits for its deletion after its job ended; K8s' ``ttlSecondsAfterFinished``."""
 SETTLE_FAILED = 0.2
 """Seconds that a serving replica's failure waits for the deciding role's end, which may be its cause."""
-SETTLE_RANKS = 1.0
+SETTLE_RANKS = 1.5
 """Seconds that a deciding replica's failure waits for the other replicas' ends, one of which may be its cause: a
 replica of ranks ends only once it has ended the others of its own (``practicus_runtime.ranks.PATIENCE``)."""
 SETTLE_EXITED = 10.0

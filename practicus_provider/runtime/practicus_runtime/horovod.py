@@ -12,6 +12,7 @@ import re
 import socket
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from practicus_runtime.ranks import Ranks
@@ -22,6 +23,8 @@ VALUE_LIMIT = 64 << 10
 KEYS_PER_RANK = 64
 """There are six or so: each rank's address in the global, the local and the cross communicator, and of process sets."""
 
+LINGER = 2.0
+"""Seconds without a request after which nobody needs the rendezvous any more: ranks that wait ask all the time."""
 NAMES = {
     "HOROVOD_RANK": "RANK",
     "HOROVOD_LOCAL_RANK": "LOCAL_RANK",
@@ -39,6 +42,7 @@ class Rendezvous(ThreadingHTTPServer):
         self.values: dict[str, bytes] = {}
         self.limit = KEYS_PER_RANK * ranks
         self.lock = threading.Lock()
+        self.asked_at = time.monotonic()
         super().__init__((address, port), Handler)
 
 
@@ -47,6 +51,11 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Rendezvous
     timeout = 30
+
+    def handle(self) -> None:
+        """See ``BaseHTTPRequestHandler``."""
+        self.server.asked_at = time.monotonic()
+        super().handle()
 
     def do_GET(self) -> None:
         """A value; 404 as long as nobody has written it: who waits for it asks again."""
@@ -93,11 +102,14 @@ def answers() -> bool:
 
 def main(*program: str) -> int:
     """Run the ranks, and in the first replica the rendezvous beside them; the exit code."""
-    if os.environ["GROUP_RANK"] == "0":
+    ranks = Ranks(list(program), answers, NAMES)
+    if ranks.first == 0:
         host, port = os.environ["PRACTICUS_HOST"], int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
         server = Rendezvous(host, port, int(os.environ["HOROVOD_SIZE"]))
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    code: int = Ranks(list(program), answers, NAMES).run()
+    code: int = ranks.run()
+    while ranks.first == 0 and code == 0 and time.monotonic() - server.asked_at < LINGER:
+        time.sleep(0.05)  # a job that has trained at all does not come here
     return code
 
 

@@ -18,7 +18,7 @@ import struct
 import subprocess
 import sys
 import time
-from typing import Callable, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
 from practicus_runtime import fetch
 from practicus_runtime.launcher import LINUX, own_group
@@ -83,6 +83,8 @@ class Ranks:
         for name, ours in self.names.items():
             if ours in env:
                 env.setdefault(name, env[ours])
+        if "PRACTICUS_FAILURE" in env:
+            env["PRACTICUS_RANK_FAILURE"] = f"{env['PRACTICUS_FAILURE']}.{rank}"
         if local_rank and "PRACTICUS_RESULT" in env:
             env["PRACTICUS_RESULT"] += "." + rank
         return env
@@ -122,20 +124,33 @@ class Ranks:
         with contextlib.suppress(BlockingIOError):
             os.read(self.wakeup, 4096)
         ended = {rank: process.poll() for rank, process in self.processes.items()}
-        failed = {rank: status for rank, status in ended.items() if status}
-        if failed and not self.status:
+        if any(ended.values()) and not self.status:
             # Nobody is sent SIGKILL because another rank failed; of all else, one may be the other's consequence.
-            self._fail(*min(failed.items(), key=lambda found: found[1] != -signal.SIGKILL))
+            failures = [failure for rank in ended if (failure := self._failure(rank, ended[rank]))]
+            self._fail(min(failures, key=lambda failure: (failure["signal"] != signal.SIGKILL, failure["at"])))
         self.processes = {rank: process for rank, process in self.processes.items() if ended[rank] is None}
         if self.kill_at is not None and time.monotonic() >= self.kill_at:
             self._signal_all(signal.SIGKILL)
             self.kill_at = None
 
-    def _fail(self, rank: int, status: int) -> None:
-        """Say how the first one failed, and end the others: they would wait for it for ever."""
-        self.status = status
+    def _failure(self, rank: int, status: Optional[int]) -> Optional[dict[str, Any]]:  # noqa: UP045  (Python 3.8)
+        """How a rank has failed, also if all that we have of its end yet is what it has said itself."""
+        said: dict[str, Any] = {}
+        with contextlib.suppress(OSError, KeyError, ValueError), open(
+            f"{os.environ['PRACTICUS_FAILURE']}.{rank}"
+        ) as file:
+            said = json.load(file)
+        if status is None and said:
+            status = said["exit_code"]
+        if not status:
+            return None
         number = -status if status < 0 else None
-        failure = {"rank": rank, "exit_code": None if number else status, "signal": number, "at": time.time()}
+        at = said.get("at", time.time())
+        return {"rank": rank, "exit_code": None if number else status, "signal": number, "at": at}
+
+    def _fail(self, failure: dict[str, Any]) -> None:
+        """Say how the first one failed, and end the others: they would wait for it for ever."""
+        self.status = -failure["signal"] if failure["signal"] else failure["exit_code"]
         with contextlib.suppress(OSError, KeyError), open(os.environ["PRACTICUS_FAILURE"], "w") as file:
             json.dump(failure, file)
         if not self.stopping:  # else whoever stops us says how long they have

@@ -3,7 +3,8 @@
 An interpreter that winds up while a process group is referenced may abort: torch 2.13 with Gloo then ends by SIGABRT
 after all went well. So once Python's own end is done, the process is left without what follows: destructors.
 
-The module ``PRACTICUS_PREPARE``, if there is one, is imported first.
+The module ``PRACTICUS_PREPARE``, if there is one, is imported first. A failure's time is written to the file
+``PRACTICUS_RANK_FAILURE`` at once: peers fail in consequence, and may be noticed before.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import atexit
 import contextlib
 import ctypes
 import importlib
+import json
 import os
 import runpy
 import sys
 import threading
+import time
 import zipfile
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
@@ -33,17 +36,26 @@ def main(path: str, *args: str) -> int:
         else:
             _run_file(path)
     except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return (end.code or 0) & 0xFF
-        print(end.code, file=sys.stderr)
-        return 1
+        code = (end.code or 0) & 0xFF if end.code is None or isinstance(end.code, int) else 1
+        _stamp(code)
+        if code == 1 and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+        return code
     except BaseException as error:
+        _stamp(1)
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__:  # our own frames say nothing
             trace = trace.tb_next
         sys.excepthook(type(error), error.with_traceback(trace), trace)
         return 1
     return 0
+
+
+def _stamp(code: int) -> None:
+    path = os.environ.get("PRACTICUS_RANK_FAILURE")
+    if code and path:
+        with contextlib.suppress(OSError), open(path, "w") as file:
+            json.dump({"exit_code": code, "at": time.time()}, file)
 
 
 def _run_file(path: str) -> None:
