@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+UNRESERVED = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "10m"}}}]}}
+"""Changes pods so that little of a processor is set aside for each, and many fit into a small cluster."""
 
 
 @dataclass(frozen=True)

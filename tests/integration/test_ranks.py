@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -12,13 +13,17 @@ import psutil
 import pytest
 
 from practicus_provider.adapters import make_plan
-from practicus_provider.backends.base import Handle, LogLine
+from practicus_provider.backends.base import Backend, Handle, LogLine
+from practicus_provider.backends.kubernetes import KubernetesBackend
+from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.render import Site
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
 from practicus_provider.plan import Here, Plan
 from practicus_provider.spec import JobSpec
 from practicus_provider.status import Reason, State, Verdict
-from tests.plans import TASK, created, end, read
+from tests.kubernetes import UNRESERVED
+from tests.plans import PATIENCE, TASK, created, end, read
 
 SOON = 5.0
 """Seconds in which a job ends, everywhere, once a rank of it has failed."""
@@ -58,8 +63,18 @@ WAIT = "talk(peers)\n"
 
 
 @pytest.fixture
-def backend(tmp_path: Path) -> LocalBackend:
+def local(tmp_path: Path) -> LocalBackend:
     return LocalBackend(tmp_path / "root")
+
+
+@pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    if request.param == "local":
+        return request.getfixturevalue("local")
+    namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
+    return KubernetesBackend(
+        Access(namespace.kubeconfig), Site(namespace.name, image("python"), pod_overrides=UNRESERVED)
+    )
 
 
 def ranks(code: str, *args: str, workers: int = 2, procs: int = 1) -> Plan:
@@ -67,19 +82,19 @@ def ranks(code: str, *args: str, workers: int = 2, procs: int = 1) -> Plan:
     return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py"), *args), {"job.py": (RING + code).encode()})
 
 
-async def met(backend: LocalBackend, handle: Handle, number: int) -> dict[int, int]:
+async def met(backend: Backend, handle: Handle, number: int) -> dict[int, int]:
     """The pids of all ranks, once all have met."""
     found: dict[int, int] = {}
-    async with asyncio.timeout(60):
-        while len(found) < number:
-            await asyncio.sleep(0.05)
-            for path in (backend.root / handle.name / "logs").glob("worker-*.log"):
-                for first, pid in re.findall(r"^(?:\[rank (\d+)\] )?met (\d+)$", path.read_text(), re.MULTILINE):
-                    found[int(first or path.stem.rpartition("-")[2])] = int(pid)
-    return found
+    async with asyncio.timeout(PATIENCE), contextlib.aclosing(backend.logs(handle, ("worker",), whole=True)) as lines:
+        async for line in lines:
+            if said := re.fullmatch(r"(?:\[rank (\d+)\] )?met (\d+)", line.text):
+                found[int(said[1] or line.index)] = int(said[2])
+            if len(found) == number:
+                return found
+    raise AssertionError(f"the log ended, and only these have met: {found}")
 
 
-async def failure(backend: LocalBackend, handle: Handle) -> Verdict:
+async def failure(backend: Backend, handle: Handle) -> Verdict:
     verdict = (await end(backend, handle)).verdict
     assert verdict is not None
     return verdict
@@ -89,7 +104,7 @@ def nothing_left(handle: Handle) -> bool:
     return marked(CLUSTER_MARK, handle.uid) == []
 
 
-async def test_all_ranks_meet_and_the_result_is_rank_0s(backend: LocalBackend) -> None:
+async def test_all_ranks_meet_and_the_result_is_rank_0s(backend: Backend) -> None:
     code = "import practicus_runtime as pr; c = pr.context(); pr.set_result([c.rank, c.world_size])"
     async with created(backend, "job", ranks(code, workers=2, procs=2)) as handle:
         status = await end(backend, handle)
@@ -99,7 +114,7 @@ async def test_all_ranks_meet_and_the_result_is_rank_0s(backend: LocalBackend) -
     assert {line.index for line in lines} == {1}
 
 
-async def test_one_replicas_log_is_read_by_its_name(backend: LocalBackend) -> None:
+async def test_one_replicas_log_is_read_by_its_name(backend: Backend) -> None:
     async with created(backend, "job", ranks("print('rank', rank)", workers=3)) as handle:
         await end(backend, handle)
         lines = [line for line in await read(backend, handle, "worker-0", "worker-2") if "met" not in line.text]
@@ -107,9 +122,7 @@ async def test_one_replicas_log_is_read_by_its_name(backend: LocalBackend) -> No
 
 
 @pytest.mark.parametrize("culprit", [0, 1, 3])
-async def test_the_rank_that_raises_is_named_and_not_those_that_lose_their_peer(
-    backend: LocalBackend, culprit: int
-) -> None:
+async def test_the_rank_that_raises_is_named_and_not_those_that_lose_their_peer(backend: Backend, culprit: int) -> None:
     code = f"if rank == {culprit}:\n    time.sleep(0.5); raise ValueError('no such data')\n" + WAIT
     async with created(backend, "job", ranks(code, workers=2, procs=2)) as handle:
         await met(backend, handle, 4)
@@ -122,7 +135,7 @@ async def test_the_rank_that_raises_is_named_and_not_those_that_lose_their_peer(
 
 
 async def test_a_rank_whose_replica_has_others_that_are_deaf_is_named_though_it_is_heard_of_last(
-    backend: LocalBackend,
+    backend: Backend,
 ) -> None:
     code = (
         "if rank == 2:\n    time.sleep(0.5); sys.exit(5)\n"
@@ -134,29 +147,29 @@ async def test_a_rank_whose_replica_has_others_that_are_deaf_is_named_though_it_
 
 
 @pytest.mark.parametrize("procs", [1, 2])
-async def test_a_killed_rank_is_named_at_once(backend: LocalBackend, procs: int) -> None:
-    async with created(backend, "job", ranks(WAIT, procs=procs)) as handle:
-        pids = await met(backend, handle, 2 * procs)
+async def test_a_killed_rank_is_named_at_once(local: LocalBackend, procs: int) -> None:
+    async with created(local, "job", ranks(WAIT, procs=procs)) as handle:
+        pids = await met(local, handle, 2 * procs)
         psutil.Process(pids[procs]).kill()
         began = time.monotonic()
-        verdict = await failure(backend, handle)
+        verdict = await failure(local, handle)
         assert time.monotonic() - began < SOON
     assert (verdict.reason, verdict.message) == (Reason.KILLED, f"rank {procs} (worker-1) was killed by SIGKILL")
     assert nothing_left(handle)
 
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["launcher", "ranks"])
-async def test_a_replica_that_is_killed_without_a_word_is_named(backend: LocalBackend, victim: int) -> None:
-    async with created(backend, "job", ranks(WAIT)) as handle:
-        await met(backend, handle, 2)
+async def test_a_replica_that_is_killed_without_a_word_is_named(local: LocalBackend, victim: int) -> None:
+    async with created(local, "job", ranks(WAIT)) as handle:
+        await met(local, handle, 2)
         processes = marked("PRACTICUS_REPLICA", f"{handle.uid}/worker-1")
         sorted(processes, key=lambda process: process.create_time())[victim].kill()
-        verdict = await failure(backend, handle)
+        verdict = await failure(local, handle)
     assert (verdict.reason, verdict.message) == (Reason.KILLED, "worker-1 was killed by SIGKILL")
     assert nothing_left(handle)
 
 
-async def test_a_rendezvous_whose_port_is_taken_is_told(backend: LocalBackend) -> None:
+async def test_a_rendezvous_whose_port_is_taken_is_told(backend: Backend) -> None:
     spec = JobSpec(adapter="torch", workers=2)
     code = "import os, socket\nif os.environ['RANK'] == '0':\n    taken = socket.create_server(('', "
     code += "int(os.environ['MASTER_PORT'])))\n"
@@ -166,7 +179,7 @@ async def test_a_rendezvous_whose_port_is_taken_is_told(backend: LocalBackend) -
     assert (verdict.reason, verdict.replica) == (Reason.PORT_IN_USE, "worker-0")
 
 
-async def test_two_jobs_at_once_never_meet(backend: LocalBackend) -> None:
+async def test_two_jobs_at_once_never_meet(backend: Backend) -> None:
     """What each rank hears names the job that it is of."""
     code = """
 for peer in peers:
@@ -181,7 +194,7 @@ assert heard == {sys.argv[1]}, heard
     assert [status.state for status in states] == [State.SUCCEEDED] * 4
 
 
-async def test_sigterm_reaches_every_rank(backend: LocalBackend, tmp_path: Path) -> None:
+async def test_sigterm_reaches_every_rank(local: LocalBackend, tmp_path: Path) -> None:
     code = """
 def save(*_):
     open(f"{sys.argv[1]}/saved-{rank}", "w").close()
@@ -190,10 +203,10 @@ signal.signal(signal.SIGTERM, save)
 print("ready", flush=True)
 time.sleep(600)
 """
-    handle = await backend.create("job", ranks(code, str(tmp_path), procs=2), task=TASK)
-    await met(backend, handle, 4)
+    handle = await local.create("job", ranks(code, str(tmp_path), procs=2), task=TASK)
+    await met(local, handle, 4)
     await asyncio.sleep(0.3)
-    await backend.delete(handle)
+    await local.delete(handle)
     assert [(tmp_path / f"saved-{rank}").exists() for rank in range(4)] == [True] * 4
 
 
@@ -221,7 +234,7 @@ def wait(path):
     return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": (asks + code).encode()})
 
 
-async def test_horovods_ranks_exchange_addresses_by_the_first_replica(backend: LocalBackend) -> None:
+async def test_horovods_ranks_exchange_addresses_by_the_first_replica(backend: Backend) -> None:
     code = """
 assert ask("PUT", f"/global/{rank}", b"address of %d" % rank) == (200, b"")
 print(sorted(wait(f"/global/{other}") for other in range(world)))
@@ -233,7 +246,7 @@ print(sorted(wait(f"/global/{other}") for other in range(world)))
     assert lines == {"[b'address of 0', b'address of 1', b'address of 2', b'address of 3']"}
 
 
-async def test_what_a_rank_has_written_to_the_rendezvous_no_neighbour_replaces_or_floods(backend: LocalBackend) -> None:
+async def test_what_a_rank_has_written_to_the_rendezvous_no_neighbour_replaces_or_floods(local: LocalBackend) -> None:
     code = """
 if rank == 1:
     sys.exit(0)
@@ -247,6 +260,6 @@ assert ask("PUT", "/global/big", b"x" * (1 << 17))[0] == 400
 codes = [ask("PUT", f"/flood/{number}", b"x")[0] for number in range(200)]
 assert codes.index(403) < 128 and set(codes[codes.index(403):]) == {403}, codes
 """
-    async with created(backend, "job", horovod(code)) as handle:
-        status = await end(backend, handle)
+    async with created(local, "job", horovod(code)) as handle:
+        status = await end(local, handle)
     assert status.state is State.SUCCEEDED, status.verdict

@@ -25,6 +25,7 @@ from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
 from practicus_provider.plan import Plan
 from practicus_provider.spec import JobSpec
 from practicus_provider.status import Reason, State, Status
+from tests.kubernetes import UNRESERVED
 from tests.plans import TASK, created
 
 JOBS = Path(__file__).parent / "jobs"
@@ -55,7 +56,9 @@ def local(tmp_path: Path, request: pytest.FixtureRequest) -> LocalBackend:
 @pytest.fixture
 def pods(request: pytest.FixtureRequest) -> KubernetesBackend:
     namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
-    return KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image("training")))
+    return KubernetesBackend(
+        Access(namespace.kubeconfig), Site(namespace.name, image("training"), pod_overrides=UNRESERVED)
+    )
 
 
 @pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
