@@ -2,7 +2,8 @@
 
 FSDP asks for CUDA's streams whatever the device. Work on a CPU is done when a call returns, so that there is nothing to
 order: streams that do nothing are right. Its collectives into one flat buffer are switched off for the older ones into
-lists, which Gloo has had for longer.
+lists, which Gloo has had for longer; in torch 2.6, Debian's, it has no ``reduce_scatter`` at all, which is then made of
+``all_reduce``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from contextlib import nullcontext
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 FSDP = "fairscale.nn.data_parallel.fully_sharded_data_parallel"
 STREAMS = ("fp32_to_fp16", "all_gather", "post_backward")
@@ -29,6 +30,26 @@ class Stream:
         """So is ours."""
 
 
+def made_of_all_reduce(reduce_scatter: Callable[..., Any]) -> Callable[..., Any]:
+    """That function of ``torch.distributed``, where there is no such collective, too: there each rank reduces all, and
+    keeps its part."""
+
+    def either(output: Any, input_list: Any, *args: Any, **kwargs: Any) -> Any:
+        import torch
+
+        try:
+            return reduce_scatter(output, input_list, *args, **kwargs)
+        except RuntimeError as error:
+            if "does not support reduce_scatter" not in str(error):
+                raise
+        whole = torch.stack(list(input_list))
+        work = torch.distributed.all_reduce(whole, *args, **{**kwargs, "async_op": False})
+        output.copy_(whole[torch.distributed.get_rank(kwargs.get("group"))])
+        return work
+
+    return either
+
+
 def patch(module: ModuleType) -> None:
     """Make that module, FSDP's, do without CUDA."""
     import torch
@@ -40,6 +61,7 @@ def patch(module: ModuleType) -> None:
     torch.cuda.stream = lambda stream: nullcontext()
     torch.cuda.synchronize = lambda device=None: None
     torch.Tensor.record_stream = lambda self, stream: None
+    torch.distributed.reduce_scatter = made_of_all_reduce(torch.distributed.reduce_scatter)
     cls = module.FullyShardedDataParallel
     set_up = cls._setup_streams
 

@@ -46,6 +46,7 @@ TRAININGS: dict[str, tuple[str, str, tuple[str, ...], dict[str, Any]]] = {
     "horovod": ("horovod", "horovod_torch.py", (), {}),
 }
 """Name -> adapter, script, its arguments, and conf."""
+ONE_OF_EACH = ("torch", "zero3", "fsdp", "horovod")
 
 
 @pytest.fixture
@@ -91,12 +92,19 @@ async def losses(backend: Backend, plan: Plan, name: str = "job") -> dict[int, s
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-async def test_two_workers_lose_what_one_process_on_all_data_would(backend: Backend, name: str) -> None:
+async def test_two_workers_lose_what_one_process_on_all_data_would(local: LocalBackend, name: str) -> None:
     adapter, script, args, conf = TRAININGS[name]
-    assert await losses(backend, training(adapter, script, *args, conf=conf, workers=2)) == TWO_RANKS
+    assert await losses(local, training(adapter, script, *args, conf=conf, workers=2)) == TWO_RANKS
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+async def test_so_do_two_pods(pods: KubernetesBackend, name: str) -> None:
+    adapter, script, args, conf = TRAININGS[name]
+    assert await losses(pods, training(adapter, script, *args, conf=conf, workers=2)) == TWO_RANKS
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 async def test_so_do_two_ranks_of_one_worker(local: LocalBackend, name: str) -> None:
     adapter, script, args, conf = TRAININGS[name]
     assert await losses(local, training(adapter, script, *args, conf=conf, procs_per_worker=2)) == TWO_RANKS

@@ -1,0 +1,204 @@
+"""``python -m benchmarks.failures --json``: what becomes of a training whose rank 1 is killed at a random moment.
+
+Of each framework and backend, so many trainings of two workers: SIGKILL ends rank 1 at any time from its script's first
+line on, as it imports, as ranks meet, or as they train. Counted is how often rank 1 is named, and within 5 s; timed,
+from the kill to the verdict, and until nothing is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from practicus_provider import lifecycle
+from practicus_provider.adapters import make_plan
+from practicus_provider.backends.base import Backend, Handle
+from practicus_provider.backends.kubernetes import KubernetesBackend
+from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.render import CLUSTER, INDEX, Site
+from practicus_provider.backends.local import LocalBackend
+from practicus_provider.lifecycle import Policy
+from practicus_provider.plan import Here, Plan
+from practicus_provider.spec import JobSpec
+from practicus_provider.status import Verdict
+
+SOON = 5.0
+"""Seconds in which the job has to end."""
+SPAN = 15.0
+"""Seconds after the script's first line in which rank 1 is killed: imports take most of them on a busy machine."""
+PATIENCE = 300.0
+FIRST = "import os\nprint('rank', os.environ['RANK'], 'is', os.getpid(), flush=True)\n"
+MODEL = "import torch, torch.distributed as dist\nfrom torch import nn\nnet, x = nn.Linear(16, 1), torch.randn(8, 16)\n"
+STEPS = "while True:\n    optimizer.zero_grad(); net(x).sum().backward(); optimizer.step()\n"
+SCRIPTS = {
+    "torch": MODEL
+    + "dist.init_process_group('gloo'); net = nn.parallel.DistributedDataParallel(net)\n"
+    + "optimizer = torch.optim.AdamW(net.parameters())\n"
+    + STEPS,
+    "deepspeed": MODEL
+    + "import deepspeed; deepspeed.init_distributed()\n"
+    + "config = {'train_micro_batch_size_per_gpu': 8, 'zero_optimization': {'stage': 2},\n"
+    + "          'zero_allow_untested_optimizer': True}\n"
+    + "net, optimizer, _, _ = deepspeed.initialize(model=net, optimizer=torch.optim.AdamW(net.parameters()),\n"
+    + "                                            config=config)\n"
+    + "while True:\n    net.backward(net(x).sum()); net.step()\n",
+    "fairscale": MODEL
+    + "from fairscale.optim.oss import OSS\n"
+    + "dist.init_process_group('gloo'); optimizer = OSS(params=net.parameters(), optim=torch.optim.AdamW)\n"
+    + "net = nn.parallel.DistributedDataParallel(net)\n"
+    + STEPS,
+    "horovod": MODEL
+    + "import horovod.torch as hvd; hvd.init()\n"
+    + "optimizer = hvd.DistributedOptimizer(torch.optim.AdamW(net.parameters()), net.named_parameters())\n"
+    + STEPS,
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where trainings run.
+
+    :param kill: ends a process of ``worker-1``; returns when, in seconds since the epoch.
+    """
+
+    backend: Backend
+    kill: Callable[[Handle, int], float]
+
+
+@dataclass(frozen=True)
+class End:
+    """How one training ended.
+
+    :param after: seconds from the script's first line to the kill.
+    :param seconds: from the kill to the verdict.
+    :param gone: from the kill until nothing is left.
+    """
+
+    after: float
+    seconds: float
+    gone: float
+    message: str
+
+    @property
+    def named(self) -> bool:
+        """Whether it is rank 1 that is said to have been killed."""
+        return self.message == "rank 1 (worker-1) was killed by SIGKILL"
+
+
+def main() -> None:
+    """Print JSON, or nothing: each row is said on standard error as it is known."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print JSON too, on standard output")
+    parser.add_argument("--runs", type=int, default=20, help="of each framework and backend (default 20)")
+    parser.add_argument("--frameworks", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
+    parser.add_argument("--backends", nargs="+", choices=PLACES, default=list(PLACES))
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    moments = random.Random(options.seed)
+    rows = []
+    for backend in options.backends:
+        for framework in options.frameworks:
+            after = [moments.uniform(0, SPAN) for _ in range(options.runs)]
+            rows.append(asyncio.run(_row(backend, framework, after)))
+            print(json.dumps({key: value for key, value in rows[-1].items() if key != "ends"}), file=sys.stderr)
+    if options.json:
+        print(json.dumps({"rows": rows, "load": round(os.getloadavg()[2], 1)}, indent=2))
+
+
+async def _row(backend: str, framework: str, moments: list[float]) -> dict[str, Any]:
+    async with PLACES[backend]() as place:
+        ends = [await _end(place, framework, f"job-{number}", after) for number, after in enumerate(moments)]
+    return {
+        "framework": framework,
+        "backend": backend,
+        "runs": len(ends),
+        "named": sum(end.named for end in ends),
+        f"within {SOON:g} s": sum(end.seconds <= SOON for end in ends),
+        "seconds, median": round(statistics.median(end.seconds for end in ends), 2),
+        "seconds, most": round(max(end.seconds for end in ends), 2),
+        "gone after, most": round(max(end.gone for end in ends), 2),
+        "ends": [vars(end) for end in ends],
+    }
+
+
+async def _end(place: Place, framework: str, name: str, after: float) -> End:
+    backend, plan = place.backend, _plan(framework)
+    said: list[tuple[float, str]] = []
+    async with backend.session():
+        handle = await backend.create(name, plan, task={})
+        policy = Policy(time.time() + PATIENCE, ("worker-0", "worker-1"))
+        following = asyncio.create_task(
+            lifecycle.follow(backend, handle, policy, lambda line: said.append((time.time(), line)))
+        )
+        async with asyncio.timeout(PATIENCE):
+            while not (pids := [found[1] for _, line in said if (found := RANK_1.search(line))]):
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(after)
+        killed = await asyncio.to_thread(place.kill, handle, int(pids[0]))
+        verdict: Verdict = (await following).verdict
+        told = next(at for at, line in said if line.startswith(f"{verdict.reason}: "))
+        await backend.delete(handle)
+    return End(round(after, 2), round(told - killed, 2), round(time.time() - killed, 2), verdict.message)
+
+
+RANK_1 = re.compile(r"rank 1 is (\d+)$")
+
+
+def _plan(framework: str) -> Plan:
+    spec = JobSpec(adapter=framework, workers=2)
+    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": (FIRST + SCRIPTS[framework]).encode()})
+
+
+@contextlib.asynccontextmanager
+async def _local() -> AsyncIterator[Place]:
+    from tests.training import environment
+
+    def kill(handle: Handle, pid: int) -> float:
+        at = time.time()
+        os.kill(pid, signal.SIGKILL)
+        return at
+
+    with tempfile.TemporaryDirectory() as folder:
+        yield Place(LocalBackend(Path(folder), python=str(environment.python())), kill)
+
+
+@contextlib.asynccontextmanager
+async def _kubernetes() -> AsyncIterator[Place]:
+    from tests.cluster import target
+    from tests.cluster.fixture import Kubectl
+    from tests.kubernetes import UNRESERVED, fresh
+
+    kubeconfig = target.kubeconfig()
+    kubectl = Kubectl((target.kubectl(), f"--kubeconfig={kubeconfig}"))
+    with fresh(str(kubeconfig)) as namespace:
+        site = Site(namespace.name, target.image("training"), pod_overrides=UNRESERVED)
+
+        def kill(handle: Handle, pid: int) -> float:
+            """By the clock of the node, which is this machine's on the test cluster."""
+            labels = f"{CLUSTER}={handle.name},{INDEX}=1"
+            pod = kubectl("get", "pods", "-n", namespace.name, "-l", labels, "-o", "name").strip()
+            code = f"import os, time; print(time.time()); os.kill({pid}, 9)"
+            return float(kubectl("exec", "-n", namespace.name, pod, "--", "python3", "-c", code))
+
+        yield Place(KubernetesBackend(Access(str(kubeconfig)), site), kill)
+
+
+PLACES = {"local": _local, "kubernetes": _kubernetes}
+
+
+if __name__ == "__main__":
+    main()
