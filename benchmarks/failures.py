@@ -27,9 +27,7 @@ from typing import Any
 from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.base import Backend, Handle
-from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.render import CLUSTER, INDEX, Site
+from practicus_provider.backends.kubernetes.render import CLUSTER, INDEX
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.lifecycle import Policy
 from practicus_provider.plan import Here, Plan
@@ -180,12 +178,11 @@ async def _local() -> AsyncIterator[Place]:
 async def _kubernetes() -> AsyncIterator[Place]:
     from tests.cluster import target
     from tests.cluster.fixture import Kubectl
-    from tests.kubernetes import UNRESERVED, fresh
+    from tests.kubernetes import fresh, pods
 
     kubeconfig = target.kubeconfig()
     kubectl = Kubectl((target.kubectl(), f"--kubeconfig={kubeconfig}"))
     with fresh(str(kubeconfig)) as namespace:
-        site = Site(namespace.name, target.image("training"), pod_overrides=UNRESERVED)
 
         def kill(handle: Handle, pid: int) -> float:
             """By the clock of the node, which is this machine's on the test cluster."""
@@ -194,7 +191,7 @@ async def _kubernetes() -> AsyncIterator[Place]:
             code = f"import os, time; print(time.time()); os.kill({pid}, 9)"
             return float(kubectl("exec", "-n", namespace.name, pod, "--", "python3", "-c", code))
 
-        yield Place(KubernetesBackend(Access(str(kubeconfig)), site), kill)
+        yield Place(pods(namespace, target.image("training")), kill)
 
 
 PLACES = {"local": _local, "kubernetes": _kubernetes}

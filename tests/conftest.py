@@ -18,7 +18,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # each has a cluster of its
     os.environ.setdefault("PRACTICUS_TEST_CLUSTER_NUMBER", worker.removeprefix("gw"))
 
 from tests.cluster.fixture import image, kubectl, kubernetes, machines  # noqa: F401
-from tests.kubernetes import Namespace, fresh
+from tests.kubernetes import QUICK_JAVA, Namespace, fresh
 
 assert "airflow" not in sys.modules, "Airflow was imported before its home could be set"
 
@@ -29,6 +29,7 @@ os.environ |= {
     "AIRFLOW_HOME": HOME,
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
+    "JAVA_TOOL_OPTIONS": QUICK_JAVA,
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.target import KUBECONFIG
-from tests.kubernetes import Namespace
+from tests.kubernetes import MAIN, Namespace
 
 VOLUME = "data"
 
@@ -47,13 +47,10 @@ def shared_folder(namespace: Namespace, folder: Path) -> Iterator[None]:
 
 
 def connection(namespace: Namespace, image: Callable[[str], str], folder: Path) -> Mapping[str, Any]:
-    """The extra of a connection under which pods have that folder under the same path.
-
-    Little of a processor is set aside for each, so that two jobs at a time fit into a small cluster.
-    """
+    """The extra of a connection under which pods find that folder under its path."""
     mount = {"name": VOLUME, "mountPath": str(folder)}
     claim = {"name": VOLUME, "persistentVolumeClaim": {"claimName": VOLUME}}
-    main = {"name": "main", "volumeMounts": [mount], "resources": {"requests": {"cpu": "100m"}}}
+    main = {**MAIN, "volumeMounts": [mount]}
     return {
         "kubeconfig": namespace.kubeconfig,
         "namespace": namespace.name,

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -15,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.e2e.airflow_home import LOCAL, REPO, Airflow, eventually, running
-from tests.kubernetes import fresh
+from tests.kubernetes import MAIN, fresh
 
 Job = Callable[..., str]
 NOBODY = """
@@ -26,19 +27,20 @@ print(init_auth_manager().generate_jwt(SimpleAuthManagerUser(username="nobody", 
 
 
 @pytest.fixture(scope="module", params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
-def place(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, str], Callable[[str], str]]]:
+def place(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Any], Callable[[str], str]]]:
     """A connection's extra, and which image has a framework."""
     if request.param == "local":
         yield LOCAL, lambda name: ""
         return
     kubeconfig, image = str(request.getfixturevalue("kubernetes")), request.getfixturevalue("image")
     with fresh(kubeconfig) as namespace:
-        yield {"namespace": namespace.name, "kubeconfig": kubeconfig}, image
+        overrides = {"spec": {"containers": [MAIN]}}
+        yield {"namespace": namespace.name, "kubeconfig": kubeconfig, "pod_overrides": overrides}, image
 
 
 @pytest.fixture(scope="module")
 def airflow(
-    place: tuple[dict[str, str], Callable[[str], str]], tmp_path_factory: pytest.TempPathFactory
+    place: tuple[dict[str, Any], Callable[[str], str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Airflow]:
     with running(
         tmp_path_factory.mktemp("airflow"), [REPO / "tests" / "e2e" / "dags"], place[0], all_admins=False
@@ -47,7 +49,7 @@ def airflow(
 
 
 @pytest.fixture(scope="module")
-def job(airflow: Airflow, place: tuple[dict[str, str], Callable[[str], str]]) -> Iterator[Job]:
+def job(airflow: Airflow, place: tuple[dict[str, Any], Callable[[str], str]]) -> Iterator[Job]:
     """Gives the link of a DAG's job once there is something to look at; it is started once."""
     links: dict[str, str] = {}
 

@@ -21,7 +21,7 @@ from practicus_provider.plan import Here, Plan
 from practicus_provider.spec import Elastic, JobSpec, Resources
 from tests.cluster.fixture import Kubectl
 from tests.cluster.tests.probing import ADMIN, LISTEN, RESTRICTED, WEB, create
-from tests.kubernetes import fresh
+from tests.kubernetes import QUICK_JAVA, fresh
 from tests.plans import SLEEP, TASK, plan, role, server
 
 STARTED = 300
@@ -233,6 +233,7 @@ def framework(adapter: str, image: str, workers: int | Elastic = ELASTIC) -> Pla
         image=image,
         worker_resources=SMALL[adapter],
         coordinator_resources=SMALL[adapter],
+        env={"JAVA_TOOL_OPTIONS": QUICK_JAVA},
         timeout=STARTED + 300,
     )
     job = STAY.format(use=USE[adapter])

@@ -26,7 +26,7 @@ from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
 from practicus_provider.spec import Elastic, JobSpec, Resources
 from practicus_provider.status import Reason, State, Verdict
 from tests.cluster.layout import REPOSITORY
-from tests.kubernetes import Namespace
+from tests.kubernetes import Namespace, pods
 from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until
 from tests.plans import page as page_role
 
@@ -36,7 +36,7 @@ HOG = "x = []\nwhile True: x.append(bytearray(10_000_000))"
 
 @pytest.fixture
 def backend(namespace: Namespace, image: Callable[[str], str]) -> KubernetesBackend:
-    return KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image("python")))
+    return pods(namespace, image("python"))
 
 
 @pytest.fixture

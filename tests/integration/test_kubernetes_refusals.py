@@ -243,9 +243,10 @@ async def verdict_of_spec(backend: KubernetesBackend, spec: JobSpec) -> Verdict:
 async def test_an_image_without_dask_is_told_so(backend: KubernetesBackend) -> None:
     spec = JobSpec(adapter="dask", workers=1, worker_resources=SMALL, coordinator_resources=SMALL)
     verdict = await verdict_of_spec(backend, spec)
-    assert (verdict.reason, verdict.replica) == (Reason.REPLICA_LOST, "coordinator-0")
+    assert verdict.reason is Reason.REPLICA_LOST
+    assert verdict.replica in ("coordinator-0", "worker-0")  # both lack it: the first to fail is named
     assert verdict.advice.startswith(
-        "Where coordinator-0 ran there is no Python module 'distributed': install it there"
+        f"Where {verdict.replica} ran there is no Python module 'distributed': install it there"
     )
 
 

@@ -14,15 +14,12 @@ import pytest
 
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.base import Backend, Handle, LogLine
-from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.render import Site
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
 from practicus_provider.plan import Here, Plan
 from practicus_provider.spec import JobSpec
 from practicus_provider.status import Reason, State, Verdict
-from tests.kubernetes import UNRESERVED
+from tests.kubernetes import pods
 from tests.plans import PATIENCE, TASK, created, end, read
 
 SOON = 5.0
@@ -72,9 +69,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     if request.param == "local":
         return request.getfixturevalue("local")
     namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
-    return KubernetesBackend(
-        Access(namespace.kubeconfig), Site(namespace.name, image("python"), pod_overrides=UNRESERVED)
-    )
+    return pods(namespace, image("python"))
 
 
 def ranks(code: str, *args: str, workers: int = 2, procs: int = 1) -> Plan:

@@ -19,7 +19,7 @@ from practicus_provider.errors import BackendError
 from practicus_provider.lifecycle import Policy
 from practicus_provider.plan import Here
 from practicus_provider.spec import Elastic, JobSpec, Resources
-from tests.kubernetes import Namespace
+from tests.kubernetes import Namespace, pods
 from tests.plans import TASK, plan, role
 
 pytestmark = pytest.mark.cluster
@@ -35,7 +35,7 @@ def user(namespace: Namespace, kubectl: Callable[..., str], image: Callable[[str
     config: Any = json.loads(kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
     token = kubectl("create", "token", "airflow", "-n", namespace.name).strip()
     config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
-    return KubernetesBackend(Access(None, json.dumps(config)), Site(namespace.name, image("python")))
+    return replace(pods(namespace, image("python")), access=Access(inline=json.dumps(config)))
 
 
 async def test_it_satisfies_the_check(user: KubernetesBackend, namespace: Namespace) -> None:

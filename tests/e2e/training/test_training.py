@@ -18,14 +18,12 @@ from practicus_provider.adapters import make_plan
 from practicus_provider.application import ship
 from practicus_provider.backends.base import Backend, Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.render import Site
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
 from practicus_provider.plan import Plan
 from practicus_provider.spec import JobSpec
 from practicus_provider.status import Reason, State, Status
-from tests.kubernetes import UNRESERVED
+from tests.kubernetes import pods
 from tests.plans import TASK, created
 
 JOBS = Path(__file__).parent / "jobs"
@@ -55,16 +53,14 @@ def local(tmp_path: Path, request: pytest.FixtureRequest) -> LocalBackend:
 
 
 @pytest.fixture
-def pods(request: pytest.FixtureRequest) -> KubernetesBackend:
+def in_pods(request: pytest.FixtureRequest) -> KubernetesBackend:
     namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
-    return KubernetesBackend(
-        Access(namespace.kubeconfig), Site(namespace.name, image("training"), pod_overrides=UNRESERVED)
-    )
+    return pods(namespace, image("training"))
 
 
 @pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    return request.getfixturevalue("local" if request.param == "local" else "pods")
+    return request.getfixturevalue("local" if request.param == "local" else "in_pods")
 
 
 def training(adapter: str, script: str, *args: str, **more: Any) -> Plan:
@@ -99,9 +95,9 @@ async def test_two_workers_lose_what_one_process_on_all_data_would(local: LocalB
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("name", ONE_OF_EACH)
-async def test_so_do_two_pods(pods: KubernetesBackend, name: str) -> None:
+async def test_so_do_two_pods(in_pods: KubernetesBackend, name: str) -> None:
     adapter, script, args, conf = TRAININGS[name]
-    assert await losses(pods, training(adapter, script, *args, conf=conf, workers=2)) == TWO_RANKS
+    assert await losses(in_pods, training(adapter, script, *args, conf=conf, workers=2)) == TWO_RANKS
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
