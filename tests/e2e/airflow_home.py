@@ -51,7 +51,7 @@ def eventually(what: str, met: Callable[[], Any], patience: float = PATIENCE) ->
     give_up = time.monotonic() + patience
     while not (value := met()):
         assert time.monotonic() < give_up, f"not within {patience:g} s: {what}"
-        time.sleep(0.3)
+        time.sleep(0.5)
     return value
 
 
