@@ -15,8 +15,6 @@ EXTRAS := --extra dask --extra spark
 BIN := .venv/bin
 # In the order given: the longest come first, so that all workers end together.
 PYTEST := $(BIN)/pytest -q --no-loadscope-reorder
-# More than processors: most tests wait for something most of the time.
-WORKERS ?= 3
 SLOW_TESTS := tests/e2e tests/integration tests/contract tests/cluster
 
 # Imports take twice as long where no bytecode may be written later; so it is compiled at once.
@@ -74,17 +72,17 @@ check: venv
 
 # Everything. What needs a Kubernetes builds and boots one, as root, unless PRACTICUS_TEST_KUBECONFIG names it.
 test: check
-	$(PYTEST) -n $(WORKERS) $(SLOW_TESTS)
+	$(PYTEST) -n 2 $(SLOW_TESTS)
 
 test-local: venv
-	$(PYTEST) -n $(WORKERS) -m "not cluster and not training" $(SLOW_TESTS)
+	$(PYTEST) -n 2 -m "not cluster and not training" $(SLOW_TESTS)
 
 test-kubernetes: venv
-	$(PYTEST) -n $(WORKERS) -m cluster $(SLOW_TESTS)
+	$(PYTEST) -n 2 -m cluster $(SLOW_TESTS)
 
 # Trainings by the real frameworks, in an environment of their own, which is built once.
 test-training: venv
-	$(PYTEST) -n $(WORKERS) -m "training and not cluster" tests/e2e/training
+	$(PYTEST) -n 2 -m "training and not cluster" tests/e2e/training
 
 # Plain Python is enough: the cluster needs no virtual environment.
 cluster-up cluster-down:
