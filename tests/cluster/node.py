@@ -48,11 +48,16 @@ def link_network_plugins(layout: Layout, node: NodeAddress) -> None:
     """Put Debian's plugins and the one for policies together: containerd looks in one folder only."""
     folder = _network_plugins(layout.machine(node.name))
     folder.mkdir(parents=True, exist_ok=True)
-    for name, plugin in [(_POLICY_PLUGIN, POLICY / "cni.py"), *((each.name, each) for each in CNI_PLUGINS.iterdir())]:
-        link = folder / name
+    for plugin in CNI_PLUGINS.iterdir():
+        link = folder / plugin.name
         if not (link.is_symlink() and link.readlink() == plugin):  # pods may be starting
             link.unlink(missing_ok=True)
             link.symlink_to(plugin)
+    # By the interpreter itself: what is first on PATH may be a shim that takes longer than all the rest.
+    ours = folder / f".{_POLICY_PLUGIN}"
+    ours.write_text(f"#!{sys.executable} -IS\n{(POLICY / 'cni.py').read_text()}")
+    ours.chmod(0o755)
+    ours.replace(folder / _POLICY_PLUGIN)
 
 
 def components(layout: Layout, binaries: Binaries, authority: Authority, node: NodeAddress) -> list[Component]:
@@ -176,7 +181,6 @@ def _pod_network(node: NodeAddress) -> str:
     }
     plugins = [
         {"type": "ptp", "ipMasq": False, "ipam": addresses},
-        {"type": "portmap", "capabilities": {"portMappings": True}},
         {"type": _POLICY_PLUGIN},  # the last: no container starts before the rules for its address are there
     ]
     return json.dumps({"cniVersion": "0.4.0", "name": "pods", "plugins": plugins})

@@ -1,4 +1,3 @@
-#!/usr/bin/env -S python3 -I
 """A CNI plugin, the last in the chain: no container of a pod starts before the rules for its address are in force.
 
 The kubelet tells the API server of a pod's address when its containers run, up to a second too late.
