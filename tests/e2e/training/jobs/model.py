@@ -31,3 +31,12 @@ def train(net, optimizer, rank: int, zero_grad=None) -> float:
 
 def tell(rank: int, loss: float) -> None:
     print(f"rank {rank} lost {loss:.4f}", flush=True)
+
+
+EPOCHS = 12
+"""Of an elastic training."""
+
+
+def whole(resumed, ranks):
+    """Whether an elastic training may end: a worker was lost since it began, and another has taken its place."""
+    return resumed > 0 and ranks == 2
