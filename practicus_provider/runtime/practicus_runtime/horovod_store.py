@@ -17,6 +17,8 @@ from practicus_runtime.membership import Group, Member, Phase
 
 PLACES = "rank_and_size"
 """Scope in which a rank asks for its place (``HOROVOD_GLOO_GET_RANK_AND_SIZE``)."""
+ALL = "global"
+"""Scope in which each rank first says where it is (``HOROVOD_GLOO_GLOBAL_PREFIX``)."""
 
 
 class Store(Rendezvous):
@@ -31,7 +33,8 @@ class Store(Rendezvous):
         self.group = group
         self.changed = changed
         self.round = 0
-        self.back: dict[str, set[str]] = {}
+        self.here: dict[str, set[str]] = {}
+        self.back: dict[tuple[str, int], set[str]] = {}
 
     def admit(self, token: str) -> Optional[Member]:  # noqa: UP045  (Python 3.8)
         """The member that shows that token. What was written in an earlier round is forgotten."""
@@ -40,30 +43,52 @@ class Store(Rendezvous):
                 self.round = self.group.round
                 self.limit = KEYS_PER_RANK * sum(member.slots for member in self.group.members.values())
                 self.values.clear()
-                self.back = {}
             return next((member for member in self.group.members.values() if same(token, member.token)), None)
 
-    def place(self, member: Member, local_rank: str) -> Optional[bytes]:  # noqa: UP045
-        """Wait for the next round; the rank's place in it, as Horovod reads it, or None if it has none."""
+    def note(self, member: Member, rank: str) -> None:
+        """A rank has said where it is: its process is ready for the round."""
         with self.changed:
-            present = self.group.round
-            back = self.back.setdefault(member.name, set())
-            back.add(local_rank)
-            if len(back) == member.slots and self.group.members.get(member.name) is member:
-                self.group.free(member.name)
-                self.changed.notify_all()
-            self.changed.wait_for(
-                lambda: (
-                    self.group.round > present
-                    or self.group.phase is Phase.OVER
-                    or self.group.members.get(member.name) is not member
-                )
-            )
-            if self.group.phase is Phase.OVER or member.name not in self.group.present:
-                return None
-            order = self.group.orders[member.name]
-        rank = order["rank"] + int(local_rank)
-        place = (rank, order["world"], local_rank, member.slots, order["index"], order["members"])
+            self.here.setdefault(member.name, set()).add(rank)
+            self.changed.notify_all()
+
+    def place(self, member: Member, local_rank: str) -> Optional[bytes]:  # noqa: UP045
+        """Wait for the next round; the rank's place in it, as Horovod reads it, or None if it has none.
+
+        Those who come back are let in last: Horovod waits for a peer for some seconds, then its process fails and what
+        it has learnt is lost. Whoever is new to the round may take longer to start, or fail in doing so.
+        """
+        with self.changed:
+            while True:
+                ended = self.group.round
+                self._come_back(member, local_rank)
+                self.changed.wait_for(lambda: self._gone(member) or self.group.round > ended)  # noqa: B023
+                self.changed.wait_for(lambda: self._gone(member) or self.group.broken or self._all_here())
+                if self._gone(member) or member.name not in self.group.present:
+                    return None
+                if not self.group.broken:
+                    return self._place(member, int(local_rank))
+
+    def _come_back(self, member: Member, local_rank: str) -> None:
+        back = self.back.setdefault((member.name, self.group.round), set())
+        back.add(local_rank)
+        if len(back) == member.slots and not self._gone(member):
+            self.group.free(member.name)
+            self.changed.notify_all()
+
+    def _gone(self, member: Member) -> bool:
+        return self.group.phase is Phase.OVER or self.group.members.get(member.name) is not member
+
+    def _all_here(self) -> bool:
+        """Whether all have come back, or, if they are new, have started."""
+        return all(
+            (name, self.group.round - 1) in self.back or len(self.here.get(name, ())) == self.group.members[name].slots
+            for name in self.group.present
+            if name in self.group.members
+        )
+
+    def _place(self, member: Member, local_rank: int) -> bytes:
+        order = self.group.orders[member.name]
+        place = (order["rank"] + local_rank, order["world"], local_rank, member.slots, order["index"], order["members"])
         return ",".join(map(str, place)).encode()
 
 
@@ -94,3 +119,10 @@ class Asked(Handler):
         place = self.server.place(self.member, local_rank) if known else None
         with contextlib.suppress(OSError):  # who asked may be gone by now
             self._answer(200 if place else 410, place or b"")
+
+    def do_PUT(self) -> None:
+        """Write a value, as ever."""
+        super().do_PUT()
+        scope, _, key = self.path[1:].partition("/")
+        if scope == ALL and self.member is not None:
+            self.server.note(self.member, key)

@@ -103,7 +103,8 @@ class Group:
 
     def leave(self, name: str) -> None:
         """A member is gone, with its ranks if it has some."""
-        if self.members.pop(name).busy:
+        member = self.members.pop(name, None)
+        if member is not None and member.busy:
             self.lost.add(name)
             self.broken = True
 
@@ -114,8 +115,10 @@ class Group:
             self.broken = True
 
     def fail(self, name: str, failure: Failure) -> None:
-        """A rank of a member has failed, and its other ones have ended."""
+        """A rank of a member has failed, and its other ones have ended; Horovod wants no more of such a host."""
         self.free(name)
+        if not self.stops:
+            del self.members[name]
         self.failures.append({**failure, "replica": name})
 
     def finish(self, name: str, result: Optional[str]) -> None:  # noqa: UP045

@@ -17,10 +17,10 @@ optimizer = hvd.DistributedOptimizer(
 @hvd.elastic.run
 def train(state):
     print(f"rank {hvd.rank()} of {hvd.size()} begins at {state.epoch}", flush=True)
-    resumed = state.epoch
+    workers = hvd.allgather_object(practicus_runtime.context().index)
     while state.epoch < EPOCHS:
         time.sleep(0.1)
-        if state.epoch == EPOCHS - 1 and not whole(resumed, hvd.size()):
+        if state.epoch == EPOCHS - 1 and not whole(workers):
             state.commit()
             continue
         optimizer.zero_grad()

@@ -37,6 +37,6 @@ EPOCHS = 12
 """Of an elastic training."""
 
 
-def whole(resumed, ranks):
-    """Whether an elastic training may end: a worker was lost since it began, and another has taken its place."""
-    return resumed > 0 and ranks == 2
+def whole(workers: list) -> bool:
+    """Whether these are two, one of which has taken the place of one that was lost."""
+    return len(workers) == 2 and max(workers) >= 2

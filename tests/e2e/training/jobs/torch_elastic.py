@@ -13,8 +13,9 @@ dist.init_process_group("gloo")
 rank, world = dist.get_rank(), dist.get_world_size()
 net = model()
 epoch, state = torch.load("checkpoint.pt") if os.path.exists("checkpoint.pt") else (0, net.state_dict())
-epochs = [0] * world
-dist.all_gather_object(epochs, epoch)
+all_of_them = [None] * world
+dist.all_gather_object(all_of_them, (epoch, practicus_runtime.context().index))
+epochs, workers = zip(*all_of_them, strict=True)
 newest = [(epoch, state)]
 dist.broadcast_object_list(newest, src=epochs.index(max(epochs)))
 epoch, state = newest[0]
@@ -22,9 +23,8 @@ net.load_state_dict(state)
 ddp = DDP(net)
 optimizer = torch.optim.SGD(ddp.parameters(), lr=1e-3)
 print(f"rank {rank} of {world} begins at {epoch}", flush=True)
-resumed = epoch
 while epoch < EPOCHS:
-    if epoch == EPOCHS - 1 and not whole(resumed, world):
+    if epoch == EPOCHS - 1 and not whole(workers):
         dist.barrier()
         time.sleep(0.1)
         continue
