@@ -29,6 +29,14 @@ import practicus_runtime
 rank, world, index = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["PRACTICUS_INDEX"])
 print(f"rank {rank} of {world} is of worker-{index}", flush=True)
 """
+LATER = """
+import os, pathlib, time
+
+gate = pathlib.Path({gate!r})
+while os.environ.get("PRACTICUS_INDEX") == "1" and not gate.exists():
+    time.sleep(0.02)
+"""
+"""Has ``worker-1`` join only once the job has opened the gate: imported by every Python of the application."""
 
 
 @pytest.fixture
@@ -44,10 +52,15 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return pods(namespace, image("python"))
 
 
-def training(code: str, workers: Elastic, *, adapter: str = "torch", procs: int = 1, **conf: Any) -> Plan:
+def training(
+    code: str, workers: Elastic, *, adapter: str = "torch", procs: int = 1, gate: Path | None = None, **conf: Any
+) -> Plan:
     conf = {"last_call_timeout": PATIENCE} | conf
     spec = JobSpec(adapter=adapter, workers=workers, procs_per_worker=procs, conf=conf)
-    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": (PREPARED + code).encode()})
+    files = {"job.py": (PREPARED + code).encode()}
+    if gate:
+        files["sitecustomize.py"] = LATER.format(gate=str(gate)).encode()
+    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), files)
 
 
 async def lines(backend: Backend, handle: Handle, role: str = "coordinator") -> AsyncIterator[str]:
@@ -106,9 +119,10 @@ practicus_runtime.set_result([rank, world, index, practicus_runtime.context().wo
     ]
 
 
-async def test_one_goes_on_alone_and_is_told_to_save_before_another_joins(local: LocalBackend) -> None:
+async def test_one_goes_on_alone_and_is_told_to_save_before_another_joins(local: LocalBackend, tmp_path: Path) -> None:
     code = """
 import signal
+from sitecustomize import gate
 
 def save(*_):
     print("saved", flush=True)
@@ -116,16 +130,18 @@ def save(*_):
 
 if world == 1:
     signal.signal(signal.SIGTERM, save)
-    print("alone", flush=True)
+    gate.touch()
     time.sleep(600)
 """
-    async with created(local, "job", training(code, Elastic(1, 2), last_call_timeout=0)) as handle:
+    plan = training(code, Elastic(1, 2), gate=tmp_path / "gate", last_call_timeout=0)
+    async with created(local, "job", plan) as handle:
         status, log = await ended(local, handle)
     assert status.state is State.SUCCEEDED, (status.verdict, log)
-    assert [line for line in log if "round" not in line] == [
+    assert log == [
+        "round 1: worker-0",
         "rank 0 of 1 is of worker-0",
-        "alone",
         "saved",
+        "round 2: worker-0 worker-1",
         "rank 0 of 2 is of worker-0",
     ]
 
@@ -283,31 +299,34 @@ if index == 0:
     async with created(local, "job", training(HOROVOD + code, Elastic(2, 2), adapter="horovod")) as handle:
         status, log = await ended(local, handle)
     assert status.state is State.SUCCEEDED, (status.verdict, log)
-    assert log == [
+    assert [line for line in log if "meets" not in line] == [
         "round 1: worker-0 worker-1",
         "rank 0 of 2 is of worker-0",
-        "rank 0 meets",
         "rank 1 (worker-1) exited with code 3",
         "round 2: worker-0 worker-2",
         "rank 1 (worker-2) exited with code 4",
         "round 3: worker-0 worker-3",
         "rank 0 of 2 came back as [0, 1, 0, 2]",
-        "rank 0 meets",
     ]
 
 
-async def test_those_who_wait_to_join_are_noticed_where_a_state_is_committed(local: LocalBackend) -> None:
+async def test_those_who_wait_to_join_are_noticed_where_a_state_is_committed(
+    local: LocalBackend, tmp_path: Path
+) -> None:
     code = """
 from practicus_runtime.horovod_elastic import noticed
+from sitecustomize import gate
 
 meet()
 if index == 0:
+    gate.touch()
     while noticed() != 1:
         time.sleep(0.02)
     come_back()
     meet()
 """
-    plan = training(HOROVOD + code, Elastic(1, 2), adapter="horovod", last_call_timeout=0)
+    gate = tmp_path / "gate"
+    plan = training(HOROVOD + code, Elastic(1, 2), adapter="horovod", gate=gate, last_call_timeout=0)
     async with created(local, "job", plan) as handle:
         status, log = await ended(local, handle)
     assert status.state is State.SUCCEEDED, (status.verdict, log)

@@ -8,7 +8,7 @@ One cluster, of name ``N`` and with a short name ``n``::
       ConfigMap n          the application, the runtime, every role's launch, the template of elastic pods
       Service n            headless: gives each replica its name in DNS
       NetworkPolicy n      who may talk to whom
-  Secret n             the cluster's key, where a launch asks for it
+      Secret n             the cluster's key, where a launch asks for it
       ServiceAccount n     without a token; with one, a Role and a RoleBinding where a role starts pods
 
 Every object but the root has it as its owner, so that the root's end is everyone's.

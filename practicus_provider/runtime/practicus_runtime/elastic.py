@@ -49,7 +49,7 @@ class Coordinator(socketserver.ThreadingTCPServer):
                 before = self.group.round
                 self.group.step(time.monotonic())
                 if self.group.round > before:
-                    print(f"round {self.group.round}: {' '.join(self.group.present)}", flush=True)
+                    say(f"round {self.group.round}: {' '.join(self.group.present)}")
                     self.changed.notify_all()
                 elif self.group.phase is not Phase.OVER:
                     self.changed.wait(TICK)
@@ -80,7 +80,7 @@ class Coordinator(socketserver.ThreadingTCPServer):
 
     def _hear(self, name: str, message: Message) -> None:
         if message["say"] == "lines":
-            print("\n".join(message["lines"]), flush=True)
+            say(*message["lines"])
             return
         with self.changed:
             if message["say"] == "free":
@@ -90,7 +90,7 @@ class Coordinator(socketserver.ThreadingTCPServer):
                 how = f"exited with code {failure['exit_code']}"
                 if failure["signal"]:
                     how = f"was killed by signal {failure['signal']}"
-                print(f"rank {failure['rank']} ({name}) {how}", flush=True)
+                say(f"rank {failure['rank']} ({name}) {how}")
                 self.group.fail(name, failure)
             elif message["say"] == "done":
                 self.group.finish(name, message["result"])
@@ -109,7 +109,7 @@ class Coordinator(socketserver.ThreadingTCPServer):
                     said = ""
                 except Exception as error:  # a quota, say, or an outage: it may be over next time
                     if str(error) != said:
-                        print(f"cannot have {wanted} workers now: {error}", flush=True)
+                        say(f"cannot have {wanted} workers now: {error}")
                     said = str(error)
             time.sleep(HIRE)
 
@@ -127,6 +127,12 @@ class Introduction(socketserver.BaseRequestHandler):
             self.server.attend(channel)
 
 
+def say(*lines: str) -> None:
+    """Write lines into the job's log, in one piece each time: several threads do."""
+    sys.stdout.write("".join(line + "\n" for line in lines))
+    sys.stdout.flush()
+
+
 def main(framework: str, address: str, port: str, store_port: str) -> int:
     """Lead a job; the exit code."""
     limits = Limits(**json.loads(os.environ["PRACTICUS_ELASTIC"]))
@@ -141,13 +147,12 @@ def main(framework: str, address: str, port: str, store_port: str) -> int:
             with open(os.environ["PRACTICUS_RESULT"], "w") as file:
                 file.write(group.result)
         return 0
-    print(group.why, flush=True)
+    say(group.why)
     if group.cause:
         tail = group.cause.pop("tail")
         with open(os.environ["PRACTICUS_FAILURE"], "w") as file:
             json.dump(group.cause, file)
-        for line in tail:
-            print(f"[rank {group.cause['rank']}] {line}", flush=True)
+        say(*(f"[rank {group.cause['rank']}] {line}" for line in tail))
     return 1
 
 
