@@ -242,7 +242,7 @@ assert asked("GET", f"/{token}:0/rank_and_size/worker-1:0") == 410, "a member as
 # ---- Horovod's rules, without Horovod
 
 HOROVOD = """
-import threading, urllib.request
+import urllib.error, urllib.request
 
 url = "http://{HOROVOD_GLOO_RENDEZVOUS_ADDR}:{HOROVOD_GLOO_RENDEZVOUS_PORT}/".format(**os.environ)
 host = "{HOROVOD_HOSTNAME}:{HOROVOD_LOCAL_RANK}".format(**os.environ)
@@ -254,6 +254,13 @@ def ask(method, path, data=None):
 def meet():
     ask("PUT", f"global/{rank}", str(rank).encode())
     print(f"rank {rank} meets", flush=True)
+
+def await_peer(peer):
+    while True:
+        try:
+            return ask("GET", f"global/{peer}")
+        except urllib.error.HTTPError:
+            time.sleep(0.02)
 
 def come_back():
     global rank, world
@@ -291,6 +298,7 @@ if index == 2:
     sys.exit(4)
 meet()
 if index == 1:
+    await_peer(0)
     sys.exit(3)
 if index == 0:
     come_back()

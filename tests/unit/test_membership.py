@@ -154,6 +154,26 @@ def test_who_takes_a_lost_ones_place_comes_after_those_who_stayed():
     assert job.seen == (2, ["worker-1", "worker-2", "worker-10"], Phase.RUNNING)
 
 
+def test_one_that_has_a_lost_ones_name_is_new_all_the_same():
+    """As where the newest pod is removed by force; with Horovod, what it has learnt would replace all else."""
+    job = running(stops=False)
+    job.go("worker-0")
+    job.come("worker-0")
+    job.free("worker-1", "worker-2")
+    assert job.seen == (2, ["worker-1", "worker-2", "worker-0"], Phase.RUNNING)
+
+
+def test_one_that_has_a_lost_ones_name_interrupts_those_who_went_on():
+    job = Job(minimum=1, maximum=2)
+    job.come("worker-0", "worker-1")
+    job.go("worker-1")
+    job.free("worker-0")
+    job.wait(10)
+    assert job.seen == (2, ["worker-0"], Phase.RUNNING)
+    job.come("worker-1")
+    assert job.last("worker-0") == {"do": "stop", "gently": True}
+
+
 def test_one_that_joins_interrupts_a_round_gently():
     job = Job()
     job.come("worker-0", "worker-1")

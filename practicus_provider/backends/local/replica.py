@@ -87,7 +87,7 @@ class Replica:
             async for line in reader:
                 event = json.loads(line)
                 if event["event"] == "ended":
-                    yield self._end(event["exit_code"], event["signal"], event)
+                    yield self._end(**{name: value for name, value in event.items() if name != "event"})
                 else:
                     self.status = replace(self.status, started_at=time.time())
                     yield self.status
@@ -112,17 +112,23 @@ class Replica:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
-    def _end(self, exit_code: int | None, number: int | None, cause: Mapping[str, Any] | None = None) -> ReplicaStatus:
-        """How it ended, and which of its ranks, or another replica's, was the cause."""
-        cause = cause or {}
+    def _end(
+        self,
+        exit_code: int | None,
+        signal: int | None,
+        rank: int | None = None,
+        at: float | None = None,
+        replica: str | None = None,
+    ) -> ReplicaStatus:
+        """What its launcher said of its end."""
         self.status = replace(
             self.status,
             state=State.SUCCEEDED if exit_code == 0 else State.FAILED,
             exit_code=exit_code,
-            signal=signal_name(number),
-            ended_at=cause.get("at") or time.time(),
-            rank=cause.get("rank"),
-            culprit=cause.get("replica"),
+            signal=signal_name(signal),
+            ended_at=at or time.time(),
+            rank=rank,
+            culprit=replica,
         )
         return self.status
 

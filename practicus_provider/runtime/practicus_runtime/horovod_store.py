@@ -48,7 +48,7 @@ class Store(Rendezvous):
     def note(self, member: Member, rank: str) -> None:
         """A rank has said where it is: its process is ready for the round."""
         with self.changed:
-            self.here.setdefault(member.name, set()).add(rank)
+            self.here.setdefault(member.token, set()).add(rank)
             self.changed.notify_all()
 
     def place(self, member: Member, local_rank: str) -> Optional[bytes]:  # noqa: UP045
@@ -69,7 +69,7 @@ class Store(Rendezvous):
                     return self._place(member, int(local_rank))
 
     def _come_back(self, member: Member, local_rank: str) -> None:
-        back = self.back.setdefault((member.name, self.group.round), set())
+        back = self.back.setdefault((member.token, self.group.round), set())
         back.add(local_rank)
         if len(back) == member.slots and not self._gone(member):
             self.group.free(member.name)
@@ -80,10 +80,11 @@ class Store(Rendezvous):
 
     def _all_here(self) -> bool:
         """Whether all have come back, or, if they are new, have started."""
+        group = self.group
+        awaited = (group.members[name] for name in group.present if name in group.members.keys() - group.finished)
         return all(
-            (name, self.group.round - 1) in self.back or len(self.here.get(name, ())) == self.group.members[name].slots
-            for name in self.group.present
-            if name in self.group.members
+            (member.token, group.round - 1) in self.back or len(self.here.get(member.token, ())) >= member.slots
+            for member in awaited
         )
 
     def _place(self, member: Member, local_rank: int) -> bytes:

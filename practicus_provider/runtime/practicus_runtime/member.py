@@ -37,7 +37,7 @@ class Replica(Ranks):
         self.key = os.environ.pop("PRACTICUS_KEY")  # ranks have no use for it
         super().__init__(program, lambda: True, {})
         self.framework = framework
-        self.piped = True
+        self.named = True
         self.base = 0
         self.round: dict[str, str] = {}
         self.running = self.ordered = False

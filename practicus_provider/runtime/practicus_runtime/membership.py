@@ -41,6 +41,7 @@ class Member:
     :param port: at which its first rank may listen.
     :param slots: ranks that it has.
     :param tell: sends it an order.
+    :param round: the last one that it was present in, 0 if it is new: its name may have been a lost one's.
     :param busy: its ranks of this round have neither ended nor come back.
     :param token: what its ranks show where they cannot show that they hold the cluster's key.
     """
@@ -50,6 +51,7 @@ class Member:
     port: int
     slots: int
     tell: Callable[..., None]
+    round: int = 0
     busy: bool = False
     token: str = field(default_factory=secrets.token_urlsafe)
 
@@ -157,7 +159,7 @@ class Group:
 
     def _has_grown(self, now: float) -> bool:
         """Whether others have joined, and nobody else is worth waiting for: each change costs all of them."""
-        waiting = self.members.keys() - set(self.present)
+        waiting = any(not member.round for member in self.members.values())
         if self.finished or not waiting or len(self.present) >= self.limits.maximum or self.joined_at is None:
             return False
         return len(self.members) >= self.limits.maximum or now - self.joined_at >= self.limits.last_call_timeout
@@ -208,7 +210,7 @@ class Group:
         """Who stays comes first: with Horovod, rank 0's state becomes everyone's."""
         self.phase = Phase.RUNNING
         self.round += 1
-        stayed = [name for name in self.present if name in self.members]
+        stayed = [name for name in self.present if name in self.members and self.members[name].round]
         newcomers = sorted(self.members.keys() - set(stayed), key=lambda name: (len(name), name))
         self.present = [*stayed, *newcomers][: self.limits.maximum]
         self.finished, self.lost, self.failures = set(), set(), []
@@ -230,7 +232,7 @@ class Group:
             }
             rank += member.slots
         for member in present:
-            member.busy = True
+            member.busy, member.round = True, self.round
             member.tell(do="run", **self.orders[member.name])
 
     def _end(self, why: str) -> None:

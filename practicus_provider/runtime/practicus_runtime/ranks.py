@@ -49,7 +49,7 @@ class Ranks:
         self.names = names
         self.number = int(os.environ["LOCAL_WORLD_SIZE"])
         self.first = int(os.environ.get("GROUP_RANK", 0)) * self.number
-        self.piped = self.number > 1
+        self.named = self.number > 1  # else the replica's index is the rank
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.outputs: dict[int, Output] = {}
         self.selector = selectors.DefaultSelector()
@@ -103,7 +103,7 @@ class Ranks:
         self._signal_all(signal.SIGTERM)
 
     def _start(self, local_rank: int) -> None:
-        read, write = os.pipe() if self.piped else (None, None)
+        read, write = os.pipe() if self.named else (None, None)
         process = subprocess.Popen(
             self.command, env=self._environment(local_rank), stdout=write, stderr=write, preexec_fn=own_group
         )

@@ -38,5 +38,5 @@ EPOCHS = 12
 
 
 def whole(workers: list) -> bool:
-    """Whether these are two, one of which has taken the place of one that was lost."""
-    return len(workers) == 2 and max(workers) >= 2
+    """Whether these are two, one of which has taken the place of one that was lost; each rank says its own."""
+    return len(set(workers)) == 2 and max(workers) >= 2
