@@ -170,6 +170,17 @@ time.sleep(600)
     ]
 
 
+async def test_too_few_workers_for_too_long_end_the_job_with_their_number(local: LocalBackend, tmp_path: Path) -> None:
+    plan = training("", Elastic(2, 2), gate=tmp_path / "never", join_timeout=1)
+    async with created(local, "job", plan) as handle:
+        verdict = (await end(local, handle)).verdict
+    assert verdict is not None
+    assert verdict.message == "coordinator-0 exited with code 1"
+    assert re.fullmatch(
+        "there are [01] of at least 2 workers, and no other has come within 1 s", verdict.log_tail[-1]
+    ), verdict
+
+
 async def test_the_loss_of_the_coordinator_ends_the_job_and_leaves_nothing(local: LocalBackend) -> None:
     async with created(local, "job", training("time.sleep(600)", Elastic(2, 2))) as handle:
         await said(local, handle, "rank 0 of 2 is of worker-0")

@@ -47,13 +47,14 @@ def training(framework: str) -> Plan:
 
 async def training_together(backend: Backend, handle: Handle) -> None:
     """Wait until both workers have trained for some epochs."""
-    together = False
+    together, log = False, []
     async with contextlib.aclosing(backend.logs(handle, ("coordinator",), whole=True)) as lines:
         async for line in lines:
+            log.append(line.text)
             together |= line.text.endswith((": worker-0 worker-1", ": worker-1 worker-0"))
             if together and re.fullmatch("epoch ([3-9]|1.)", line.text):
                 return
-    raise AssertionError("the log ended before")
+    raise AssertionError("\n".join(["the log ended before:", *log]))
 
 
 async def lose(backend: Backend, handle: Handle, request: pytest.FixtureRequest) -> None:
