@@ -46,13 +46,12 @@ def training(framework: str) -> Plan:
 
 
 async def training_together(backend: Backend, handle: Handle) -> None:
-    """Wait until both workers have trained for some epochs."""
-    together, log = False, []
+    """Wait until both workers train, and both have kept an epoch."""
+    log = []
     async with contextlib.aclosing(backend.logs(handle, ("coordinator",), whole=True)) as lines:
         async for line in lines:
             log.append(line.text)
-            together |= line.text.endswith((": worker-0 worker-1", ": worker-1 worker-0"))
-            if together and re.fullmatch("epoch ([3-9]|1.)", line.text):
+            if found(r"rank 0 of 2 begins at (\d+)", log) and found("epoch ([2-9]|1.)", log):
                 return
     raise AssertionError("\n".join(["the log ended before:", *log]))
 
@@ -88,7 +87,7 @@ async def test_a_lost_worker_is_replaced_and_no_epoch_is_lost(
     assert found(r"round \d+: (.*)", log)[-1] == "worker-1 worker-2"
     resumed = int(found(r"rank 0 of 2 begins at (\d+)", log)[-1])
     epochs = list(map(int, found(r"epoch (\d+)", log)))
-    assert resumed > 2
+    assert resumed > 0
     assert epochs[resumed - 12 :] == list(range(resumed + 1, 13))
 
 
