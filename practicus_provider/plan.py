@@ -30,6 +30,8 @@ class Here(StrEnum):
     """Its own address, as the cluster's other replicas reach it."""
     INDEX = "index"
     """Its index in its role, from 0."""
+    KEY = "key"
+    """A secret that is the cluster's alone: by it its replicas know each other."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,12 @@ class Launch:
     after: tuple[Port, ...] = ()
     ready: str | None = None
     spawns: str | None = None
+
+    @property
+    def keyed(self) -> bool:
+        """Whether its replicas know the cluster's key."""
+        texts = (*self.command, *self.env.values(), *self.files.values())
+        return any(Here.KEY in parts(text) for text in texts)
 
     def references(self) -> Iterator[Host | Port]:
         """Every other role's address or port that this launch reads."""

@@ -103,6 +103,7 @@ class ReplicaStatus:
     :param ended_at: when it ended; where it is ranks and one failed, when that one did.
     :param detail: why it is still pending, where its backend says so.
     :param rank: which of its ranks failed first; exit code and signal are that one's.
+    :param culprit: the replica that this rank was of, if it was another's, whose end this one's was.
     """
 
     role: str
@@ -114,6 +115,7 @@ class ReplicaStatus:
     ended_at: float | None = None
     detail: str = ""
     rank: int | None = None
+    culprit: str | None = None
 
     @property
     def name(self) -> str:
@@ -184,7 +186,8 @@ def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) 
     :param decides: whether its role decides the job's outcome (else it merely serves it).
     """
     reason, advice = Reason.ERROR if decides else Reason.REPLICA_LOST, ""
-    who = of_rank(replica.rank, replica.name)
+    culprit = replica.culprit or replica.name
+    who = of_rank(replica.rank, culprit)
     what = f"{who} exited with code {replica.exit_code}"
     if replica.exit_code is None:
         what = f"{who} ended, nobody knows how"
@@ -200,7 +203,7 @@ def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) 
         reason,
         what if decides else f"{what} while the job was running",
         advice,
-        replica=replica.name,
+        replica=culprit,
         exit_code=replica.exit_code,
         signal=replica.signal,
         rank=replica.rank,

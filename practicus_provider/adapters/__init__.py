@@ -48,6 +48,10 @@ class Adapter(ABC):
         """The roles where replicas are pods; override it if the framework makes its own there, as Spark does."""
         return self.roles(spec, program)
 
+    def decider(self, spec: JobSpec) -> str:
+        """Name of the role whose end is the job's end: :attr:`decides`, unless that depends on the spec."""
+        return self.decides
+
     @abstractmethod
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
         """The cluster's roles, the deciding one among them.
@@ -105,7 +109,7 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
     return Plan(
         adapter=spec.adapter,
         roles=roles,
-        decides=adapter.decides,
+        decides=adapter.decider(spec),
         timeout=spec.timeout,
         files=files or {},
         client=adapter.client,

@@ -10,7 +10,7 @@ import pytest
 from practicus_provider.adapters import load, make_plan
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
-from practicus_provider.spec import Elastic, JobSpec, Resources
+from practicus_provider.spec import JobSpec, Resources
 
 PROGRAM = (Here.PYTHON, (Here.APP, "/train.py"), "--rate", "0.1", "a b")
 SCRIPT = PROGRAM[1:]
@@ -126,13 +126,6 @@ def test_a_framework_without_ranks_refuses_their_number(adapter):
     way_out = f"a worker of {adapter} is one process: leave it out, and give more workers or more cpu"
     with refused(f"procs_per_worker=2: {way_out}"):
         make_plan(JobSpec(adapter=adapter, procs_per_worker=2), PROGRAM)
-
-
-@ALL
-def test_a_number_of_workers_that_may_change_is_refused(adapter):
-    way_out = f"{adapter} trains on a fixed number of workers: give a number"
-    with refused(f"workers=Elastic(min=1, max=2): {way_out}"):
-        worker(adapter, workers=Elastic(1, 2))
 
 
 # ---- what the user gives

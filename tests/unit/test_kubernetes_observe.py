@@ -364,6 +364,12 @@ def test_of_ranks_that_fail_in_one_second_the_first_is_told_by_its_words():
     assert first_of(*pods) == first_of(*pods[::-1]) == "rank 3 (driver-1) exited with code 1"
 
 
+def test_a_rank_of_another_replica_is_told_with_that_one():
+    words = {"exit_code": 1, "signal": None, "at": at(9), "rank": 3, "replica": "worker-2", "result": None}
+    pods = [pod("driver", 0, ended(1, message=json.dumps(words))), pod("driver", 1, runs())]
+    assert first_of(*pods) == "rank 3 (worker-2) exited with code 1"
+
+
 def test_the_first_rank_is_told_also_if_its_pod_was_deleted_before_it_ended():
     """It ends the others of its replica first, and meanwhile the Job controller may have seen another pod's end."""
     told = {"deletionTimestamp": DAY.format(19), "deletionGracePeriodSeconds": 10}  # at second 9

@@ -101,6 +101,7 @@ PLANS = {
     "dask_elastic": planned("dask", workers=Elastic(2, 5), image="registry/dask:2", secrets={"TOKEN": "store/token"}),
     "torch": planned("torch", workers=4, worker_resources=Resources(16, "64Gi", 8, "32Gi", {"rdma/hca": 1})),
     "horovod": planned("horovod", workers=2, procs_per_worker=2, image="registry/training:1"),
+    "horovod_elastic": planned("horovod", workers=Elastic(2, 4)),
     "deepspeed": planned("deepspeed", workers=2, conf={"train_batch_size": 16, "zero_optimization": {"stage": 3}}),
     "spark": planned("spark", workers=2, env={"A": "it's $(HOME)"}, secrets={"B": "b/b", "A_KEY": "a/key"}),
 }
@@ -160,13 +161,37 @@ def test_every_object_is_of_a_kind_that_can_be_sent_and_that_the_user_may_make(m
         assert {"create", "patch"} <= set(NEEDED[resource])
 
 
-@pytest.mark.parametrize("name", ["dask_elastic", "spark"])
+@pytest.mark.parametrize("name", ["dask_elastic", "horovod_elastic", "spark"])
 def test_what_a_role_of_a_cluster_grants_is_what_the_user_has_too(name):
     """Kubernetes refuses to let anybody grant more than they have."""
     for manifest in of_kind(RENDERED[name], "Role"):
         for rule in manifest["rules"]:
             for resource in rule["resources"]:
                 assert set(rule["verbs"]) <= set(NEEDED[resource])
+
+
+def test_a_key_that_replicas_share_is_a_secret_that_pods_refer_to_and_no_part_of_the_plan():
+    found = RENDERED["horovod_elastic"]
+    name = found.root["spec"]["template"]["spec"]["serviceAccountName"]
+    assert found.keyed("uid-of-the-root", "k") == {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": "jobs",
+            "labels": of_kind(found, "ServiceAccount")[0]["metadata"]["labels"],
+            "ownerReferences": of_kind(found, "ServiceAccount")[0]["metadata"]["ownerReferences"],
+        },
+        "immutable": True,
+        "stringData": {"key": "k"},
+    }
+    reference = {"name": "PRACTICUS_KEY", "valueFrom": {"secretKeyRef": {"name": name, "key": "key"}}}
+    assert [reference in spec["containers"][0]["env"] for _, spec in pods_of(found)] == [True] * 4
+    assert "Secret" not in {manifest["kind"] for manifest in every(found)}
+
+
+def test_who_shares_no_key_has_no_secret():
+    assert {name for name, manifests in RENDERED.items() if manifests.keyed("uid", "k")} == {"horovod_elastic"}
 
 
 # ---- the bundle

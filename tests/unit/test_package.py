@@ -28,6 +28,7 @@ CLASSES = [*INFO["extra-links"], *(connection["hook-class-name"] for connection 
 
 PUBLIC = [
     "practicus_provider.adapters.Adapter",
+    "practicus_provider.adapters.elastic.ElasticAdapter",
     "practicus_provider.adapters.spmd.SpmdAdapter",
     "practicus_provider.hooks.practicus.PracticusHook",
     "practicus_provider.operators.cluster.PracticusCreateClusterOperator",

@@ -98,6 +98,15 @@ def test_of_several_ranks_of_a_replica_the_one_that_failed_is_named_and_its_line
     assert "Last lines of rank 3 (worker-0):" in verdict.text()
 
 
+def test_a_rank_of_another_replica_is_named_with_that_one():
+    """As where a coordinator decides, and ends because a worker's rank has failed for good."""
+    failed = replace(ended(1, role="coordinator"), rank=3, culprit="worker-2")
+    verdict = explain_exit(failed, tail=["round 1", *(f"[rank 3] {line}" for line in TRACEBACK)], decides=True)
+    assert (verdict.message, verdict.replica) == ("rank 3 (worker-2) exited with code 1", "worker-2")
+    assert verdict.log_tail == tuple(TRACEBACK)
+    assert "Last lines of rank 3 (worker-2):" in verdict.text()
+
+
 @pytest.mark.parametrize("mark", ["", "[rank 3] "])
 def test_a_traceback_that_torch_has_marked_is_shown_as_python_writes_it(mark):
     tail = [f"{mark}start", *(f"{mark}[rank3]: {line}" for line in TRACEBACK)]

@@ -8,6 +8,7 @@ One cluster, of name ``N`` and with a short name ``n``::
       ConfigMap n          the application, the runtime, every role's launch, the template of elastic pods
       Service n            headless: gives each replica its name in DNS
       NetworkPolicy n      who may talk to whom
+      Secret n             the cluster's key, where a launch asks for it
       ServiceAccount n     without a token; with one, a Role and a RoleBinding where a role starts pods
 
 Every object but the root has it as its owner, so that the root's end is everyone's.
@@ -74,6 +75,8 @@ APP = f"{SCRATCH}/.practicus/app"
 BOOT = runtime.FOLDER / "practicus_runtime" / "boot.py"
 API_PORTS = (443, 6443)
 """Ports of API servers: of the Service ``kubernetes``, and behind it for policies that act after the translation."""
+KEY = "key"
+"""Of the one value in a cluster's secret."""
 MAIN = "main"
 """Name of the one container."""
 
@@ -95,15 +98,24 @@ class Site:
 
 @dataclass(frozen=True)
 class Manifests:
-    """A whole cluster. :meth:`owned` gives what else is created once the root's uid is known."""
+    """A whole cluster. :meth:`owned` gives what else is created once the root's uid is known.
+
+    :param secret: for the cluster's key, without it: whoever creates it first makes one up.
+    """
 
     root: Manifest
     others: tuple[Manifest, ...]
+    secret: Manifest | None = None
 
     def owned(self, uid: str) -> tuple[Manifest, ...]:
         """All others, with the root as their owner."""
         owner = _owner(self.root["metadata"]["name"], uid)
         return tuple(_with_owner(_with_owned_templates(manifest, owner), owner) for manifest in self.others)
+
+    def keyed(self, uid: str, key: str) -> Manifest | None:
+        """The secret with this key, if the cluster needs one."""
+        owner = _owner(self.root["metadata"]["name"], uid)
+        return {**_with_owner(self.secret, owner), "stringData": {KEY: key}} if self.secret else None
 
 
 def short(name: str) -> str:
@@ -131,7 +143,7 @@ def render(
         root = _with_owner(root, owner_reference(parent))
     digest = hashlib.sha256(json.dumps([root["spec"], others], sort_keys=True).encode()).hexdigest()[:16]
     root["metadata"]["annotations"][DIGEST] = digest
-    return Manifests(root, others)
+    return Manifests(root, others, cluster.secret())
 
 
 def owner_reference(job: Manifest) -> Manifest:
@@ -313,6 +325,12 @@ class _Cluster:
             "automountServiceAccountToken": False,
         }
 
+    def secret(self) -> Manifest | None:
+        """Where the key goes by which replicas know each other, if some must."""
+        if not any(role.launch.keyed for role in self.plan.roles):
+            return None
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": self._meta(self.short), "immutable": True}
+
     def _network_policy(self) -> Manifest:
         """Replicas reach each other, DNS and what ``egress`` names; nobody else reaches them, and they nobody else."""
         peers = [{"podSelector": {"matchLabels": {NETWORK: short(self.parent or self.name)}}}]
@@ -400,10 +418,8 @@ class _Cluster:
                     "name": "PRACTICUS_INDEX",
                     "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}},
                 },
-                *(
-                    {"name": variable, "valueFrom": {"secretKeyRef": dict(zip(("name", "key"), secret, strict=True))}}
-                    for variable, secret in sorted(self.plan.secrets.items())
-                ),
+                *([_from_secret("PRACTICUS_KEY", self.short, KEY)] if launch.keyed else []),
+                *(_from_secret(variable, *secret) for variable, secret in sorted(self.plan.secrets.items())),
             ],
             "resources": _resources(role),
             "ports": [{"containerPort": number} for number in launch.ports.values()],
@@ -484,6 +500,11 @@ def _shared_memory(role: Role) -> list[Manifest]:
     """A volume for ``/dev/shm``; what is in it counts as the container's memory."""
     size = role.resources.shm
     return [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}}] if size else []
+
+
+def _from_secret(variable: str, name: str, key: str) -> Manifest:
+    """A variable with the value that a secret has, by reference."""
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
 
 
 def _with_owned_templates(manifest: Manifest, owner: Manifest) -> Manifest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -225,6 +226,7 @@ class LocalBackend(Backend):
             "lease": lease,
             "parent": parent.to_json() if parent else None,
             "python": self.python,
+            "key": secrets.token_hex(),
             "created_at": time.time(),
         }
         try:

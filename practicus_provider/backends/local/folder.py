@@ -3,7 +3,7 @@
 ::
 
     <root>/<name>/
-        cluster.json      uid, plan, task, lease, parent, when it was created; never changes
+        cluster.json      uid, key, plan, task, lease, parent, when it was created; never changes
         app/              the shipped application
         lock              held by the supervisor for its life; its pid
         control           socket on which the supervisor listens

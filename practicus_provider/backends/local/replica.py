@@ -35,6 +35,7 @@ class Surroundings:
     task: Mapping[str, Any]
     plan: Plan
     python: str
+    key: str
 
 
 @dataclass
@@ -86,7 +87,7 @@ class Replica:
             async for line in reader:
                 event = json.loads(line)
                 if event["event"] == "ended":
-                    yield self._end(event["exit_code"], event["signal"], event.get("rank"), event.get("at"))
+                    yield self._end(**{name: value for name, value in event.items() if name != "event"})
                 else:
                     self.status = replace(self.status, started_at=time.time())
                     yield self.status
@@ -112,15 +113,22 @@ class Replica:
                 self.process.send_signal(number)
 
     def _end(
-        self, exit_code: int | None, number: int | None, rank: int | None = None, at: float | None = None
+        self,
+        exit_code: int | None,
+        signal: int | None,
+        rank: int | None = None,
+        at: float | None = None,
+        replica: str | None = None,
     ) -> ReplicaStatus:
+        """What its launcher said of its end."""
         self.status = replace(
             self.status,
             state=State.SUCCEEDED if exit_code == 0 else State.FAILED,
             exit_code=exit_code,
-            signal=signal_name(number),
+            signal=signal_name(signal),
             ended_at=at or time.time(),
             rank=rank,
+            culprit=replica,
         )
         return self.status
 
@@ -186,6 +194,8 @@ class Replica:
                 return str(self.around.folder.scratch(self.name))
             case Here.INDEX:
                 return str(self.index)
+            case Here.KEY:
+                return self.around.key
             case Here.HOST | Host():
                 return LOOPBACK
             case Port():

@@ -54,7 +54,7 @@ class Supervisor:
         self.folder = folder
         config = folder.config()
         self.plan: Plan = load_plan(config["plan"])
-        self.around = Surroundings(folder, config["uid"], config["task"], self.plan, config["python"])
+        self.around = Surroundings(folder, config["uid"], config["task"], self.plan, config["python"], config["key"])
         self.parent = Handle(**config["parent"]) if config["parent"] else None
         self.deadline: float = config["created_at"] + self.plan.timeout
         self.lease: float | None = config["lease"]

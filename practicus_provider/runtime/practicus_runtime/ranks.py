@@ -48,7 +48,8 @@ class Ranks:
         self.met = met
         self.names = names
         self.number = int(os.environ["LOCAL_WORLD_SIZE"])
-        self.first = int(os.environ["GROUP_RANK"]) * self.number
+        self.first = int(os.environ.get("GROUP_RANK", 0)) * self.number
+        self.named = self.number > 1  # else the replica's index is the rank
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.outputs: dict[int, Output] = {}
         self.selector = selectors.DefaultSelector()
@@ -63,9 +64,7 @@ class Ranks:
             time.sleep(POLL)
         if self.stopping:
             return 128 + signal.SIGTERM
-        if name := interface(os.environ.get("PRACTICUS_HOST", "")):
-            for variable in INTERFACES:
-                os.environ.setdefault(variable, name)
+        name_interface()
         for local_rank in range(self.number):
             self._start(local_rank)
         if self.stopping:  # the signal came before there was anybody to forward it to
@@ -104,7 +103,7 @@ class Ranks:
         self._signal_all(signal.SIGTERM)
 
     def _start(self, local_rank: int) -> None:
-        read, write = os.pipe() if self.number > 1 else (None, None)
+        read, write = os.pipe() if self.named else (None, None)
         process = subprocess.Popen(
             self.command, env=self._environment(local_rank), stdout=write, stderr=write, preexec_fn=own_group
         )
@@ -112,8 +111,11 @@ class Ranks:
         self.processes[rank] = process
         if read is not None and write is not None:
             os.close(write)
-            self.outputs[rank] = Output(read, f"[rank {rank}] ".encode())
+            self.outputs[rank] = self._output(read, rank)
             self.selector.register(read, selectors.EVENT_READ, self.outputs[rank])
+
+    def _output(self, source: int, rank: int) -> Output:
+        return Output(source, f"[rank {rank}] ".encode())
 
     def _look(self) -> None:
         """Wait for output, an end, a signal, or the end of patience; then see to all of them."""
@@ -213,6 +215,13 @@ def selectable(source: int) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(source, selectors.EVENT_READ)
         return bool(selector.select(0))
+
+
+def name_interface() -> None:
+    """Tell torch and NCCL of the network interface that has this replica's address."""
+    if name := interface(os.environ.get("PRACTICUS_HOST", "")):
+        for variable in INTERFACES:
+            os.environ.setdefault(variable, name)
 
 
 def interface(address: str) -> Optional[str]:  # noqa: UP045  (Python 3.8)
