@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from practicus_provider.errors import SpecError
-from practicus_provider.spec import Elastic, Resources
+from practicus_provider.spec import Elastic, Resources, Volume
 
 
 class Here(StrEnum):
@@ -116,6 +116,8 @@ class Plan:
     :param egress: CIDRs outside the cluster that replicas may reach, where the backend isolates them.
     :param pod_overrides: part of a pod template that changes the replicas' pods, where they are pods.
     :param secrets: environment variable of every replica -> (name of a secret, its key), by reference only.
+    :param volumes: what every replica finds mounted, or stood for.
+    :param checkpoints: folder on one of the volumes, in which each cluster's name has a folder for checkpoints.
     :raises SpecError: the parts do not fit each other.
     """
 
@@ -131,6 +133,8 @@ class Plan:
     secrets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     egress: tuple[str, ...] = ()
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
+    volumes: tuple[Volume, ...] = ()
+    checkpoints: str | None = None
 
     def __post_init__(self) -> None:
         if not self.roles:

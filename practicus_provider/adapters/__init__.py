@@ -114,6 +114,8 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         egress=spec.egress,
         pod_overrides=spec.pod_overrides,
         secrets={variable: _secret(text) for variable, text in spec.secrets.items()},
+        volumes=spec.volumes,
+        checkpoints=spec.checkpoints,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from practicus_provider.plan import Here, Host, Launch, Part, Plan, Port, Role, Text, parts
-from practicus_provider.spec import Elastic, Resources
+from practicus_provider.spec import Elastic, Resources, Volume
 
 
 def dump_plan(plan: Plan) -> dict[str, Any]:
@@ -21,6 +21,8 @@ def dump_plan(plan: Plan) -> dict[str, Any]:
         "links": {label: _dump_port(port) for label, port in plan.links.items()},
         "image": plan.image,
         "outside": [_dump_role(role) for role in plan.outside],
+        "volumes": [asdict(volume) for volume in plan.volumes],
+        "checkpoints": plan.checkpoints,
     }
 
 
@@ -32,6 +34,7 @@ def load_plan(data: Mapping[str, Any]) -> Plan:
             "roles": tuple(map(_load_role, data["roles"])),
             "links": {label: Port(*port) for label, port in data["links"].items()},
             "outside": tuple(map(_load_role, data["outside"])),
+            "volumes": tuple(Volume(**volume) for volume in data["volumes"]),
         }
     )
 

@@ -11,7 +11,7 @@ from airflow.sdk.definitions.xcom_arg import XComArg
 
 from practicus_provider.errors import SpecError
 from practicus_provider.operators.base import ClusterOperator, seconds, task_facts, task_key
-from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs, Teardown
+from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs, Teardown, Volume
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,6 +45,9 @@ class PracticusRunJobOperator(ClusterOperator):
     :param egress: CIDRs that replicas may reach beside each other, on Kubernetes; by default none.
     :param pod_overrides: part of a pod template (``metadata``, ``spec``) that is merged into every pod by Kubernetes'
         strategic-merge rules; the container's name is ``main``. (templated)
+    :param volumes: list of :class:`~practicus_provider.spec.Volume`, which every replica finds at their paths.
+    :param checkpoint_dir: folder on one of them, in which each task instance has its own for what it saves, whatever
+        its try; None: ``checkpoints`` on the first that keeps what is written.
     :param timeout: the cluster's whole life, in seconds or as a timedelta; the backend enforces it.
     :param start_timeout: until all replicas that must run do, likewise.
     :param teardown: ``"always"``, ``"on_success"`` or ``"never"``; what stays is removed an hour later.
@@ -88,6 +91,8 @@ class PracticusRunJobOperator(ClusterOperator):
         secrets: Mapping[str, str] | None = None,
         egress: Sequence[str] = (),
         pod_overrides: Mapping[str, Any] | XComArg | None = None,
+        volumes: Sequence[Volume] = (),
+        checkpoint_dir: str | None = None,
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
         teardown: Teardown = "always",
@@ -109,6 +114,8 @@ class PracticusRunJobOperator(ClusterOperator):
         self.secrets = secrets or {}
         self.egress = egress
         self.pod_overrides = pod_overrides or {}
+        self.volumes = volumes
+        self.checkpoint_dir = checkpoint_dir
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.teardown = teardown
@@ -154,7 +161,7 @@ def job_spec(operator: Any, **known: Any) -> JobSpec:
     for name in ("timeout", "start_timeout"):
         if name in values:
             values[name] = seconds(values[name])
-    for name in ("application_args", "files", "egress"):
+    for name in ("application_args", "files", "egress", "volumes"):
         if isinstance(values.get(name), list):
             values[name] = tuple(values[name])
     workers = values.get("workers")

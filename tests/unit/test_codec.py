@@ -8,7 +8,7 @@ import pytest
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.codec import dump_plan, load_plan
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
-from practicus_provider.spec import Elastic, JobSpec, Resources
+from practicus_provider.spec import Elastic, JobSpec, Resources, Volume
 
 SCHEDULER = Port("coordinator", "scheduler")
 FULL = Plan(
@@ -43,6 +43,8 @@ FULL = Plan(
     client="distributed:Client",
     links={"Dask dashboard": SCHEDULER},
     outside=(Role("shared", Launch(("x",), ports={"p": 1})),),
+    volumes=(Volume(path="/data", claim="data", read_only=True), Volume(path="/tmp/x", empty_dir="1Gi")),
+    checkpoints="/data/checkpoints",
 )
 
 

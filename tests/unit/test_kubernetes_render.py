@@ -34,7 +34,7 @@ from practicus_provider.errors import SpecError
 from practicus_provider.names import TaskKey, job_name
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
 from practicus_provider.runtime.practicus_runtime.pods import instance
-from practicus_provider.spec import Elastic, JobSpec, Resources
+from practicus_provider.spec import Elastic, JobSpec, Resources, Volume
 from tests.plans import TASK, plan, role, server
 
 GOLDEN = Path(__file__).parent / "golden" / "kubernetes"
@@ -103,8 +103,26 @@ PLANS = {
     "horovod": planned("horovod", workers=2, procs_per_worker=2, image="registry/training:1"),
     "deepspeed": planned("deepspeed", workers=2, conf={"train_batch_size": 16, "zero_optimization": {"stage": 3}}),
     "spark": planned("spark", workers=2, env={"A": "it's $(HOME)"}, secrets={"B": "b/b", "A_KEY": "a/key"}),
+    "volumes": planned(
+        "torch",
+        workers=2,
+        checkpoint_dir="/data/saved",
+        volumes=(
+            Volume(path="/data", claim="flights"),
+            Volume(path="/models", claim="models", read_only=True),
+            Volume(path="/tmp", empty_dir="50Gi"),
+        ),
+    ),
+    "node_volumes": planned(
+        "torch",
+        volumes=(
+            Volume(path="/models", nfs="10.0.0.5:/export/models", read_only=True),
+            Volume(path="/mnt/disk", host_path="/mnt/disk"),
+        ),
+    ),
 }
 RENDERED = {**{name: rendered(plan) for name, plan in PLANS.items()}, "shared_job": shared_job()}
+NOT_RESTRICTED = {"node_volumes"}
 ALL = pytest.mark.parametrize("manifests", RENDERED.values(), ids=RENDERED)
 
 
@@ -342,19 +360,35 @@ def test_a_secret_is_named_in_every_container_and_its_value_is_nowhere():
 # ---- isolation
 
 
-@ALL
-def test_every_pod_satisfies_pod_security_restricted(manifests):
+@pytest.mark.parametrize("name", sorted(RENDERED.keys() - NOT_RESTRICTED))
+def test_every_pod_satisfies_pod_security_restricted(name):
     """The controls of *Pod Security Standards*, profile restricted."""
-    for _, spec in pods_of(manifests):
+    kinds = {"name", "configMap", "emptyDir", "persistentVolumeClaim"}
+    for _, spec in pods_of(RENDERED[name]):
         assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"}
-        assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-        assert {kind for volume in spec["volumes"] for kind in volume} == {"name", "configMap", "emptyDir"}
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert {kind for volume in spec["volumes"] for kind in volume} <= kinds
         for container in spec["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "capabilities": {"drop": ["ALL"]},
             }
             assert all("hostPort" not in port for port in container["ports"])
+
+
+@pytest.mark.parametrize(
+    ("volume", "group"),
+    [
+        (Volume(path="/data", claim="data"), {"fsGroup": 1000, "fsGroupChangePolicy": "OnRootMismatch"}),
+        (Volume(path="/data", claim="data", read_only=True), {}),
+        (Volume(path="/data", nfs="server:/data"), {}),
+    ],
+)
+def test_a_claim_that_is_written_to_is_the_group_s_that_its_pods_have(volume, group):
+    for _, spec in pods_of(rendered(planned("dask", volumes=(volume,), workers=Elastic(1, 2)))):
+        context = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        assert spec["securityContext"] == context | group
 
 
 @ALL

@@ -11,6 +11,7 @@ from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, taken_away, vanished
 from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod
+from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, VOLUME_TYPE
 from practicus_provider.backends.kubernetes.render import CLUSTER, FACTS, RELEASED, ROLE, TOLD
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
 
@@ -192,6 +193,8 @@ def _refused(root: Manifest, events: Iterable[Manifest]) -> Verdict | None:
         words = event.get("message", "")
         if "exceeded quota" not in words and "forbidden" in words:
             advice = "Ask who runs the namespace: what refused it is named above."
+            if VOLUME_TYPE in words:
+                advice = f"{AS_A_CLAIM}."
             message = f"cluster {root['metadata']['name']} may not have its pods: {words}"
             return Verdict(State.FAILED, Reason.CONFIG_ERROR, message, advice)
     return None

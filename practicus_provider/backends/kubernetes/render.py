@@ -22,7 +22,7 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,7 @@ from practicus_provider.backends.kubernetes.overrides import merged
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Plan, Port, Role, Text, parts
 from practicus_provider.runtime.practicus_runtime import pods
-from practicus_provider.spec import GPU
+from practicus_provider.spec import GPU, Volume
 
 DOMAIN = "practicus.ai"
 MANAGED = {"app.kubernetes.io/managed-by": "practicus"}
@@ -64,6 +64,9 @@ GRACE = 10
 """Seconds between SIGTERM and SIGKILL (``terminationGracePeriodSeconds``)."""
 NODE_LOST = 30
 """Seconds that a node may be out of reach before its pods count as lost (Kubernetes' default is 300)."""
+FS_GROUP = 1000
+"""Group that owns a claim's files (``fsGroup``), so that an image's user, who is not root, may write there. It is every
+job's, so that one reads what another wrote."""
 TTL = 300
 """Seconds that an ended cluster waits for its deletion (``ttlSecondsAfterFinished``)."""
 LEASE_LEAST = 10.0
@@ -251,6 +254,7 @@ class _Cluster:
         env: dict[str, Text] = {
             **launch.env,
             **client,
+            **self._volume_env(),
             "PRACTICUS_ROLE": role.name,
             "PRACTICUS_TASK": json.dumps(self.task),
         }
@@ -262,6 +266,15 @@ class _Cluster:
             "grace": GRACE - 2,  # the rest is for what the launcher does after it
             "spawns": launch.spawns,
         }
+
+    def _volume_env(self) -> dict[str, Text]:
+        """Where replicas find the volumes, and this task instance's checkpoints: its name is the cluster's."""
+        env: dict[str, Text] = {}
+        if self.plan.volumes:
+            env["PRACTICUS_VOLUMES"] = json.dumps({volume.path: volume.path for volume in self.plan.volumes})
+        if self.plan.checkpoints:
+            env["PRACTICUS_CHECKPOINT_DIR"] = f"{self.plan.checkpoints}/{self.name}"
+        return env
 
     def _text(self, text: Text) -> Any:
         resolved = tuple(self._resolve(part) for part in parts(text))
@@ -411,6 +424,7 @@ class _Cluster:
                 {"name": "bundle", "mountPath": MOUNT, "readOnly": True},
                 {"name": "scratch", "mountPath": SCRATCH},
                 *([{"name": "shm", "mountPath": "/dev/shm"}] if role.resources.shm else []),
+                *(_mount(number, volume) for number, volume in enumerate(self.plan.volumes)),
             ],
             "securityContext": {
                 "allowPrivilegeEscalation": False,
@@ -437,12 +451,17 @@ class _Cluster:
                     {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST}
                     for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
                 ],
-                "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                    **_group(self.plan.volumes),
+                },
                 "containers": [container],
                 "volumes": [
                     {"name": "bundle", "configMap": {"name": self.short}},
                     {"name": "scratch", "emptyDir": {}},
                     *_shared_memory(role),
+                    *(_volume(number, volume) for number, volume in enumerate(self.plan.volumes)),
                 ],
             },
         }
@@ -484,6 +503,35 @@ def _shared_memory(role: Role) -> list[Manifest]:
     """A volume for ``/dev/shm``; what is in it counts as the container's memory."""
     size = role.resources.shm
     return [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}}] if size else []
+
+
+def _mount(number: int, volume: Volume) -> Manifest:
+    """A volume in the container; what is not said is not read-only."""
+    mount = {"name": f"volume-{number}", "mountPath": volume.path}
+    return {**mount, "readOnly": True} if volume.read_only else mount
+
+
+def _volume(number: int, volume: Volume) -> Manifest:
+    """A volume of the pod."""
+    read_only = {"readOnly": True} if volume.read_only else {}
+    source: Manifest
+    if volume.claim is not None:
+        source = {"persistentVolumeClaim": {"claimName": volume.claim, **read_only}}
+    elif volume.host_path is not None:
+        source = {"hostPath": {"path": volume.host_path}}
+    elif volume.nfs is not None:
+        server, _, path = volume.nfs.partition(":/")
+        source = {"nfs": {"server": server, "path": f"/{path}", **read_only}}
+    else:
+        source = {"emptyDir": {"sizeLimit": volume.empty_dir}}
+    return {"name": f"volume-{number}", **source}
+
+
+def _group(volumes: Iterable[Volume]) -> Manifest:
+    """Whose a claim's files are. They are looked at one by one only where its root is not that group's yet."""
+    if not any(volume.claim is not None and not volume.read_only for volume in volumes):
+        return {}
+    return {"fsGroup": FS_GROUP, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
 def _with_owned_templates(manifest: Manifest, owner: Manifest) -> Manifest:

@@ -17,6 +17,7 @@ from practicus_provider import runtime
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK
+from practicus_provider.backends.local.volumes import volume_env
 from practicus_provider.plan import Here, Host, Part, Plan, Port, Role, Text, parts
 from practicus_provider.status import ReplicaStatus, State, signal_name
 
@@ -171,7 +172,7 @@ class Replica:
             "PYTHONUNBUFFERED": "1",
         }
         client = {"PRACTICUS_CLIENT": around.plan.client} if around.plan.client else {}
-        return given | own | client
+        return given | own | client | volume_env(around.plan, around.folder, self.name)
 
     def _resolve(self, text: Text) -> str:
         return "".join(map(self._resolve_part, parts(text)))

@@ -9,7 +9,7 @@ import json
 import os
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
 RESULT_LIMIT = 1 << 20
 """Bytes of JSON that a result may have: it becomes an XCom, a row in Airflow's database."""
@@ -23,6 +23,7 @@ class Context:
 
     :param map_index: -1 where the task is not mapped.
     :param logical_date: ISO 8601, or None for a run without one.
+    :param volumes: a volume's ``path`` -> the folder where it is found here: the path itself, but on the local backend.
     """
 
     dag_id: str
@@ -35,6 +36,20 @@ class Context:
     index: int
     rank: int
     world_size: int
+    volumes: Dict[str, str]  # noqa: UP006  (Python 3.8)
+
+    @property
+    def checkpoint_dir(self) -> Optional[str]:  # noqa: UP045  (Python 3.8)
+        """This task instance's folder for what it saves: it outlives the cluster, and every try of the task finds it.
+
+        It is made when it is asked for. None where no volume of the job keeps what is written.
+
+        :raises OSError: the volume cannot be written by this process' user.
+        """
+        path = os.environ.get("PRACTICUS_CHECKPOINT_DIR")
+        if path is not None:
+            os.makedirs(path, exist_ok=True)
+        return path
 
 
 def context() -> Context:
@@ -56,6 +71,7 @@ def context() -> Context:
             index=index,
             rank=int(os.environ.get("RANK", index)),
             world_size=int(os.environ.get("WORLD_SIZE", 1)),
+            volumes=json.loads(os.environ.get("PRACTICUS_VOLUMES", "{}")),
         )
     except KeyError as missing:
         raise RuntimeError(f"not inside a replica: the environment lacks {missing}") from None
