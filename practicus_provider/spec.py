@@ -191,6 +191,7 @@ class JobSpec:
     checkpoint_dir: str | None = None
     timeout: float = 24 * 3600
     start_timeout: float = 600
+    preemption_retries: int = 0
     teardown: Teardown = "always"
     stream_logs: StreamLogs = "coordinator"
 
@@ -232,6 +233,8 @@ class JobSpec:
             _positive_int("workers", self.workers, "or Elastic(min, max)")
         if self.procs_per_worker is not None:
             _positive_int("procs_per_worker", self.procs_per_worker)
+        if self.preemption_retries != 0:
+            _positive_int("preemption_retries", self.preemption_retries, "or 0")
         for name in ("worker_resources", "coordinator_resources"):
             _instance(name, getattr(self, name), Resources, "give Resources(cpu=..., memory=...)")
         for name in ("timeout", "start_timeout"):

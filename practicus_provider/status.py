@@ -49,6 +49,10 @@ class Reason(StrEnum):
     ABANDONED = "Abandoned"
 
 
+PREEMPTIONS = frozenset({Reason.EVICTED, Reason.PREEMPTED, Reason.NODE_LOST})
+"""Reasons of jobs that lost their place through no fault of their own: ``preemption_retries`` is for them."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Why a job ended, and what to do about it.

@@ -50,6 +50,8 @@ class PracticusRunJobOperator(ClusterOperator):
         its try; None: ``checkpoints`` on the first that keeps what is written.
     :param timeout: the cluster's whole life, in seconds or as a timedelta; the backend enforces it.
     :param start_timeout: until all replicas that must run do, likewise.
+    :param preemption_retries: how often the job starts anew, from its checkpoint, after it was evicted, preempted or
+        lost with its node: apart from Airflow's ``retries``, and without a try of the task's.
     :param teardown: ``"always"``, ``"on_success"`` or ``"never"``; what stays is removed an hour later.
     :param stream_logs: whose output becomes the task's log: ``"coordinator"`` (where the application runs), ``"all"``,
         or ``"none"``.
@@ -95,6 +97,7 @@ class PracticusRunJobOperator(ClusterOperator):
         checkpoint_dir: str | None = None,
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
+        preemption_retries: int = 0,
         teardown: Teardown = "always",
         stream_logs: StreamLogs = "coordinator",
         **kwargs: Any,
@@ -118,6 +121,7 @@ class PracticusRunJobOperator(ClusterOperator):
         self.checkpoint_dir = checkpoint_dir
         self.timeout = timeout
         self.start_timeout = start_timeout
+        self.preemption_retries = preemption_retries
         self.teardown = teardown
         self.stream_logs = stream_logs
         check_early(self)
@@ -134,13 +138,15 @@ class PracticusRunJobOperator(ClusterOperator):
         from practicus_provider.lifecycle import Policy
 
         plan, lease = self._plan(backend), self.lease(context)
-        handle = await backend.create(task_key(context).cluster_name(), plan, task=task_facts(context), lease=lease)
-        return handle, Policy.of(self.spec(), plan, lease=lease)
+        facts = {**task_facts(context), "attempt": self._attempt}
+        handle = await backend.create(task_key(context).cluster_name(), plan, task=facts, lease=lease)
+        return handle, Policy.of(self.spec(), plan, lease=lease, attempt=self._attempt)
 
     def preview(self, backend: Backend, context: Context) -> Any:
         """See :meth:`ClusterOperator.preview`."""
         name, lease = task_key(context).cluster_name(), self.lease(context)
-        return backend.preview(name, self._plan(backend), task=task_facts(context), lease=lease)
+        facts = {**task_facts(context), "attempt": self._attempt}
+        return backend.preview(name, self._plan(backend), task=facts, lease=lease)
 
     def _plan(self, backend: Backend) -> Plan:
         from practicus_provider import adapters

@@ -15,6 +15,7 @@ TASK = {
     "run_id": "r1",
     "map_index": -1,
     "try_number": 2,
+    "attempt": 3,
     "logical_date": "2013-01-05T00:00:00+00:00",
 }
 

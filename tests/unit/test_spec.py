@@ -232,6 +232,12 @@ def test_a_number_of_processes_that_cannot_be_is_refused(value):
         JobSpec(adapter="torch", procs_per_worker=value)
 
 
+@pytest.mark.parametrize("value", [-1, True, 1.5, "2", None])
+def test_a_number_of_preemptions_that_cannot_be_is_refused(value):
+    with pytest.raises(SpecError, match=refusal("preemption_retries", value, "give a whole number of at least 1 or 0")):
+        JobSpec(adapter="torch", preemption_retries=value)
+
+
 @pytest.mark.parametrize(
     ("given", "field", "value", "way_out"),
     [

@@ -138,21 +138,23 @@ def _decided(
     )
 
 
-def _precedence(pod: Pod, replica: ReplicaStatus) -> tuple[bool, bool, float]:
+def _precedence(pod: Pod, replica: ReplicaStatus) -> tuple[bool, bool, bool, float]:
     """Of pods that failed, the least is the cause.
 
-    Once one has failed the Job controller deletes the others, and how those end is no cause. One that somebody else
-    deletes is: the others fail after that was asked for, which is known to the second.
+    None is taken off its node because another failed. Once one has failed the Job controller deletes the others, and
+    how those end is no cause. One that somebody else deletes is: the others fail after that was asked for, which is
+    known to the second.
     """
     killed, at = precedence(replica)
+    taken = bool(pod.disrupted[0])
     if pod.leaving:
-        return "at" not in pod.last_words, True, min(at, pod.told_to_leave + 1)
-    return False, killed, at
+        return not taken, "at" not in pod.last_words, True, min(at, pod.told_to_leave + 1)
+    return not taken, False, killed, at
 
 
 def _complete_words(words: Mapping[str, Any]) -> bool:
     """Whether nothing more is to be had of the pod that said them: it ended well, and they hold its result."""
-    return words.get("exit_code") == 0 and "result" in words
+    return words.get("exit_code") == 0 and "result" in words and not words.get("stopped")
 
 
 def _completed(status: Status, facts: Mapping[str, Any], told: Mapping[str, Mapping[str, Any]]) -> Observation:

@@ -87,7 +87,7 @@ class Replica:
             async for line in reader:
                 event = json.loads(line)
                 if event["event"] == "ended":
-                    yield self._end(event["exit_code"], event["signal"], event.get("rank"), event.get("at"))
+                    yield self._end(**{name: value for name, value in event.items() if name != "event"})
                 else:
                     self.status = replace(self.status, started_at=time.time())
                     yield self.status
@@ -95,7 +95,7 @@ class Replica:
             transport.close()
         code = await self.process.wait()
         if not self.status.state.final:
-            yield self._end(None, -code) if code < 0 else self._end(code, None)
+            yield self._end(*((None, -code) if code < 0 else (code, None)))
 
     def stop(self) -> None:
         """SIGTERM, once, as soon as there is a process; its launcher forwards it and kills what stays."""
@@ -113,13 +113,20 @@ class Replica:
                 self.process.send_signal(number)
 
     def _end(
-        self, exit_code: int | None, number: int | None, rank: int | None = None, at: float | None = None
+        self,
+        exit_code: int | None,
+        signal: int | None,
+        rank: int | None = None,
+        at: float | None = None,
+        stopped: bool = False,
     ) -> ReplicaStatus:
+        """What its launcher said of its end. One that others than we have stopped has not done its work."""
+        good = exit_code == 0 and (self.stopping or not stopped)
         self.status = replace(
             self.status,
-            state=State.SUCCEEDED if exit_code == 0 else State.FAILED,
+            state=State.SUCCEEDED if good else State.FAILED,
             exit_code=exit_code,
-            signal=signal_name(number),
+            signal=signal_name(signal),
             ended_at=at or time.time(),
             rank=rank,
         )

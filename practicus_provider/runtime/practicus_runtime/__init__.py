@@ -22,6 +22,7 @@ class Context:
     """The task instance that this replica works for, and this process' place in the cluster.
 
     :param map_index: -1 where the task is not mapped.
+    :param attempt: which cluster of this try's it is: 1, and one more after each preemption.
     :param logical_date: ISO 8601, or None for a run without one.
     :param volumes: a volume's ``path`` -> the folder where it is found here: the path itself, but on the local backend.
     """
@@ -31,6 +32,7 @@ class Context:
     run_id: str
     map_index: int
     try_number: int
+    attempt: int
     logical_date: Optional[str]  # noqa: UP045  (Python 3.8)
     role: str
     index: int
@@ -66,6 +68,7 @@ def context() -> Context:
             run_id=task["run_id"],
             map_index=task["map_index"],
             try_number=task["try_number"],
+            attempt=task.get("attempt", 1),
             logical_date=task["logical_date"],
             role=os.environ["PRACTICUS_ROLE"],
             index=index,
