@@ -113,6 +113,37 @@ class Elastic:
             raise SpecError("workers", self, f"min ({self.min}) is over max ({self.max}); swap them")
 
 
+@dataclass(frozen=True)
+class WorkerGroup:
+    """Workers that are alike, of a job whose workers are not: ``workers=[WorkerGroup(...), WorkerGroup(...)]``.
+
+    :param count: how many they are.
+    :param resources: of one; None: the job's ``worker_resources``.
+    :param image: of their containers, on Kubernetes; None: the job's.
+    :param node_selector: labels of the nodes that they run on, on Kubernetes (``nodeSelector``).
+    :param procs_per_worker: ranks of one; None: as the job says, else as many as it has GPUs, else 1.
+    :raises SpecError: naming the field, for anything that cannot work.
+    """
+
+    count: int
+    resources: Resources | None = None
+    image: str | None = None
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    procs_per_worker: int | None = None
+
+    def __post_init__(self) -> None:
+        _positive_int("count", self.count)
+        if self.resources is not None:
+            _instance("resources", self.resources, Resources, "give Resources(cpu=..., memory=...)")
+        if self.image is not None:
+            _instance("image", self.image, str, "give an image's name, such as 'registry/torch:2'")
+        found = self.node_selector
+        if not isinstance(found, Mapping) or not all(isinstance(text, str) for item in found.items() for text in item):
+            raise SpecError("node_selector", found, "give a dict of strings, such as {'disk': 'ssd'}")
+        if self.procs_per_worker is not None:
+            _positive_int("procs_per_worker", self.procs_per_worker)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Volume:
     """Storage that every replica finds at a path. Exactly one of the four sources is given.
@@ -178,7 +209,7 @@ class JobSpec:
     application_args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
-    workers: int | Elastic = 1
+    workers: int | Elastic | tuple[WorkerGroup, ...] = 1
     worker_resources: Resources = Resources()
     coordinator_resources: Resources = Resources()
     procs_per_worker: int | None = None
@@ -229,8 +260,8 @@ class JobSpec:
         self._check_volumes()
         if self.image is not None:
             _instance("image", self.image, str, "give an image's name, such as 'registry/spark:4'")
-        if not isinstance(self.workers, Elastic):
-            _positive_int("workers", self.workers, "or Elastic(min, max)")
+        if not isinstance(self.workers, Elastic) and not self.groups:
+            _positive_int("workers", self.workers, "or Elastic(min, max), or a list of WorkerGroup(count=...)")
         if self.procs_per_worker is not None:
             _positive_int("procs_per_worker", self.procs_per_worker)
         if self.preemption_retries != 0:
@@ -282,14 +313,26 @@ class JobSpec:
         return self.workers if isinstance(self.workers, Elastic) else None
 
     @property
+    def groups(self) -> tuple[WorkerGroup, ...]:
+        """``workers`` if they are several groups; else none."""
+        workers = self.workers
+        if isinstance(workers, tuple) and all(isinstance(group, WorkerGroup) for group in workers):
+            return workers
+        return ()
+
+    @property
     def min_workers(self) -> int:
         """Workers that must run."""
-        return self.workers.min if isinstance(self.workers, Elastic) else self.workers
+        return self.workers.min if isinstance(self.workers, Elastic) else self._workers
 
     @property
     def max_workers(self) -> int:
         """Workers that may run."""
-        return self.workers.max if isinstance(self.workers, Elastic) else self.workers
+        return self.workers.max if isinstance(self.workers, Elastic) else self._workers
+
+    @property
+    def _workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else sum(group.count for group in self.groups)
 
 
 def check_pod_overrides(value: Mapping[str, Any]) -> None:

@@ -6,7 +6,8 @@ The first replica serves the rendezvous that ``horovodrun`` would. Source of the
 
 from __future__ import annotations
 
-from practicus_provider.adapters.spmd import RENDEZVOUS, SpmdAdapter, procs, world_size
+from practicus_provider.adapters.spmd import RENDEZVOUS, SpmdAdapter, procs, views, world_size
+from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Text
 from practicus_provider.spec import JobSpec
 
@@ -19,7 +20,10 @@ class HorovodAdapter(SpmdAdapter):
 
     def env(self, spec: JobSpec) -> dict[str, Text]:
         """See :meth:`SpmdAdapter.env`."""
-        return {
+        if len({procs(part) for part in views(spec)}) > 1:
+            way_out = "with Horovod all workers have as many ranks: give one procs_per_worker="
+            raise SpecError("workers", list(spec.groups), way_out)
+        env: dict[str, Text] = {
             **super().env(spec),
             "HOROVOD_SIZE": str(world_size(spec)),
             "HOROVOD_LOCAL_SIZE": str(procs(spec)),
@@ -31,3 +35,6 @@ class HorovodAdapter(SpmdAdapter):
             "HOROVOD_CONTROLLER": "gloo",
             "HOROVOD_CPU_OPERATIONS": "gloo",
         }
+        for name in ("HOROVOD_CROSS_RANK", "HOROVOD_HOSTNAME") if spec.groups else ():
+            del env[name]  # the index is that of its group's; the runner knows which worker it is, over the job
+        return env

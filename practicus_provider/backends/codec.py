@@ -46,6 +46,9 @@ def _dump_role(role: Role) -> dict[str, Any]:
         "replicas": role.replicas,
         "resources": asdict(role.resources),
         "elastic": [role.elastic.min, role.elastic.max] if role.elastic else None,
+        "image": role.image,
+        "node_selector": dict(role.node_selector),
+        "part_of": role.part_of,
         "command": [dump_text(text) for text in launch.command],
         "env": {key: dump_text(text) for key, text in launch.env.items()},
         "files": {key: dump_text(text) for key, text in launch.files.items()},
@@ -67,7 +70,8 @@ def _load_role(data: Mapping[str, Any]) -> Role:
         spawns=data["spawns"],
     )
     elastic = Elastic(*data["elastic"]) if data["elastic"] else None
-    return Role(data["name"], launch, data["replicas"], Resources(**data["resources"]), elastic)
+    how = {name: data[name] for name in ("name", "replicas", "image", "node_selector", "part_of")}
+    return Role(launch=launch, resources=Resources(**data["resources"]), elastic=elastic, **how)
 
 
 def dump_text(text: Text) -> list[Any]:

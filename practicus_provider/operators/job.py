@@ -11,7 +11,7 @@ from airflow.sdk.definitions.xcom_arg import XComArg
 
 from practicus_provider.errors import SpecError
 from practicus_provider.operators.base import ClusterOperator, seconds, task_facts, task_key
-from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs, Teardown, Volume
+from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs, Teardown, Volume, WorkerGroup
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -34,7 +34,8 @@ class PracticusRunJobOperator(ClusterOperator):
     :param application_args: list of strings. (templated)
     :param env: environment variables of the application and of the workers. (templated)
     :param files: further files and folders that travel with it. (templated)
-    :param workers: their number, or ``Elastic(min, max)`` to follow the job's demand. (templated)
+    :param workers: their number; ``Elastic(min, max)`` to follow the job's demand; or, for frameworks that have ranks,
+        a list of :class:`~practicus_provider.spec.WorkerGroup`, whose ranks follow each other. (templated)
     :param worker_resources: of one worker.
     :param coordinator_resources: of the coordinator, and of the driver where that is a process of its own.
     :param procs_per_worker: ranks of one worker, for frameworks that have ranks; None: as many as it has GPUs, else 1.
@@ -84,7 +85,7 @@ class PracticusRunJobOperator(ClusterOperator):
         application_args: Sequence[str] | XComArg = (),
         env: Mapping[str, str] | XComArg | None = None,
         files: Sequence[str] | XComArg = (),
-        workers: int | str | Elastic | XComArg = 1,
+        workers: int | str | Elastic | Sequence[WorkerGroup] | XComArg = 1,
         worker_resources: Resources = Resources(),
         coordinator_resources: Resources = Resources(),
         procs_per_worker: int | None = None,
@@ -167,7 +168,7 @@ def job_spec(operator: Any, **known: Any) -> JobSpec:
     for name in ("timeout", "start_timeout"):
         if name in values:
             values[name] = seconds(values[name])
-    for name in ("application_args", "files", "egress", "volumes"):
+    for name in ("application_args", "files", "egress", "volumes", "workers"):
         if isinstance(values.get(name), list):
             values[name] = tuple(values[name])
     workers = values.get("workers")

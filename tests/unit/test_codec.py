@@ -37,6 +37,7 @@ FULL = Plan(
             Elastic(2, 20),
         ),
         Role("driver", Launch(("", Host("shared")))),
+        Role("driver2", Launch(("x",)), image="mine:2", node_selector={"disk": "ssd"}, part_of="driver"),
     ),
     decides="driver",
     timeout=60.5,

@@ -654,6 +654,26 @@ def test_of_ranks_that_end_in_one_second_the_one_that_nobody_deleted_is_named():
     assert observe(job(RANKS), pods).ending == failed("driver-1", 4)
 
 
+PARTS = plan(role("driver", "", replicas=2), replace(role("driver2", ""), part_of="driver"))
+
+
+def test_where_a_role_has_further_parts_all_of_them_must_end_well():
+    complete = {"type": "Complete", "status": "True"}
+    pods = [pod("driver", index, ended(0, exit_code=0, result=str(index))) for index in range(2)]
+    found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, runs())])
+    assert (found.status.state, found.status.verdict, found.ending) == (RUNNING, None, None)
+    found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, ended(0, 12, exit_code=0, result="2"))])
+    assert (found.status.verdict, found.status.result) == (completed("driver2-0"), "0")
+    told = {f"{NAME}-{name}": {"exit_code": 0, "result": name} for name in ("0-x", "1-x", "driver2-0-x")}
+    other = {**job(PARTS), "metadata": {"name": "n-driver2", "labels": {ROLE: "driver2"}}}
+    root, other = job(PARTS, complete), {**other, "status": {"conditions": [complete]}}
+    assert observe(root, [], told=told).status.verdict is None
+    found = observe(root, [], told=told, jobs=[root, other])
+    assert (found.status.state, found.status.result) == (SUCCEEDED, "0-x")
+    found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, ended(3, 12, exit_code=3))])
+    assert found.status.verdict == failed("driver2-0", 3)
+
+
 EVICTION = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicting"}
 
 

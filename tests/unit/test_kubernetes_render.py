@@ -24,6 +24,7 @@ from practicus_provider.backends.kubernetes.render import (
     BUNDLE_LIMIT,
     DIGEST,
     FACTS,
+    ROLE,
     SHORT,
     Manifests,
     Site,
@@ -34,7 +35,7 @@ from practicus_provider.errors import SpecError
 from practicus_provider.names import TaskKey, job_name
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
 from practicus_provider.runtime.practicus_runtime.pods import instance
-from practicus_provider.spec import Elastic, JobSpec, Resources, Volume
+from practicus_provider.spec import Elastic, JobSpec, Resources, Volume, WorkerGroup
 from tests.plans import TASK, plan, role, server
 
 GOLDEN = Path(__file__).parent / "golden" / "kubernetes"
@@ -96,10 +97,42 @@ def bundle_of(manifests: Manifests) -> bytes:
     return base64.b64decode(config["binaryData"]["bundle.tgz"])
 
 
+NEAR = {
+    "spec": {
+        "affinity": {
+            "podAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {
+                        "labelSelector": {"matchLabels": {"practicus.ai/cluster": NAME}},
+                        "topologyKey": "topology.kubernetes.io/rack",
+                    }
+                ]
+            }
+        }
+    }
+}
+"""Replicas in one rack, for RDMA."""
 PLANS = {
     "dask": planned("dask", workers=3, coordinator_resources=Resources("500m", "1Gi"), conf={"a.b": 1}),
     "dask_elastic": planned("dask", workers=Elastic(2, 5), image="registry/dask:2", secrets={"TOKEN": "store/token"}),
     "torch": planned("torch", workers=4, worker_resources=Resources(16, "64Gi", 8, "32Gi", {"rdma/hca": 1})),
+    "torch_1x8": planned("torch", worker_resources=Resources(16, "64Gi", 8)),
+    "torch_mig": planned(
+        "torch", workers=2, worker_resources=Resources(4, "16Gi", extra={"nvidia.com/mig-1g.10gb": 1})
+    ),
+    "torch_rdma": planned(
+        "torch",
+        workers=2,
+        worker_resources=Resources(16, "64Gi", 8, extra={"rdma/hca_shared_devices": 1}),
+        pod_overrides=NEAR,
+    ),
+    "torch_groups": planned(
+        "torch",
+        workers=(
+            WorkerGroup(2, Resources(8, "32Gi", 4), node_selector={"nvidia.com/gpu.product": "NVIDIA-H100"}),
+            WorkerGroup(4, Resources(2, "8Gi"), image="registry/cpu:1", procs_per_worker=2),
+        ),
+    ),
     "horovod": planned("horovod", workers=2, procs_per_worker=2, image="registry/training:1"),
     "deepspeed": planned("deepspeed", workers=2, conf={"train_batch_size": 16, "zero_optimization": {"stage": 3}}),
     "spark": planned("spark", workers=2, env={"A": "it's $(HOME)"}, secrets={"B": "b/b", "A_KEY": "a/key"}),
@@ -521,8 +554,10 @@ def test_the_roots_deadline_is_the_lease_within_the_timeout(lease, timeout, dead
 
 
 @ALL
-def test_only_the_root_waits_suspended_and_only_it_has_a_deadline(manifests):
+def test_only_the_root_waits_suspended_and_only_what_decides_has_a_deadline(manifests):
     root, *others = of_kind(manifests, "Job")
     assert root["spec"]["suspend"] is True
     for job in others:
-        assert not job["spec"].keys() & {"suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished"}
+        part = job["metadata"]["labels"][ROLE] == "worker2"
+        assert not job["spec"].keys() & {"suspend", "ttlSecondsAfterFinished"}
+        assert job["spec"].get("activeDeadlineSeconds") == (root["spec"]["activeDeadlineSeconds"] if part else None)

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from practicus_provider.errors import SpecError
-from practicus_provider.spec import Elastic, JobSpec, Resources, Volume, parse_quantity
+from practicus_provider.spec import Elastic, JobSpec, Resources, Volume, WorkerGroup, parse_quantity
 
 QUANTITY = "give a positive Kubernetes quantity without spaces, such as 2, '500m' or '16Gi'"
 
@@ -82,9 +82,9 @@ def test_an_elastic_bound_that_is_not_a_positive_whole_number_is_refused(field, 
         Elastic(**{"min": 1, "max": 1} | {field: value})
 
 
-@pytest.mark.parametrize("value", [0, -3, True, False, "4", "four", 2.0, None, [1], (1, 2)])
+@pytest.mark.parametrize("value", [0, -3, True, False, "4", "four", 2.0, None, [1], (1, 2), (), (WorkerGroup(1), 2)])
 def test_a_worker_count_that_is_not_a_positive_whole_number_is_refused_with_the_field_and_the_value(value):
-    way_out = "give a whole number of at least 1 or Elastic(min, max)"
+    way_out = "give a whole number of at least 1 or Elastic(min, max), or a list of WorkerGroup(count=...)"
     with pytest.raises(SpecError, match=refusal("workers", value, way_out)):
         JobSpec(adapter="dask", workers=value)
 
@@ -230,6 +230,28 @@ def test_a_device_is_counted_in_whole_numbers():
 def test_a_number_of_processes_that_cannot_be_is_refused(value):
     with pytest.raises(SpecError, match=refusal("procs_per_worker", value, "give a whole number of at least 1")):
         JobSpec(adapter="torch", procs_per_worker=value)
+
+
+def test_workers_may_be_several_groups():
+    groups = (WorkerGroup(2, Resources(gpu=1)), WorkerGroup(4))
+    spec = JobSpec(adapter="torch", workers=groups)
+    assert (spec.groups, spec.elastic, spec.min_workers, spec.max_workers) == (groups, None, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "way_out"),
+    [
+        ("count", 0, "give a whole number of at least 1"),
+        ("resources", "4Gi", "give Resources(cpu=..., memory=...)"),
+        ("image", 5, "give an image's name, such as 'registry/torch:2'"),
+        ("node_selector", {"disk": 1}, "give a dict of strings, such as {'disk': 'ssd'}"),
+        ("node_selector", "ssd", "give a dict of strings, such as {'disk': 'ssd'}"),
+        ("procs_per_worker", 0, "give a whole number of at least 1"),
+    ],
+)
+def test_a_group_of_workers_that_cannot_be_is_refused(field, value, way_out):
+    with pytest.raises(SpecError, match=refusal(field, value, way_out)):
+        WorkerGroup(**{"count": 1} | {field: value})
 
 
 @pytest.mark.parametrize("value", [-1, True, 1.5, "2", None])

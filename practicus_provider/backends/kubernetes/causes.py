@@ -99,6 +99,8 @@ def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decid
     if reason == "OOMKilled":
         memory = facts["roles"].get(pod.role, {}).get("memory")
         field = "worker_resources" if pod.role == "worker" else "coordinator_resources"
+        if any("part_of" in role for role in facts["roles"].values()):
+            field = "its WorkerGroup's resources"
         return Verdict(
             State.FAILED,
             Reason.OOM_KILLED,

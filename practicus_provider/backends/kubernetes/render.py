@@ -160,6 +160,11 @@ class _Cluster:
         return self.plan.role(self.plan.coordinator)
 
     @property
+    def _parts(self) -> bool:
+        """Whether several Jobs decide."""
+        return sum(map(self.plan.decisive, self.plan.roles)) > 1
+
+    @property
     def labels(self) -> dict[str, str]:
         return {**MANAGED, CLUSTER: self.name, NETWORK: short(self.parent or self.name)}
 
@@ -181,7 +186,8 @@ class _Cluster:
         job["spec"] |= {
             "suspend": True,
             "activeDeadlineSeconds": max(1, math.ceil(deadline)),
-            "ttlSecondsAfterFinished": TTL,
+            # Its own replicas may end long before those of a further part, which would go with it.
+            "ttlSecondsAfterFinished": math.ceil(self.plan.timeout) if self._parts else TTL,
         }
         return job
 
@@ -189,6 +195,9 @@ class _Cluster:
         """Everything else, in an order that needs no waiting."""
         rest = [role for role in self.plan.roles if role is not self.first]
         fixed = [self._job(f"{self.short}-{role.name}", role) for role in rest if role.elastic is None]
+        for job, role in zip(fixed, (role for role in rest if role.elastic is None), strict=True):
+            if self.plan.decisive(role):  # it may outlive the root's own replicas, and with them the root's deadline
+                job["spec"]["activeDeadlineSeconds"] = max(1, math.ceil(self.plan.timeout))
         elastic = [
             self.elastic_pod(role, index) for role in rest if role.elastic is not None for index in range(role.replicas)
         ]
@@ -219,6 +228,7 @@ class _Cluster:
             "ready": launch.ready is not None,
             "memory": role.resources.memory,
             "ports": dict(launch.ports),
+            **({"part_of": role.part_of} if role.part_of else {}),
         }
 
     def _meta(self, name: str) -> Manifest:
@@ -397,7 +407,7 @@ class _Cluster:
         return template
 
     def _own_pod_template(self, role: Role) -> Manifest:
-        image = self.plan.image or self.site.images.get(self.plan.adapter) or self.site.image
+        image = role.image or self.plan.image or self.site.images.get(self.plan.adapter) or self.site.image
         if not image:
             raise SpecError("image", image, "give image=, or set the connection's extra 'image' or 'images'")
         launch = role.launch
@@ -447,6 +457,7 @@ class _Cluster:
                 "automountServiceAccountToken": bool(role.launch.spawns),
                 "enableServiceLinks": False,
                 "terminationGracePeriodSeconds": GRACE,
+                **({"nodeSelector": dict(role.node_selector)} if role.node_selector else {}),
                 "tolerations": [
                     {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST}
                     for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")

@@ -2,7 +2,8 @@
 
 Each is told its ``RANK`` and ``LOCAL_RANK``; whatever else it must know is in the environment. At the first failure of
 one the others are ended, and the file ``PRACTICUS_FAILURE`` says which it was, how it ended, and when: what fails on
-other replicas in consequence fails later. Where there are several, each line of their output names its rank.
+other replicas in consequence fails later. Where a replica has several, or workers are several groups, each line of
+their output names its rank.
 """
 
 from __future__ import annotations
@@ -48,7 +49,11 @@ class Ranks:
         self.met = met
         self.names = names
         self.number = int(os.environ["LOCAL_WORLD_SIZE"])
-        self.first = int(os.environ["GROUP_RANK"]) * self.number
+        worker, before = int(os.environ["GROUP_RANK"]), os.environ.get("PRACTICUS_RANKS_BEFORE")
+        self.first = int(before or 0) + worker * self.number
+        self.named = self.number > 1 or before is not None  # else the replica's index is the rank
+        if before is not None:  # until here it was counted in its own group
+            os.environ["GROUP_RANK"] = str(worker + int(os.environ["PRACTICUS_WORKERS_BEFORE"]))
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.outputs: dict[int, Output] = {}
         self.selector = selectors.DefaultSelector()
@@ -104,7 +109,7 @@ class Ranks:
         self._signal_all(signal.SIGTERM)
 
     def _start(self, local_rank: int) -> None:
-        read, write = os.pipe() if self.number > 1 else (None, None)
+        read, write = os.pipe() if self.named else (None, None)
         process = subprocess.Popen(
             self.command, env=self._environment(local_rank), stdout=write, stderr=write, preexec_fn=own_group
         )
