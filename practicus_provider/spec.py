@@ -222,6 +222,7 @@ class JobSpec:
     checkpoint_dir: str | None = None
     timeout: float = 24 * 3600
     start_timeout: float = 600
+    progress_timeout: float | None = None
     preemption_retries: int = 0
     teardown: Teardown = "always"
     stream_logs: StreamLogs = "coordinator"
@@ -268,8 +269,10 @@ class JobSpec:
             _positive_int("preemption_retries", self.preemption_retries, "or 0")
         for name in ("worker_resources", "coordinator_resources"):
             _instance(name, getattr(self, name), Resources, "give Resources(cpu=..., memory=...)")
-        for name in ("timeout", "start_timeout"):
+        for name in ("timeout", "start_timeout", "progress_timeout"):
             value = getattr(self, name)
+            if value is None and name == "progress_timeout":
+                continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
                 raise SpecError(name, value, "give a positive number of seconds or a timedelta")
         for name, choices in (("teardown", get_args(Teardown)), ("stream_logs", get_args(StreamLogs))):

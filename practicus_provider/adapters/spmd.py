@@ -58,10 +58,11 @@ class SpmdAdapter(Adapter):
                 "OMP_NUM_THREADS": str(max(1, spec.worker_resources.cores // procs(spec))),
                 **spec.env,
                 **self.env(spec),
+                **_hangs(spec),
                 **env,
             },
             files=self.files(spec),
-            ports={"rendezvous": 29500},
+            ports={"rendezvous": 29500, **({} if spec.progress_timeout is None else {"hangs": 29501})},
         )
         return Role("worker", launch, spec.min_workers, shared_memory(spec.worker_resources))
 
@@ -122,6 +123,17 @@ def world_size(spec: JobSpec) -> int:
     if spec.groups:
         return sum(group.count * procs(part) for group, part in zip(spec.groups, views(spec), strict=True))
     return spec.min_workers * procs(spec)
+
+
+def _hangs(spec: JobSpec) -> dict[str, Text]:
+    """What ``practicus_runtime.hangs`` reads."""
+    if spec.progress_timeout is None:
+        return {}
+    return {
+        "PRACTICUS_PROGRESS_TIMEOUT": str(spec.progress_timeout),
+        "PRACTICUS_HANGS_ADDR": Host("worker"),
+        "PRACTICUS_HANGS_PORT": Port("worker", "hangs", first=True),
+    }
 
 
 def shared_memory(resources: Resources) -> Resources:

@@ -51,6 +51,8 @@ class PracticusRunJobOperator(ClusterOperator):
         its try; None: ``checkpoints`` on the first that keeps what is written.
     :param timeout: the cluster's whole life, in seconds or as a timedelta; the backend enforces it.
     :param start_timeout: until all replicas that must run do, likewise.
+    :param progress_timeout: how long all ranks may neither write anything nor report progress, likewise, for frameworks
+        that have ranks; then the job fails, and its log says where each rank was. None: for ever.
     :param preemption_retries: how often the job starts anew, from its checkpoint, after it was evicted, preempted or
         lost with its node: apart from Airflow's ``retries``, and without a try of the task's.
     :param teardown: ``"always"``, ``"on_success"`` or ``"never"``; what stays is removed an hour later.
@@ -98,6 +100,7 @@ class PracticusRunJobOperator(ClusterOperator):
         checkpoint_dir: str | None = None,
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
+        progress_timeout: float | timedelta | None = None,
         preemption_retries: int = 0,
         teardown: Teardown = "always",
         stream_logs: StreamLogs = "coordinator",
@@ -122,6 +125,7 @@ class PracticusRunJobOperator(ClusterOperator):
         self.checkpoint_dir = checkpoint_dir
         self.timeout = timeout
         self.start_timeout = start_timeout
+        self.progress_timeout = progress_timeout
         self.preemption_retries = preemption_retries
         self.teardown = teardown
         self.stream_logs = stream_logs
@@ -165,8 +169,8 @@ def job_spec(operator: Any, **known: Any) -> JobSpec:
     from practicus_provider.application import read_settings
 
     values = {name: getattr(operator, name) for name in SPEC_FIELDS if hasattr(operator, name)} | known
-    for name in ("timeout", "start_timeout"):
-        if name in values:
+    for name in ("timeout", "start_timeout", "progress_timeout"):
+        if values.get(name) is not None:
             values[name] = seconds(values[name])
     for name in ("application_args", "files", "egress", "volumes", "workers"):
         if isinstance(values.get(name), list):

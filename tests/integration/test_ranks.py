@@ -72,9 +72,9 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return pods(namespace, image("python"))
 
 
-def ranks(code: str, *args: str, workers: Any = 2, procs: int | None = 1) -> Plan:
-    spec = JobSpec(adapter="torch", workers=workers, procs_per_worker=procs)
-    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py"), *args), {"job.py": (RING + code).encode()})
+def ranks(code: str, *args: str, workers: Any = 2, procs: int | None = 1, **spec: Any) -> Plan:
+    job = JobSpec(adapter="torch", workers=workers, procs_per_worker=procs, **spec)
+    return make_plan(job, (Here.PYTHON, (Here.APP, "/job.py"), *args), {"job.py": (RING + code).encode()})
 
 
 async def met(backend: Backend, handle: Handle, number: int) -> dict[int, int]:
@@ -215,6 +215,60 @@ assert heard == {sys.argv[1]}, heard
     states = await asyncio.gather(*(end(backend, handle) for handle in handles))
     await asyncio.gather(*(backend.delete(handle) for handle in handles))
     assert [status.state for status in states] == [State.SUCCEEDED] * 4
+
+
+HANG = """
+def wait_for_nobody():
+    ours, theirs = socket.socketpair()
+    ours.recv(1)
+
+for peer in peers:
+    peer.sendall(b"x") if rank == 0 else peer.recv(1)
+print("all are here", flush=True)
+if rank == 2:
+    wait_for_nobody()
+time.sleep(1)
+print("at work", flush=True)
+talk(peers) if rank else wait_for_nobody()
+"""
+
+
+async def test_a_job_in_which_all_ranks_hang_is_ended_and_says_where_each_was(backend: Backend) -> None:
+    """Nobody reads the log meanwhile."""
+    job = ranks(HANG, workers=2, procs=2, progress_timeout=4)
+    async with created(backend, "job", job) as handle:
+        verdict = await failure(backend, handle)
+        lines = await read(backend, handle, "worker-0")
+    assert verdict.reason is Reason.PROGRESS_DEADLINE_EXCEEDED
+    assert re.fullmatch(r"rank 2 \(worker-1\) fell silent \d+(\.\d)? s ago, before all others; .*", verdict.message)
+    assert any(line.endswith("in wait_for_nobody") for line in verdict.log_tail)
+    text = [line.text for line in lines]
+    stacks = text[text.index("no rank has written anything for 4 s; where each of them is:") + 1 :]
+    functions = {rank: [line for line in stacks if line.startswith(f"[rank {rank}] ")] for rank in range(4)}
+    for rank, function in ((0, "wait_for_nobody"), (1, "talk"), (2, "wait_for_nobody"), (3, "talk")):
+        assert any(line.endswith(f"in {function}") for line in functions[rank]), (rank, stacks)
+    assert nothing_left(handle)
+
+
+async def test_one_rank_that_writes_for_all_is_enough_and_the_last_one_is_watched_to_its_end(
+    local: LocalBackend,
+) -> None:
+    """The first replica has ended long before the second one hangs."""
+    code = """
+if rank == 0:
+    for step in range(8):
+        time.sleep(0.5); print("step", step, flush=True)
+    sys.exit(0)
+time.sleep(5)
+print("alone", flush=True)
+if sys.argv[1] == "hangs":
+    time.sleep(600)
+"""
+    async with created(local, "job", ranks(code, "ends", progress_timeout=3)) as handle:
+        assert (await end(local, handle)).state is State.SUCCEEDED
+    async with created(local, "job", ranks(code, "hangs", progress_timeout=3)) as handle:
+        verdict = await failure(local, handle)
+    assert (verdict.reason, verdict.replica) == (Reason.PROGRESS_DEADLINE_EXCEEDED, "worker-1")
 
 
 async def test_sigterm_reaches_every_rank(local: LocalBackend, tmp_path: Path) -> None:

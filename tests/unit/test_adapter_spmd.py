@@ -188,6 +188,26 @@ def test_a_framework_whose_workers_are_alike_refuses_groups(adapter):
         make_plan(JobSpec(adapter=adapter, workers=GROUPS), PROGRAM)
 
 
+# ---- hangs
+
+
+@ALL
+def test_ranks_are_watched_if_the_spec_says_for_how_long_they_may_be_silent(adapter):
+    before, after = worker(adapter).launch, worker(adapter, progress_timeout=60.0).launch
+    assert after.ports == before.ports | {"hangs": 29501}
+    assert dict(after.env) == dict(before.env) | {
+        "PRACTICUS_PROGRESS_TIMEOUT": "60.0",
+        "PRACTICUS_HANGS_ADDR": Host("worker"),
+        "PRACTICUS_HANGS_PORT": Port("worker", "hangs", first=True),
+    }
+
+
+@pytest.mark.parametrize("adapter", ["dask", "spark"])
+def test_a_framework_without_ranks_refuses_to_watch_them(adapter):
+    with refused(f"progress_timeout=60: {adapter} has no ranks that could be heard: leave it out, and give timeout="):
+        make_plan(JobSpec(adapter=adapter, progress_timeout=60), PROGRAM)
+
+
 # ---- what the user gives
 
 

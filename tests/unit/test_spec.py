@@ -254,6 +254,13 @@ def test_a_group_of_workers_that_cannot_be_is_refused(field, value, way_out):
         WorkerGroup(**{"count": 1} | {field: value})
 
 
+@pytest.mark.parametrize("value", [0, -1, True, "60", float("inf")])
+def test_a_time_without_progress_that_is_not_a_positive_number_is_refused(value):
+    message = refusal("progress_timeout", value, "give a positive number of seconds or a timedelta")
+    with pytest.raises(SpecError, match=message):
+        JobSpec(adapter="torch", progress_timeout=value)
+
+
 @pytest.mark.parametrize("value", [-1, True, 1.5, "2", None])
 def test_a_number_of_preemptions_that_cannot_be_is_refused(value):
     with pytest.raises(SpecError, match=refusal("preemption_retries", value, "give a whole number of at least 1 or 0")):

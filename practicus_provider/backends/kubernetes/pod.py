@@ -215,6 +215,7 @@ class Pod:
             started_at=_seconds(self.ended.get("startedAt")),
             ended_at=self.last_words.get("at") or _seconds(self.ended.get("finishedAt")),
             rank=self.last_words.get("rank"),
+            silent=self.last_words.get("silent"),
         )
 
 

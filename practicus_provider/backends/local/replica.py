@@ -118,6 +118,7 @@ class Replica:
         signal: int | None,
         rank: int | None = None,
         at: float | None = None,
+        silent: float | None = None,
         stopped: bool = False,
     ) -> ReplicaStatus:
         """What its launcher said of its end. One that others than we have stopped has not done its work."""
@@ -129,6 +130,7 @@ class Replica:
             signal=signal_name(signal),
             ended_at=at or time.time(),
             rank=rank,
+            silent=silent,
         )
         return self.status
 
