@@ -167,7 +167,7 @@ class ClusterOperator(BaseOperator):
         return longest + RETRY_SLACK
 
     def _run(self, context: Context) -> Any:
-        """Launch and follow, and anew where it was preempted; whose cluster is gone by then, or on its way."""
+        """Launch and follow; anew where the job was preempted, whose cluster is gone then, or on its way."""
         from practicus_provider import lifecycle
 
         backend = self.hook.get_conn()

@@ -32,15 +32,21 @@ address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
 
 
 def meet():
-    '''A connection between rank 0 and each other one, as a process group has.'''
+    '''A connection between rank 0 and each other one, as a process group has, once all are there.'''
     if rank == 0:
         server = socket.create_server(address)
-        return [server.accept()[0] for _ in range(world - 1)]
+        peers = [server.accept()[0] for _ in range(world - 1)]
+        for peer in peers:
+            peer.sendall(b"!")
+        return peers
     while True:
         try:
-            return [socket.create_connection(address)]
+            peer = socket.create_connection(address)
         except ConnectionRefusedError:
             time.sleep(0.02)
+        else:
+            peer.recv(1)
+            return [peer]
 
 
 def talk(peers):
@@ -222,9 +228,6 @@ def wait_for_nobody():
     ours, theirs = socket.socketpair()
     ours.recv(1)
 
-for peer in peers:
-    peer.sendall(b"x") if rank == 0 else peer.recv(1)
-print("all are here", flush=True)
 if rank == 2:
     wait_for_nobody()
 time.sleep(1)
