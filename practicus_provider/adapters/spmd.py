@@ -39,13 +39,12 @@ class SpmdAdapter(Adapter):
         if not spec.groups:
             return (self._role(spec, program),)
         found, workers, ranks = [], 0, 0
-        for number, part in enumerate(views(spec)):
+        for number, (group, part) in enumerate(zip(spec.groups, views(spec), strict=True), start=1):
             role = self._role(part, program, PRACTICUS_WORKERS_BEFORE=str(workers), PRACTICUS_RANKS_BEFORE=str(ranks))
-            group = spec.groups[number]
             role = replace(role, replicas=group.count, image=group.image, node_selector=group.node_selector)
-            if number > 0:
-                name, launch = f"worker{number + 1}", replace(role.launch, ports={})
-                role = replace(role, name=name, launch=launch, part_of="worker")
+            if number > 1:
+                launch = replace(role.launch, ports={})
+                role = replace(role, name=f"worker{number}", launch=launch, part_of="worker")
             found.append(role)
             workers, ranks = workers + group.count, ranks + group.count * procs(part)
         return tuple(found)

@@ -195,9 +195,6 @@ class _Cluster:
         """Everything else, in an order that needs no waiting."""
         rest = [role for role in self.plan.roles if role is not self.first]
         fixed = [self._job(f"{self.short}-{role.name}", role) for role in rest if role.elastic is None]
-        for job, role in zip(fixed, (role for role in rest if role.elastic is None), strict=True):
-            if self.plan.decisive(role):  # it may outlive the root's own replicas, and with them the root's deadline
-                job["spec"]["activeDeadlineSeconds"] = max(1, math.ceil(self.plan.timeout))
         elastic = [
             self.elastic_pod(role, index) for role in rest if role.elastic is not None for index in range(role.replicas)
         ]
@@ -386,6 +383,9 @@ class _Cluster:
         )
 
     def _job(self, name: str, role: Role) -> Manifest:
+        # A further part may outlive the root's own replicas, and with them the root's deadline.
+        part = role is not self.first and self.plan.decisive(role)
+        deadline = {"activeDeadlineSeconds": max(1, math.ceil(self.plan.timeout))} if part else {}
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -396,6 +396,7 @@ class _Cluster:
                 "parallelism": role.replicas,
                 "backoffLimit": 0,
                 "podReplacementPolicy": "Failed",
+                **deadline,
                 "template": self._pod_template(role),
             },
         }
