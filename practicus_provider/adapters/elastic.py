@@ -40,6 +40,9 @@ class ElasticAdapter(SpmdAdapter):
         """``spec.workers`` workers of :func:`procs` ranks each, and, if they may change, the coordinator."""
         if spec.elastic is None:
             return super().roles(spec, program)
+        if spec.progress_timeout is not None:
+            way_out = "workers that come and go are not watched for hangs: leave it out, and give timeout="
+            raise SpecError("progress_timeout", spec.progress_timeout, way_out)
         return (
             Role("coordinator", self._coordinator(spec, spec.elastic), resources=spec.coordinator_resources),
             Role(

@@ -7,7 +7,8 @@ Of a fixed number of workers the first serves the rendezvous that ``horovodrun``
 from __future__ import annotations
 
 from practicus_provider.adapters.elastic import ElasticAdapter
-from practicus_provider.adapters.spmd import RENDEZVOUS, procs, world_size
+from practicus_provider.adapters.spmd import RENDEZVOUS, procs, views, world_size
+from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Text
 from practicus_provider.spec import JobSpec
 
@@ -27,7 +28,10 @@ class HorovodAdapter(ElasticAdapter):
 
     def env(self, spec: JobSpec) -> dict[str, Text]:
         """See :meth:`SpmdAdapter.env`."""
-        return {
+        if len({procs(part) for part in views(spec)}) > 1:
+            way_out = "with Horovod all workers have as many ranks: give one procs_per_worker="
+            raise SpecError("workers", list(spec.groups), way_out)
+        env: dict[str, Text] = {
             **super().env(spec),
             "HOROVOD_SIZE": str(world_size(spec)),
             "HOROVOD_LOCAL_SIZE": str(procs(spec)),
@@ -38,3 +42,6 @@ class HorovodAdapter(ElasticAdapter):
             "HOROVOD_GLOO_RENDEZVOUS_PORT": RENDEZVOUS,
             **GLOO,
         }
+        for name in ("HOROVOD_CROSS_RANK", "HOROVOD_HOSTNAME") if spec.groups else ():
+            del env[name]  # the index is that of its group's; the runner knows which worker it is, over the job
+        return env

@@ -116,3 +116,10 @@ def test_the_environment_does_not_win_over_where_workers_join(adapter):
 def test_what_trains_on_a_fixed_number_of_workers_refuses_another(adapter):
     with refused(f"workers=Elastic(min=2, max=5): {adapter} trains on a fixed number of workers: give a number"):
         planned(adapter)
+
+
+@ALL
+def test_workers_that_come_and_go_are_not_watched_for_hangs(adapter):
+    way_out = "workers that come and go are not watched for hangs: leave it out, and give timeout="
+    with refused(f"progress_timeout=60: {way_out}"):
+        planned(adapter, progress_timeout=60)

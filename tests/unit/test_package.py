@@ -48,6 +48,8 @@ PUBLIC = [
     "practicus_provider.spec.Elastic",
     "practicus_provider.spec.JobSpec",
     "practicus_provider.spec.Resources",
+    "practicus_provider.spec.Volume",
+    "practicus_provider.spec.WorkerGroup",
     "practicus_provider.status.State",
     "practicus_provider.status.Verdict",
     "practicus_provider.triggers.job.PracticusJobTrigger",
