@@ -61,14 +61,14 @@ def page(name: str = "coordinator") -> Role:
     return role(name, ECHO, Port(name, "page"), ports={"page": 9001, "nobody": 9002})
 
 
-async def end(backend: Backend, handle: Handle) -> Status:
+async def end(backend: Backend, handle: Handle, patience: float = PATIENCE) -> Status:
     """The final status."""
-    return await until(backend, handle, lambda status: status.state.final)
+    return await until(backend, handle, lambda status: status.state.final, patience)
 
 
-async def until(backend: Backend, handle: Handle, met: Callable[[Status], bool]) -> Status:
+async def until(backend: Backend, handle: Handle, met: Callable[[Status], bool], patience: float = PATIENCE) -> Status:
     """The first status that meets a condition."""
-    async with asyncio.timeout(PATIENCE), contextlib.aclosing(backend.watch(handle)) as statuses:
+    async with asyncio.timeout(patience), contextlib.aclosing(backend.watch(handle)) as statuses:
         async for status in statuses:
             if met(status):
                 return status

@@ -17,8 +17,8 @@ class Row:
     :param raw: median of the plainest way to the same; None: there is none.
     :param peers: median of others, and of what else tells where the time goes.
     :param ratio: median of ours / raw, each of one round; None: there is no raw.
-    :param bar: what is asked of us.
-    :param met: whether we meet it; None: it could not be measured here.
+    :param bar: what is asked of us; None: nothing, it is told for comparison.
+    :param met: whether we meet it; None: it could not be measured here, or there is no bar.
     :param samples: every figure that a median is of.
     """
 
@@ -28,7 +28,7 @@ class Row:
     raw: float | None
     peers: Mapping[str, float]
     ratio: float | None
-    bar: str
+    bar: str | None
     met: bool | None
     samples: Mapping[str, Sequence[float]]
 
@@ -40,7 +40,8 @@ class Row:
         """A few lines for people."""
         mark = {True: "met", False: "MISSED", None: "not measured"}[self.met]
         ratio = "" if self.ratio is None else f"   ratio {self.ratio:.2f}"
-        lines = [f"{self.measure} [{self.unit}]: {mark} ({self.bar}){ratio}"]
+        judged = f"{mark} ({self.bar})" if self.bar else "for comparison"
+        lines = [f"{self.measure} [{self.unit}]: {judged}{ratio}"]
         figures = {"ours": self.ours, "raw": self.raw, **self.peers}
         lines += [f"  {figure:10.3f}  {who}" for who, figure in figures.items() if figure is not None]
         return "\n".join(lines)

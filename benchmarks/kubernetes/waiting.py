@@ -86,7 +86,7 @@ def waiting(place: Place, tasks: int, seconds: float) -> list[Row]:
         None,
         {label: theirs.cpu},
         None,
-        "none; told for comparison",
+        None,
         None,
         {},
     )

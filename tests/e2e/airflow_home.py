@@ -47,11 +47,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def eventually(what: str, met: Callable[[], Any], patience: float = PATIENCE) -> Any:
-    """The first true value of ``met()``."""
-    give_up = time.monotonic() + patience
+    """The first true value of ``met()``. The longer it takes, the less often it is looked for: each look costs work."""
+    begin = time.monotonic()
     while not (value := met()):
-        assert time.monotonic() < give_up, f"not within {patience:g} s: {what}"
-        time.sleep(0.3)
+        waited = time.monotonic() - begin
+        assert waited < patience, f"not within {patience:g} s: {what}"
+        time.sleep(min(2.0, 0.1 + waited / 10))
     return value
 
 

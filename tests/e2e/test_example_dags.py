@@ -126,7 +126,7 @@ def logs(airflow: Airflow, dag_id: str) -> str:
 
 def way(backend: str, how: Callable[..., Any], **more: Any) -> Any:
     """A way to run all of them."""
-    name = " ".join((backend, how.__name__, *(key for key, value in more.items() if value)))
+    name = " ".join((backend, how.__name__, *(key if value else f"not {key}" for key, value in more.items())))
     marks = [pytest.mark.cluster] if backend == "kubernetes" else []
     return pytest.param((backend, functools.partial(how, **more)), id=name, marks=marks)
 
@@ -137,6 +137,7 @@ def way(backend: str, how: Callable[..., Any], **more: Any) -> Any:
         way("local", by_dags_test),
         way("kubernetes", by_dags_test),
         way("kubernetes", by_scheduler, deferrable=True),
+        way("kubernetes", by_scheduler, deferrable=False),
     ],
 )
 def chosen(request: pytest.FixtureRequest) -> tuple[str, Callable[..., Any]]:

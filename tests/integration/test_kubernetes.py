@@ -36,6 +36,11 @@ HOG = "x = []\nwhile True: x.append(bytearray(10_000_000))"
 
 @pytest.fixture
 def backend(namespace: Namespace, image: Callable[[str], str]) -> KubernetesBackend:
+    return KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image("python")))
+
+
+@pytest.fixture
+def roomy(namespace: Namespace, image: Callable[[str], str]) -> KubernetesBackend:
     return pods(namespace, image("python"))
 
 
@@ -326,25 +331,25 @@ async def follow(backend: KubernetesBackend, spec: JobSpec, script: str) -> tupl
 
 
 async def test_dask_workers_are_pods_that_come_with_the_load_and_go_after_it(
-    backend: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]]
+    roomy: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]]
 ) -> None:
     small = Resources(cpu="200m", memory="512Mi")
     spec = JobSpec(
         adapter="dask", workers=Elastic(1, 4), image=image("dask"), worker_resources=small, coordinator_resources=small
     )
-    _, result = await follow(backend, spec, DASK)
+    _, result = await follow(roomy, spec, DASK)
     assert result == {"most": 4, "left": 1, "total": True}
     await nothing_left(left)
 
 
 async def test_spark_executors_are_pods_that_spark_makes(
-    backend: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]]
+    roomy: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]]
 ) -> None:
     small = Resources(cpu="500m", memory="1Gi")
     spec = JobSpec(
         adapter="spark", workers=2, image=image("spark"), worker_resources=small, coordinator_resources=small
     )
-    handle, result = await follow(backend, spec, SPARK)
+    handle, result = await follow(roomy, spec, SPARK)
     pods = [f"{short(handle.name)}-worker-exec-{number}" for number in (1, 2)]
     assert result == {"hosts": pods, "sum": 499_500}
     await nothing_left(left)
@@ -369,7 +374,7 @@ pr.set_result({"most": most, "left": executors(), "sum": load.result()})
 
 
 async def test_spark_executors_come_with_the_load_and_go_after_it(
-    backend: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]]
+    roomy: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]]
 ) -> None:
     small = Resources(cpu="500m", memory="1Gi")
     spec = JobSpec(
@@ -380,6 +385,6 @@ async def test_spark_executors_come_with_the_load_and_go_after_it(
         coordinator_resources=small,
         conf={"spark.dynamicAllocation.executorIdleTimeout": "3s"},
     )
-    _, result = await follow(backend, spec, SPARK_LOAD)
+    _, result = await follow(roomy, spec, SPARK_LOAD)
     assert result == {"most": 4, "left": 1, "sum": 28}
     await nothing_left(left)

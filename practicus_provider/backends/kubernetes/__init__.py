@@ -21,7 +21,7 @@ from urllib.parse import quote
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, cleared_since
 from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Manifest, connected
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
-from practicus_provider.backends.kubernetes.logs import PodLog, follow, tail
+from practicus_provider.backends.kubernetes.logs import Reader, tail
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
 from practicus_provider.backends.kubernetes.observe import Observation, facts_of, observe
 from practicus_provider.backends.kubernetes.pod import Pod
@@ -136,7 +136,7 @@ class KubernetesBackend(Backend):
             root = await self._root(mirror.api, handle)
             taken = "{}" if whole else root["metadata"]["annotations"].get(CURSOR, "{}")
             cursor: dict[str, str] = json.loads(taken)
-            reader = _Reader(mirror, handle, sources, cursor)
+            reader = Reader(mirror, handle, sources, cursor)
             before = dict(cursor)
             try:
                 async with contextlib.aclosing(reader.lines(self._observations(mirror, handle))) as lines:
@@ -179,6 +179,9 @@ class KubernetesBackend(Backend):
     async def delete(self, handle: Handle, *, after: float = 0, wait: bool = True) -> None:
         """See :meth:`Backend.delete`."""
         async with api_of(self.access, self.site.namespace) as api:
+            if not wait and after <= 0:
+                await _end(api, handle)
+                return
             try:
                 root = await self._root(api, handle)
             except NotFound:
@@ -186,7 +189,7 @@ class KubernetesBackend(Backend):
             if after > 0:
                 await self._release(api, root, after)
             else:
-                await self._remove(api, root, wait=wait)
+                await self._remove(api, root)
 
     async def list(self) -> list[Listing]:
         """See :meth:`Backend.list`."""
@@ -324,12 +327,10 @@ class KubernetesBackend(Backend):
         change = _annotate(_handle(root), {RELEASED: "true"})
         await api.patch("Job", root["metadata"]["name"], {**change, "spec": spec})
 
-    async def _remove(self, api: Api, root: Manifest, *, wait: bool = True) -> None:
-        """Delete it, and wait until no pod of it is left, if so told: the server sees to it anyway."""
+    async def _remove(self, api: Api, root: Manifest) -> None:
+        """Delete it, and wait until no pod of it is left."""
         meta = root["metadata"]
-        await api.delete("Job", meta["name"], propagationPolicy="Foreground", preconditions={"uid": meta["uid"]})
-        if not wait:
-            return
+        await _end(api, _handle(root))
         giving_up = asyncio.create_task(self._give_up_lost(api, meta["labels"][NETWORK]))
         try:
             async with asyncio.timeout(GONE_PATIENCE):
@@ -415,8 +416,7 @@ class KubernetesBackend(Backend):
         with contextlib.suppress(BackendError):
             words = json.dumps(dict(mirror.told(handle.name)))
             await mirror.api.patch("Job", handle.name, _annotate(handle, {TOLD: words}))
-            for pod in done:
-                await mirror.api.delete("Pod", pod.name, preconditions={"uid": pod.uid})
+            await asyncio.gather(*(mirror.api.delete("Pod", pod.name, preconditions={"uid": pod.uid}) for pod in done))
 
     async def _final(self, api: Api, observation: Observation) -> Status:
         """With what only the logs hold: the last lines of a failure, a long result."""
@@ -488,68 +488,6 @@ class KubernetesBackend(Backend):
                 await api.patch("Job", handle.name, change)
 
 
-class _Reader:
-    """Follows some pods at once.
-
-    :param sources: roles, or single replicas.
-    :param taken: pod -> the last line of its log that was taken; goes on as lines are.
-    """
-
-    def __init__(self, mirror: Mirror, handle: Handle, sources: Collection[str], taken: dict[str, str]) -> None:
-        self.mirror = mirror
-        self.handle = handle
-        self.sources = frozenset(sources)
-        self.taken = taken
-        self.found: asyncio.Queue[tuple[LogLine, str, str] | None] = asyncio.Queue()
-
-    async def lines(self, observations: AsyncIterator[Observation]) -> AsyncGenerator[LogLine, None]:
-        """All further lines until the cluster's end."""
-        attending = asyncio.create_task(self._attend(observations))
-        attending.add_done_callback(lambda _: self.found.put_nowait(None))
-        try:
-            while (found := await self.found.get()) is not None:
-                line, pod, place = found
-                self.taken[pod] = place
-                yield line
-            await attending
-        finally:
-            attending.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await attending
-
-    async def _attend(self, observations: AsyncIterator[Observation]) -> None:
-        reading: dict[str, asyncio.Task[None]] = {}
-        ended: dict[str, asyncio.Event] = {}
-        try:
-            async for _ in observations:
-                for pod in map(Pod, self.mirror.pods(self.handle.name)):
-                    if self.sources.isdisjoint((pod.role, f"{pod.role}-{pod.index}")) or not pod.started:
-                        continue
-                    over = ended.setdefault(pod.name, asyncio.Event())
-                    if pod.ended is not None:
-                        over.set()
-                    if pod.name not in reading:
-                        reading[pod.name] = asyncio.create_task(self._read(pod, over))
-            for name, task in reading.items():  # one that merely served writes on after the job's end
-                if not ended[name].is_set():
-                    task.cancel()
-            await asyncio.gather(*reading.values(), return_exceptions=True)
-        finally:
-            for task in reading.values():
-                task.cancel()
-
-    async def _read(self, pod: Pod, ended: asyncio.Event) -> None:
-        log = PodLog(self.mirror.api, pod.name, pod.uid, self.taken.get(pod.name, ""))
-        try:
-            async for text in follow(log, ended):
-                self.found.put_nowait((LogLine(pod.role, pod.index, text), pod.name, log.taken))
-            if log.ended:
-                self.mirror.tell(self.handle.name, pod.name, log.last_words)
-        except BackendError as error:
-            line = LogLine(pod.role, pod.index, f"(the log of {pod.name} cannot be read: {error})")
-            self.found.put_nowait((line, pod.name, log.taken))
-
-
 def _seen(mirror: Mirror, root: Manifest) -> Observation:
     name = root["metadata"]["name"]
     return observe(root, mirror.pods(name), mirror.events(name), mirror.told(name), mirror.jobs(name), mirror.largest)
@@ -559,6 +497,15 @@ LATER = ("RoleBinding", "Job", "Pod")
 """Kinds that come when what they need is there: what runs, and a binding, which only the binder of an existing Role may
 make who is no administrator."""
 DELETED = Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
+
+
+async def _end(api: Api, handle: Handle) -> None:
+    """Delete a root; the server then sees to all that it owns. Another of its name is left alone."""
+    try:
+        await api.delete("Job", handle.name, propagationPolicy="Foreground", preconditions={"uid": handle.uid})
+    except ApiError as error:
+        if error.reason != "Conflict":
+            raise
 
 
 async def _over_quota(api: Api, preview: Iterable[Manifest]) -> list[str]:

@@ -10,13 +10,16 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from practicus_provider.backends.base import Handle, LogLine
 from practicus_provider.backends.kubernetes.api import TIMEOUT, Api, ApiError, Lines
+from practicus_provider.backends.kubernetes.mirror import Mirror
+from practicus_provider.backends.kubernetes.pod import Pod
 from practicus_provider.backends.kubernetes.render import MAIN
-from practicus_provider.errors import NotFound
+from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.runtime.practicus_runtime.launcher import END_MARK, RESULT_MARK
 
 OUTPUTS = 2
@@ -156,3 +159,65 @@ async def _cut_late(log: PodLog, ended: asyncio.Event) -> None:
     await ended.wait()
     await asyncio.sleep(LATE)
     log.cut()
+
+
+class Reader:
+    """Follows some pods at once.
+
+    :param sources: roles, or single replicas.
+    :param taken: pod -> the last line of its log that was taken; goes on as lines are.
+    """
+
+    def __init__(self, mirror: Mirror, handle: Handle, sources: Collection[str], taken: dict[str, str]) -> None:
+        self.mirror = mirror
+        self.handle = handle
+        self.sources = frozenset(sources)
+        self.taken = taken
+        self.found: asyncio.Queue[tuple[LogLine, str, str] | None] = asyncio.Queue()
+
+    async def lines(self, observations: AsyncIterator[object]) -> AsyncGenerator[LogLine, None]:
+        """All further lines until the cluster's end."""
+        attending = asyncio.create_task(self._attend(observations))
+        attending.add_done_callback(lambda _: self.found.put_nowait(None))
+        try:
+            while (found := await self.found.get()) is not None:
+                line, pod, place = found
+                self.taken[pod] = place
+                yield line
+            await attending
+        finally:
+            attending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await attending
+
+    async def _attend(self, observations: AsyncIterator[object]) -> None:
+        reading: dict[str, asyncio.Task[None]] = {}
+        ended: dict[str, asyncio.Event] = {}
+        try:
+            async for _ in observations:
+                for pod in map(Pod, self.mirror.pods(self.handle.name)):
+                    if self.sources.isdisjoint((pod.role, f"{pod.role}-{pod.index}")) or not pod.started:
+                        continue
+                    over = ended.setdefault(pod.name, asyncio.Event())
+                    if pod.ended is not None:
+                        over.set()
+                    if pod.name not in reading:
+                        reading[pod.name] = asyncio.create_task(self._read(pod, over))
+            for name, task in reading.items():  # one that merely served writes on after the job's end
+                if not ended[name].is_set():
+                    task.cancel()
+            await asyncio.gather(*reading.values(), return_exceptions=True)
+        finally:
+            for task in reading.values():
+                task.cancel()
+
+    async def _read(self, pod: Pod, ended: asyncio.Event) -> None:
+        log = PodLog(self.mirror.api, pod.name, pod.uid, self.taken.get(pod.name, ""))
+        try:
+            async for text in follow(log, ended):
+                self.found.put_nowait((LogLine(pod.role, pod.index, text), pod.name, log.taken))
+            if log.ended:
+                self.mirror.tell(self.handle.name, pod.name, log.last_words)
+        except BackendError as error:
+            line = LogLine(pod.role, pod.index, f"(the log of {pod.name} cannot be read: {error})")
+            self.found.put_nowait((line, pod.name, log.taken))

@@ -61,6 +61,7 @@ class Mirror:
         self._access = access
         self._namespace = namespace
         self._objects: dict[str, dict[str, Manifest]] = {kind: {} for kind in KINDS}
+        self._groups: dict[str, dict[str, dict[str, Manifest]]] = {kind: {} for kind in KINDS}
         self._versions: dict[str, str] = {}
         self._seen: dict[str, float] = {}  # kind -> when its last watch ended
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
@@ -75,11 +76,11 @@ class Mirror:
 
     def pods(self, cluster: str) -> list[Manifest]:
         """The pods of one cluster."""
-        return [pod for pod in self._objects["Pod"].values() if _cluster(pod) == cluster]
+        return self._group("Pod", cluster)
 
     def jobs(self, cluster: str) -> list[Manifest]:
         """The Jobs of one cluster."""
-        return [job for job in self._objects["Job"].values() if _cluster(job) == cluster]
+        return self._group("Job", cluster)
 
     def events(self, cluster: str) -> list[Manifest]:
         """What went wrong with its pods, and as pods were made of those of its Jobs that have none yet; in order."""
@@ -87,8 +88,11 @@ class Mirror:
         about = {job["metadata"]["uid"] for job in self.jobs(cluster)}
         about -= {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences", ())}
         about |= {pod["metadata"]["uid"] for pod in pods}
-        found = [event for event in self._objects["Event"].values() if event["involvedObject"].get("uid") in about]
+        found = [event for uid in about for event in self._group("Event", uid)]
         return sorted(found, key=lambda event: str(event.get("lastTimestamp")))
+
+    def _group(self, kind: str, key: str) -> list[Manifest]:
+        return list(self._groups[kind].get(key, {}).values())
 
     @property
     def largest(self) -> Mapping[str, str] | None:
@@ -189,7 +193,9 @@ class Mirror:
         found = await self.api.list(kind, **KINDS[kind])
         new = {item["metadata"]["name"]: item for item in found["items"] if _kept(item)}
         touched = {self._concerns(item) for item in (*self._objects[kind].values(), *new.values())}
-        self._objects[kind] = new
+        self._objects[kind], self._groups[kind] = {}, {}
+        for item in new.values():
+            self._put(kind, item)
         self._versions[kind] = found["metadata"]["resourceVersion"]
         self._listed[kind].set()
         for cluster in touched:
@@ -218,10 +224,24 @@ class Mirror:
         if event["type"] == "BOOKMARK" or not _kept(item):
             return
         if event["type"] == "DELETED":
-            self._objects[kind].pop(item["metadata"]["name"], None)
+            self._drop(kind, item["metadata"]["name"])
         else:
-            self._objects[kind][item["metadata"]["name"]] = item
+            self._put(kind, item)
         self._wake(self._concerns(item))
+
+    def _put(self, kind: str, item: Manifest) -> None:
+        name = item["metadata"]["name"]
+        self._drop(kind, name)
+        self._objects[kind][name] = item
+        self._groups[kind].setdefault(_group_of(item), {})[name] = item
+
+    def _drop(self, kind: str, name: str) -> None:
+        if (item := self._objects[kind].pop(name, None)) is None:
+            return
+        key = _group_of(item)
+        del self._groups[kind][key][name]
+        if not self._groups[kind][key]:
+            del self._groups[kind][key]
 
     def _concerns(self, item: Manifest) -> str:
         """The cluster that an object belongs to, or that an event is about."""
@@ -239,6 +259,12 @@ class Mirror:
 def _kept(item: Manifest) -> bool:
     about = item.get("involvedObject")
     return about is None or item.get("reason") in TOLD_BY_EVENTS.get(about.get("kind"), ())
+
+
+def _group_of(item: Manifest) -> str:
+    """What it is looked up by: its cluster; of an event, the uid of what that is about."""
+    about = item.get("involvedObject")
+    return _cluster(item) if about is None else str(about.get("uid"))
 
 
 def _cluster(item: Manifest) -> str:

@@ -34,18 +34,19 @@ def made_of_all_reduce(reduce_scatter: Callable[..., Any]) -> Callable[..., Any]
     """That function of ``torch.distributed``, where there is no such collective, too: there each rank reduces all, and
     keeps its part."""
 
-    def either(output: Any, input_list: Any, *args: Any, **kwargs: Any) -> Any:
+    def either(output: Any, input_list: Any, op: Any = None, group: Any = None, async_op: bool = False) -> Any:
         import torch
 
+        how = {"op": torch.distributed.ReduceOp.SUM if op is None else op, "group": group}
         try:
-            return reduce_scatter(output, input_list, *args, **kwargs)
+            return reduce_scatter(output, input_list, async_op=async_op, **how)
         except RuntimeError as error:
             if "does not support reduce_scatter" not in str(error):
                 raise
         whole = torch.stack(list(input_list))
-        work = torch.distributed.all_reduce(whole, *args, **{**kwargs, "async_op": False})
-        output.copy_(whole[torch.distributed.get_rank(kwargs.get("group"))])
-        return work
+        torch.distributed.all_reduce(whole, **how)
+        output.copy_(whole[torch.distributed.get_rank(group)])
+        return None
 
     return either
 

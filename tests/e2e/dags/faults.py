@@ -1,6 +1,6 @@
 """DAGs whose tasks wait until the test lets them go; ``params.folder`` is where they meet."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Asset, task
 
@@ -25,6 +25,16 @@ for name, deferrable, retries in (("deferred", True, 0), ("last_try", False, 0),
             task_id="job", deferrable=deferrable, retries=retries, retry_delay=timedelta(seconds=1), **COMMON
         )
         echo(job.output)
+
+DAYS = {"start_date": datetime(2013, 1, 1, tzinfo=UTC), "end_date": datetime(2013, 12, 31, tzinfo=UTC)}
+with DAG("daily", schedule="@daily", catchup=False, **DAYS):
+    PracticusRunJobOperator(
+        task_id="job",
+        adapter="single.SingleAdapter",
+        application="day.py",
+        application_args=["{{ ds }}"],
+        deferrable=True,
+    )
 
 with DAG("consumed", params={"folder": "/nowhere"}):
     job = PracticusRunJobOperator(task_id="job", deferrable=True, outlets=[Asset("starts")], **COMMON)
