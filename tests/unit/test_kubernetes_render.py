@@ -457,7 +457,7 @@ def test_workers_that_join_later_have_the_volumes_too():
         assert {"name": "volume-0", "persistentVolumeClaim": {"claimName": "data"}} in spec["volumes"]
         assert {"name": "volume-0", "mountPath": "/data"} in spec["containers"][0]["volumeMounts"]
         env = json.loads(data_of(manifests)["launches.json"])[name]["env"]
-        assert env["PRACTICUS_CHECKPOINT_DIR"] == f"/data/checkpoints/{NAME}"
+        assert env["PRACTICUS_CHECKPOINT_DIR"] == [f"/data/checkpoints/{NAME}"]
 
 
 @ALL
