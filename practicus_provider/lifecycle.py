@@ -17,7 +17,7 @@ from practicus_provider.backends.base import Backend, Handle, Lease, Listing
 from practicus_provider.errors import JobFailed, NotFound
 from practicus_provider.plan import Plan
 from practicus_provider.spec import JobSpec, StreamLogs, Teardown
-from practicus_provider.status import Reason, State, Status, Verdict
+from practicus_provider.status import PREEMPTIONS, Reason, State, Status, Verdict
 
 KEEP = 3600.0
 """Seconds that a cluster stays where ``teardown`` says so; its own timeout may be sooner."""
@@ -36,6 +36,8 @@ class Policy:
     :param lease: seconds that the cluster may outlive whoever follows it; None: until its timeout; ``"keep"``: as it
         was.
     :param until_running: stop following as soon as the cluster runs; it then stays.
+    :param attempt: which cluster of the task's this is, from 1 on, where it may have further ones after preemptions.
+    :param attempts: how many it may have.
     """
 
     start_deadline: float
@@ -43,12 +45,20 @@ class Policy:
     teardown: Teardown | None = "always"
     lease: Lease = None
     until_running: bool = False
+    attempt: int = 1
+    attempts: int = 1
 
     @classmethod
-    def of(cls, spec: JobSpec, plan: Plan, *, lease: Lease = None, until_running: bool = False) -> Policy:
+    def of(
+        cls, spec: JobSpec, plan: Plan, *, lease: Lease = None, until_running: bool = False, attempt: int = 1
+    ) -> Policy:
         """The policy that a spec asks for."""
-        streamed = _streamed(plan, spec.stream_logs)
-        return cls(time.time() + spec.start_timeout, streamed, spec.teardown, lease, until_running)
+        streamed, deadline = _streamed(plan, spec.stream_logs), time.time() + spec.start_timeout
+        return cls(deadline, streamed, spec.teardown, lease, until_running, attempt, spec.preemption_retries + 1)
+
+    def next_attempt(self, verdict: Verdict) -> int | None:
+        """The attempt that is due after that end; None: it is the task's own end."""
+        return self.attempt + 1 if verdict.reason in PREEMPTIONS and self.attempt < self.attempts else None
 
     @property
     def removes_success(self) -> bool:
@@ -84,19 +94,21 @@ class Outcome:
     """How it ended.
 
     :param result: JSON text that the application left as its result, or None.
+    :param next_attempt: number of the attempt that is due, as this one was preempted; None: that was all.
     """
 
     verdict: Verdict
     result: str | None = None
+    next_attempt: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able mapping; :meth:`from_json` reads it back."""
-        return {"verdict": self.verdict.to_json(), "result": self.result}
+        return {"verdict": self.verdict.to_json(), "result": self.result, "next_attempt": self.next_attempt}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """Inverse of :meth:`to_json`."""
-        return cls(Verdict.from_json(data["verdict"]), data["result"])
+        return cls(Verdict.from_json(data["verdict"]), data["result"], data["next_attempt"])
 
     def value(self) -> Any:
         """What the application gave to ``set_result``, or None.
@@ -125,6 +137,11 @@ async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say) ->
         return Outcome(Verdict(State.CANCELLED, Reason.DELETED, message))
     verdict = status.verdict or _verdict(handle, status, policy)
     say(verdict.text())
+    if attempt := policy.next_attempt(verdict):
+        # Now, and not by whoever launches the next one: until then nobody would see to it.
+        await tear_down(backend, handle, "always", verdict, say)
+        say(f"the job starts anew: attempt {attempt} of {policy.attempts}, by preemption_retries")
+        return Outcome(verdict, next_attempt=attempt)
     if verdict.state is not State.SUCCEEDED or not policy.until_running:
         await tear_down(backend, handle, policy.teardown, verdict, say)
     elif policy.lease is not None:  # it is for others now, and lives until its timeout

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from practicus_provider.errors import SpecError
-from practicus_provider.spec import Elastic, Resources
+from practicus_provider.spec import Elastic, Resources, Volume
 
 
 class Here(StrEnum):
@@ -30,6 +30,8 @@ class Here(StrEnum):
     """Its own address, as the cluster's other replicas reach it."""
     INDEX = "index"
     """Its index in its role, from 0."""
+    KEY = "key"
+    """A secret that is the cluster's alone: by it its replicas know each other."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,12 @@ class Launch:
     ready: str | None = None
     spawns: str | None = None
 
+    @property
+    def keyed(self) -> bool:
+        """Whether its replicas know the cluster's key."""
+        texts = (*self.command, *self.env.values(), *self.files.values())
+        return any(Here.KEY in parts(text) for text in texts)
+
     def references(self) -> Iterator[Host | Port]:
         """Every other role's address or port that this launch reads."""
         for text in (*self.command, *self.env.values(), *self.files.values(), *self.after):
@@ -93,6 +101,9 @@ class Role:
 
     :param elastic: the replicas may change between these bounds while the job runs; ``replicas`` is then their start,
         and may be 0 where another role starts all of them itself (see :attr:`Launch.spawns`).
+    :param image: container image of its replicas, where they are containers; None: the plan's.
+    :param node_selector: labels of the nodes that its replicas run on, where there are nodes.
+    :param part_of: name of the role whose ranks this one's follow; None: it is a whole. It decides if that one does.
     """
 
     name: str
@@ -100,13 +111,17 @@ class Role:
     replicas: int = 1
     resources: Resources = Resources()
     elastic: Elastic | None = None
+    image: str | None = None
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    part_of: str | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
     """A whole cluster, ready for a backend.
 
-    :param decides: name of the role whose end is the job's end; None for a cluster that serves until it is deleted.
+    :param decides: name of the role whose end is the job's end, with its further parts; None for a cluster that serves
+        until it is deleted.
     :param timeout: seconds the cluster may live in all; the backend removes it then, whoever watches.
     :param files: path below ``Here.APP`` -> content of the shipped application.
     :param client: ``module:attribute.path`` that ``practicus_runtime.get_client()`` calls.
@@ -116,6 +131,8 @@ class Plan:
     :param egress: CIDRs outside the cluster that replicas may reach, where the backend isolates them.
     :param pod_overrides: part of a pod template that changes the replicas' pods, where they are pods.
     :param secrets: environment variable of every replica -> (name of a secret, its key), by reference only.
+    :param volumes: what every replica finds mounted, or stood for.
+    :param checkpoints: folder on one of the volumes, in which each cluster's name has a folder for checkpoints.
     :raises SpecError: the parts do not fit each other.
     """
 
@@ -131,6 +148,8 @@ class Plan:
     secrets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     egress: tuple[str, ...] = ()
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
+    volumes: tuple[Volume, ...] = ()
+    checkpoints: str | None = None
 
     def __post_init__(self) -> None:
         if not self.roles:
@@ -153,6 +172,9 @@ class Plan:
         own = names[: len(self.roles)]
         if self.decides is not None and self.decides not in own:
             raise self._wrong("decides", self.decides, f"name one of {own}")
+        for role in self.roles:
+            if role.part_of is not None and (role.part_of not in own or self.role(role.part_of).part_of is not None):
+                raise self._wrong(f"{role.name}.part_of", role.part_of, f"name a whole one of {own}")
         ports = {role.name: role.launch.ports for role in (*self.roles, *self.outside)}
         references = [ref for role in self.roles for ref in role.launch.references()]
         for ref in (*references, *self.links.values()):
@@ -166,12 +188,16 @@ class Plan:
         """The role of that name."""
         return next(role for role in self.roles if role.name == name)
 
+    def decisive(self, role: Role) -> bool:
+        """Whether the end of a role's replicas is the job's end, or a part of it."""
+        return self.decides is not None and self.decides in (role.name, role.part_of)
+
     def serving(self) -> Plan:
         """The cluster without the role that decides: what several jobs can share.
 
         :raises SpecError: its replicas are the job, so there is nothing to share.
         """
-        roles = tuple(role for role in self.roles if role.name != self.decides)
+        roles = tuple(role for role in self.roles if not self.decisive(role))
         if not roles:
             raise SpecError("adapter", self.adapter, "its replicas are the job: there is no cluster to share")
         own = {role.name for role in roles}
@@ -183,8 +209,8 @@ class Plan:
 
     def deciding(self) -> Plan:
         """The role that decides alone: one job on a cluster that is already there."""
-        roles = tuple(role for role in self.roles if role.name == self.decides)
-        outside = tuple(role for role in self.roles if role.name != self.decides)
+        roles = tuple(role for role in self.roles if self.decisive(role))
+        outside = tuple(role for role in self.roles if not self.decisive(role))
         own = {role.name for role in roles}
         links = {label: port for label, port in self.links.items() if port.role in own}
         return replace(self, roles=roles, outside=outside, links=links)

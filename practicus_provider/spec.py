@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from ipaddress import ip_network
 from math import inf
+from posixpath import normpath
 from typing import Any, Literal, get_args
 
 from practicus_provider.errors import SpecError
@@ -27,6 +28,10 @@ _FACTOR = {None: Decimal(1), "m": Decimal(1) / 1000, "k": Decimal(1000)} | {
 _SECRET = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[-._a-zA-Z0-9]+")
 _DEVICE = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CLAIM = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+_NFS = re.compile(r"[^/\s]+:/\S*")
+_OURS = ("/practicus", "/dev", "/proc", "/sys")
+"""Places in a container that no volume may take."""
 
 
 def parse_quantity(field_name: str, value: str | float) -> Decimal:
@@ -108,6 +113,91 @@ class Elastic:
             raise SpecError("workers", self, f"min ({self.min}) is over max ({self.max}); swap them")
 
 
+@dataclass(frozen=True)
+class WorkerGroup:
+    """Workers that are alike, of a job whose workers are not: ``workers=[WorkerGroup(...), WorkerGroup(...)]``.
+
+    :param count: how many they are.
+    :param resources: of one; None: the job's ``worker_resources``.
+    :param image: of their containers, on Kubernetes; None: the job's.
+    :param node_selector: labels of the nodes that they run on, on Kubernetes (``nodeSelector``).
+    :param procs_per_worker: ranks of one; None: as the job says, else as many as it has GPUs, else 1.
+    :raises SpecError: naming the field, for anything that cannot work.
+    """
+
+    count: int
+    resources: Resources | None = None
+    image: str | None = None
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    procs_per_worker: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, Elastic):
+            way_out = "a group's number is fixed: give a number, or workers=Elastic(min, max) without groups"
+            raise SpecError("count", self.count, way_out)
+        _positive_int("count", self.count)
+        if self.resources is not None:
+            _instance("resources", self.resources, Resources, "give Resources(cpu=..., memory=...)")
+        if self.image is not None:
+            _instance("image", self.image, str, "give an image's name, such as 'registry/torch:2'")
+        found = self.node_selector
+        if not isinstance(found, Mapping) or not all(isinstance(text, str) for item in found.items() for text in item):
+            raise SpecError("node_selector", found, "give a dict of strings, such as {'disk': 'ssd'}")
+        if self.procs_per_worker is not None:
+            _positive_int("procs_per_worker", self.procs_per_worker)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """Storage that every replica finds at a path. Exactly one of the four sources is given.
+
+    :param path: where it is mounted (``mountPath``).
+    :param claim: name of a PersistentVolumeClaim in the pods' namespace (``claimName``).
+    :param host_path: folder of the node itself (``hostPath``), which Pod Security ``restricted`` does not admit.
+    :param nfs: ``"server:/path"``, mounted as it is (``nfs``); ``restricted`` admits it behind a claim alone.
+    :param empty_dir: size that a folder of each replica alone may have (``emptyDir.sizeLimit``), such as ``"50Gi"``.
+    :param read_only: as Kubernetes mounts it; the local backend cannot keep a process from writing.
+    :param local: the folder that stands for it on the local backend, which mounts nothing. None: for ``claim``, one of
+        its name below ``volumes/`` in the connection's ``root``; for ``host_path``, that folder.
+    :raises SpecError: the path is taken or not absolute, or the sources are not one.
+    """
+
+    path: str
+    claim: str | None = None
+    host_path: str | None = None
+    nfs: str | None = None
+    empty_dir: str | None = None
+    read_only: bool = False
+    local: str | None = None
+
+    def __post_init__(self) -> None:
+        _absolute("path", self.path)
+        if self.path == "/" or any(is_below(self.path, ours) for ours in _OURS):
+            raise SpecError("path", self.path, f"give a folder outside {', '.join(_OURS)}, such as '/data'")
+        sources = ("claim", "host_path", "nfs", "empty_dir")
+        given = {name: getattr(self, name) for name in sources if getattr(self, name) is not None}
+        if len(given) != 1:
+            raise SpecError("volumes", {"path": self.path, **given}, f"give exactly one of {', '.join(sources)}")
+        if self.claim is not None and not (isinstance(self.claim, str) and _CLAIM.fullmatch(self.claim)):
+            raise SpecError("claim", self.claim, "give a PersistentVolumeClaim's name, such as 'data'")
+        if self.host_path is not None:
+            _absolute("host_path", self.host_path)
+        if self.nfs is not None and not (isinstance(self.nfs, str) and _NFS.fullmatch(self.nfs)):
+            raise SpecError("nfs", self.nfs, "give 'server:/path'")
+        if self.empty_dir is not None:
+            parse_quantity("empty_dir", self.empty_dir)
+            if self.read_only or self.local is not None:
+                raise SpecError("empty_dir", self.empty_dir, "leave out read_only and local: it is each replica's own")
+        _instance("read_only", self.read_only, bool, "give True or False")
+        if self.local is not None:
+            _absolute("local", self.local)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what a replica writes there is there after its end."""
+        return self.empty_dir is None and not self.read_only
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
     """One run of the user's application on a cluster of its own (or, without application, that cluster alone).
@@ -122,7 +212,7 @@ class JobSpec:
     application_args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
-    workers: int | Elastic = 1
+    workers: int | Elastic | tuple[WorkerGroup, ...] = 1
     worker_resources: Resources = Resources()
     coordinator_resources: Resources = Resources()
     procs_per_worker: int | None = None
@@ -131,8 +221,12 @@ class JobSpec:
     secrets: Mapping[str, str] = field(default_factory=dict)
     egress: tuple[str, ...] = ()
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
+    volumes: tuple[Volume, ...] = ()
+    checkpoint_dir: str | None = None
     timeout: float = 24 * 3600
     start_timeout: float = 600
+    progress_timeout: float | None = None
+    preemption_retries: int = 0
     teardown: Teardown = "always"
     stream_logs: StreamLogs = "coordinator"
 
@@ -167,21 +261,47 @@ class JobSpec:
             except ValueError as error:
                 raise SpecError("egress", cidr, f"give a list of CIDRs such as '10.0.0.0/8': {error}") from error
         check_pod_overrides(self.pod_overrides)
+        self._check_volumes()
         if self.image is not None:
             _instance("image", self.image, str, "give an image's name, such as 'registry/spark:4'")
-        if not isinstance(self.workers, Elastic):
-            _positive_int("workers", self.workers, "or Elastic(min, max)")
+        if not isinstance(self.workers, Elastic) and not self.groups:
+            _positive_int("workers", self.workers, "or Elastic(min, max), or a list of WorkerGroup(count=...)")
         if self.procs_per_worker is not None:
             _positive_int("procs_per_worker", self.procs_per_worker)
+        if self.preemption_retries != 0:
+            _positive_int("preemption_retries", self.preemption_retries, "or 0")
         for name in ("worker_resources", "coordinator_resources"):
             _instance(name, getattr(self, name), Resources, "give Resources(cpu=..., memory=...)")
-        for name in ("timeout", "start_timeout"):
+        for name in ("timeout", "start_timeout", "progress_timeout"):
             value = getattr(self, name)
+            if value is None and name == "progress_timeout":
+                continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
                 raise SpecError(name, value, "give a positive number of seconds or a timedelta")
         for name, choices in (("teardown", get_args(Teardown)), ("stream_logs", get_args(StreamLogs))):
             if getattr(self, name) not in choices:
                 raise SpecError(name, getattr(self, name), f"choose one of {', '.join(choices)}")
+
+    def _check_volumes(self) -> None:
+        if not (isinstance(self.volumes, tuple) and all(isinstance(volume, Volume) for volume in self.volumes)):
+            raise SpecError("volumes", self.volumes, "give a list of Volume(path=..., claim=...)")
+        paths = [volume.path for volume in self.volumes]
+        for path in paths:
+            if paths.count(path) > 1:
+                raise SpecError("volumes", path, "two volumes have this path: give each its own")
+        if self.checkpoint_dir is None:
+            return
+        _absolute("checkpoint_dir", self.checkpoint_dir)
+        around = [volume for volume in self.volumes if is_below(self.checkpoint_dir, volume.path)]
+        if not around or not max(around, key=lambda volume: len(volume.path)).keeps:
+            way_out = "give a folder on one of volumes= that outlives a replica and may be written"
+            raise SpecError("checkpoint_dir", self.checkpoint_dir, way_out)
+
+    @property
+    def checkpoints(self) -> str | None:
+        """The folder in which each task instance has one for its checkpoints; None where no volume keeps any."""
+        kept = (f"{volume.path}/checkpoints" for volume in self.volumes if volume.keeps)
+        return self.checkpoint_dir or next(kept, None)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -199,14 +319,26 @@ class JobSpec:
         return self.workers if isinstance(self.workers, Elastic) else None
 
     @property
+    def groups(self) -> tuple[WorkerGroup, ...]:
+        """``workers`` if they are several groups; else none."""
+        workers = self.workers
+        if isinstance(workers, tuple) and all(isinstance(group, WorkerGroup) for group in workers):
+            return workers
+        return ()
+
+    @property
     def min_workers(self) -> int:
         """Workers that must run."""
-        return self.workers.min if isinstance(self.workers, Elastic) else self.workers
+        return self.workers.min if isinstance(self.workers, Elastic) else self._workers
 
     @property
     def max_workers(self) -> int:
         """Workers that may run."""
-        return self.workers.max if isinstance(self.workers, Elastic) else self.workers
+        return self.workers.max if isinstance(self.workers, Elastic) else self._workers
+
+    @property
+    def _workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else sum(group.count for group in self.groups)
 
 
 def check_pod_overrides(value: Mapping[str, Any]) -> None:
@@ -222,6 +354,16 @@ def check_pod_overrides(value: Mapping[str, Any]) -> None:
             )
     if not isinstance(value.get("spec", {}), Mapping):
         raise SpecError("pod_overrides", dict(value), "give 'spec' a dict: a part of a PodSpec")
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Whether a path is that folder's, or something in it."""
+    return f"{path}/".startswith(f"{folder}/")
+
+
+def _absolute(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.startswith("/") or normpath(value) != value or value.startswith("//"):
+        raise SpecError(name, value, "give an absolute path without '..' and without '/' at its end")
 
 
 def _positive_int(name: str, value: object, also: str = "") -> None:

@@ -44,9 +44,14 @@ class Reason(StrEnum):
     PORT_IN_USE = "PortInUse"
     START_TIMEOUT = "StartTimeout"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     SUPERVISOR_LOST = "SupervisorLost"
     DELETED = "Deleted"
     ABANDONED = "Abandoned"
+
+
+PREEMPTIONS = frozenset({Reason.EVICTED, Reason.PREEMPTED, Reason.NODE_LOST})
+"""Reasons of jobs that lost their place through no fault of their own: ``preemption_retries`` is for them."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,8 @@ class ReplicaStatus:
     :param ended_at: when it ended; where it is ranks and one failed, when that one did.
     :param detail: why it is still pending, where its backend says so.
     :param rank: which of its ranks failed first; exit code and signal are that one's.
+    :param culprit: the replica that this rank was of, if it was another's, whose end this one's was.
+    :param silent: seconds for which that one had written nothing, where all of the job's ranks had for too long.
     """
 
     role: str
@@ -114,6 +121,8 @@ class ReplicaStatus:
     ended_at: float | None = None
     detail: str = ""
     rank: int | None = None
+    culprit: str | None = None
+    silent: float | None = None
 
     @property
     def name(self) -> str:
@@ -184,7 +193,8 @@ def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) 
     :param decides: whether its role decides the job's outcome (else it merely serves it).
     """
     reason, advice = Reason.ERROR if decides else Reason.REPLICA_LOST, ""
-    who = of_rank(replica.rank, replica.name)
+    culprit = replica.culprit or replica.name
+    who = of_rank(replica.rank, culprit)
     what = f"{who} exited with code {replica.exit_code}"
     if replica.exit_code is None:
         what = f"{who} ended, nobody knows how"
@@ -195,12 +205,22 @@ def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) 
                 "Nothing of ours sent it. Most often the kernel does when memory runs out: raise the replica's memory, "
                 "or look at the kernel's log (dmesg)."
             )
+    if replica.silent is not None:
+        reason = Reason.PROGRESS_DEADLINE_EXCEEDED
+        what = (
+            f"{who} fell silent {replica.silent:g} s ago, before all others; no rank has logged or reported progress "
+            "within progress_timeout"
+        )
+        advice = (
+            "The first worker's log has the stacks of all ranks: look for the one that is not where the others wait. "
+            "If they were at work, raise progress_timeout=, or call practicus_runtime.progress()."
+        )
     verdict = Verdict(
         State.FAILED,
         reason,
         what if decides else f"{what} while the job was running",
         advice,
-        replica=replica.name,
+        replica=culprit,
         exit_code=replica.exit_code,
         signal=replica.signal,
         rank=replica.rank,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
@@ -55,3 +57,20 @@ def fresh(kubeconfig: str) -> Iterator[Namespace]:
         yield namespace
     finally:
         namespace.core.delete_namespace(namespace.name)
+
+
+@contextlib.contextmanager
+def claimed(namespace: Namespace, kubectl: Callable[..., str], folder: Path) -> Iterator[None]:
+    """A claim ``data`` in a namespace, on a folder of this machine, which our own cluster's nodes have too."""
+    name = f"{namespace.name}-data"
+    what = {"accessModes": ["ReadWriteMany"], "storageClassName": name}
+    linux = [{"matchExpressions": [{"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}]}]
+    place = {"local": {"path": str(folder)}, "nodeAffinity": {"required": {"nodeSelectorTerms": linux}}}
+    volume = {"kind": "PersistentVolume", "spec": {**what, **place, "capacity": {"storage": "1Gi"}}}
+    claim = {"kind": "PersistentVolumeClaim", "spec": {**what, "resources": {"requests": {"storage": "1Gi"}}}}
+    for manifest, meta in ((volume, {"name": name}), (claim, {"name": "data", "namespace": namespace.name})):
+        kubectl("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "metadata": meta, **manifest}))
+    try:
+        yield
+    finally:
+        kubectl("delete", "persistentvolume", name, "--wait=false")

@@ -48,6 +48,10 @@ class Adapter(ABC):
         """The roles where replicas are pods; override it if the framework makes its own there, as Spark does."""
         return self.roles(spec, program)
 
+    def decider(self, spec: JobSpec) -> str:
+        """Name of the role whose end is the job's end: :attr:`decides`, unless that depends on the spec."""
+        return self.decides
+
     @abstractmethod
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
         """The cluster's roles, the deciding one among them.
@@ -94,6 +98,12 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
     if spec.procs_per_worker is not None and not adapter.ranked:
         way_out = f"a worker of {spec.adapter} is one process: leave it out, and give more workers or more cpu"
         raise SpecError("procs_per_worker", spec.procs_per_worker, way_out)
+    if spec.progress_timeout is not None and not adapter.ranked:
+        way_out = f"{spec.adapter} has no ranks that could be heard: leave it out, and give timeout="
+        raise SpecError("progress_timeout", spec.progress_timeout, way_out)
+    if spec.groups and not adapter.ranked:
+        way_out = f"the workers of {spec.adapter} are alike: give their number, and worker_resources="
+        raise SpecError("workers", list(spec.groups), way_out)
     try:
         roles = adapter.pod_roles(spec, program) if pods else adapter.roles(spec, program)
     except PracticusError:
@@ -105,7 +115,7 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
     return Plan(
         adapter=spec.adapter,
         roles=roles,
-        decides=adapter.decides,
+        decides=adapter.decider(spec),
         timeout=spec.timeout,
         files=files or {},
         client=adapter.client,
@@ -114,6 +124,8 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         egress=spec.egress,
         pod_overrides=spec.pod_overrides,
         secrets={variable: _secret(text) for variable, text in spec.secrets.items()},
+        volumes=spec.volumes,
+        checkpoints=spec.checkpoints,
     )
 
 

@@ -80,7 +80,7 @@ def _check_batch(sizes: Mapping[str, int], spec: JobSpec) -> None:
     whole = MICRO in sizes and STEPS in sizes
     if sizes[BATCH] != part if whole else sizes[BATCH] % part:
         factors = [f"{sizes[name]} ({name})" for name in (MICRO, STEPS) if name in sizes]
-        factors.append(f"{world} (ranks: {spec.min_workers} workers x {procs(spec)})")
+        factors.append(f"{world} (ranks{'' if spec.groups else f': {spec.min_workers} workers x {procs(spec)}'})")
         relation = "is not" if whole else "is no multiple of"
         way_out = f"{sizes[BATCH]} {relation} {' x '.join(factors)}{f' = {part}' if len(factors) > 1 else ''}"
         way_out += f"; change one, or leave {BATCH} out where ranks share a model: DeepSpeed computes it"

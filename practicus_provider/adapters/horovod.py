@@ -1,25 +1,37 @@
-"""Horovod with Gloo, on a fixed world: no ``horovodrun``, no ssh, no MPI.
+"""Horovod with Gloo: no ``horovodrun``, no ssh, no MPI.
 
-The first replica serves the rendezvous that ``horovodrun`` would. Source of the variables:
+Of a fixed number of workers the first serves the rendezvous that ``horovodrun`` would. Source of the variables:
 ``horovod.runner.gloo_run``, ``create_slot_env_vars`` and ``create_run_env_vars``, version 0.28.
 """
 
 from __future__ import annotations
 
-from practicus_provider.adapters.spmd import RENDEZVOUS, SpmdAdapter, procs, world_size
+from practicus_provider.adapters.elastic import ElasticAdapter
+from practicus_provider.adapters.spmd import RENDEZVOUS, procs, views, world_size
+from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Text
 from practicus_provider.spec import JobSpec
 
+GLOO: dict[str, Text] = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
 
-class HorovodAdapter(SpmdAdapter):
+
+class HorovodAdapter(ElasticAdapter):
     """Horovod; ``hvd.init()`` finds the other ranks."""
 
     client = "practicus_runtime.groups:horovod"
     runner = "practicus_runtime.horovod"
+    rules = "horovod"
+
+    def elastic_env(self) -> dict[str, Text]:
+        """See :meth:`ElasticAdapter.elastic_env`."""
+        return {**GLOO, "HOROVOD_ELASTIC": "1", "PRACTICUS_PREPARE": "practicus_runtime.horovod_elastic"}
 
     def env(self, spec: JobSpec) -> dict[str, Text]:
         """See :meth:`SpmdAdapter.env`."""
-        return {
+        if len({procs(part) for part in views(spec)}) > 1:
+            way_out = "with Horovod all workers have as many ranks: give one procs_per_worker="
+            raise SpecError("workers", list(spec.groups), way_out)
+        env: dict[str, Text] = {
             **super().env(spec),
             "HOROVOD_SIZE": str(world_size(spec)),
             "HOROVOD_LOCAL_SIZE": str(procs(spec)),
@@ -28,6 +40,8 @@ class HorovodAdapter(SpmdAdapter):
             "HOROVOD_HOSTNAME": ("worker-", Here.INDEX),
             "HOROVOD_GLOO_RENDEZVOUS_ADDR": Host("worker"),
             "HOROVOD_GLOO_RENDEZVOUS_PORT": RENDEZVOUS,
-            "HOROVOD_CONTROLLER": "gloo",
-            "HOROVOD_CPU_OPERATIONS": "gloo",
+            **GLOO,
         }
+        for name in ("HOROVOD_CROSS_RANK", "HOROVOD_HOSTNAME") if spec.groups else ():
+            del env[name]  # the index is that of its group's; the runner knows which worker it is, over the job
+        return env

@@ -19,7 +19,8 @@ RENDEZVOUS = Port("worker", "rendezvous", first=True)
 
 
 class SpmdAdapter(Adapter):
-    """One role, ``worker``, that decides: every replica starts its ranks, and all of them must end well.
+    """One role, ``worker``, that decides: every replica starts its ranks, and all of them must end well. Where workers
+    are several groups, the further ones are ``worker2`` and so on, parts of it.
 
     A script that reads what torchrun tells runs unchanged.
 
@@ -31,10 +32,24 @@ class SpmdAdapter(Adapter):
     runner: ClassVar[str] = "practicus_runtime.ranks"
 
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
-        """``spec.workers`` replicas of :func:`procs` ranks each."""
+        """``spec.workers`` replicas of :func:`procs` ranks each, group by group."""
         if spec.elastic:
             way_out = f"{spec.adapter} trains on a fixed number of workers: give a number"
             raise SpecError("workers", spec.workers, way_out)
+        if not spec.groups:
+            return (self._role(spec, program),)
+        found, workers, ranks = [], 0, 0
+        for number, (group, part) in enumerate(zip(spec.groups, views(spec), strict=True), start=1):
+            role = self._role(part, program, PRACTICUS_WORKERS_BEFORE=str(workers), PRACTICUS_RANKS_BEFORE=str(ranks))
+            role = replace(role, replicas=group.count, image=group.image, node_selector=group.node_selector)
+            if number > 1:
+                launch = replace(role.launch, ports={})
+                role = replace(role, name=f"worker{number}", launch=launch, part_of="worker")
+            found.append(role)
+            workers, ranks = workers + group.count, ranks + group.count * procs(part)
+        return tuple(found)
+
+    def _role(self, spec: JobSpec, program: Program, **env: Text) -> Role:
         python, *application = (*program, *self.arguments(spec))
         launch = Launch(
             command=(python, "-m", self.runner, *application),
@@ -42,11 +57,13 @@ class SpmdAdapter(Adapter):
                 "OMP_NUM_THREADS": str(max(1, spec.worker_resources.cores // procs(spec))),
                 **spec.env,
                 **self.env(spec),
+                **_hangs(spec),
+                **env,
             },
             files=self.files(spec),
-            ports={"rendezvous": 29500},
+            ports={"rendezvous": 29500, **({} if spec.progress_timeout is None else {"hangs": 29501})},
         )
-        return (Role("worker", launch, spec.min_workers, shared_memory(spec.worker_resources)),)
+        return Role("worker", launch, spec.min_workers, shared_memory(spec.worker_resources))
 
     def env(self, spec: JobSpec) -> dict[str, Text]:
         """What the ranks of a replica are told, beside ``RANK`` and ``LOCAL_RANK``."""
@@ -73,6 +90,21 @@ class SpmdAdapter(Adapter):
         return {}
 
 
+def views(spec: JobSpec) -> tuple[JobSpec, ...]:
+    """A spec as each of its groups has it: the resources and the ranks of one of that group's workers. The whole is
+    ``workers`` in each of them."""
+    parts = []
+    for group in spec.groups:
+        resources = group.resources or spec.worker_resources
+        ranks = group.procs_per_worker or spec.procs_per_worker or resources.gpu or 1
+        parts.append(replace(spec, worker_resources=resources, procs_per_worker=ranks))
+    whole = tuple(
+        replace(group, resources=part.worker_resources, procs_per_worker=part.procs_per_worker)
+        for group, part in zip(spec.groups, parts, strict=True)
+    )
+    return tuple(replace(part, workers=whole) for part in parts)
+
+
 def procs(spec: JobSpec) -> int:
     """Ranks of a replica: as many as it has GPUs, else 1, if the spec does not say.
 
@@ -87,7 +119,20 @@ def procs(spec: JobSpec) -> int:
 
 def world_size(spec: JobSpec) -> int:
     """Ranks of the job."""
+    if spec.groups:
+        return sum(group.count * procs(part) for group, part in zip(spec.groups, views(spec), strict=True))
     return spec.min_workers * procs(spec)
+
+
+def _hangs(spec: JobSpec) -> dict[str, Text]:
+    """What ``practicus_runtime.hangs`` reads."""
+    if spec.progress_timeout is None:
+        return {}
+    return {
+        "PRACTICUS_PROGRESS_TIMEOUT": str(spec.progress_timeout),
+        "PRACTICUS_HANGS_ADDR": Host("worker"),
+        "PRACTICUS_HANGS_PORT": Port("worker", "hangs", first=True),
+    }
 
 
 def shared_memory(resources: Resources) -> Resources:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from practicus_provider.adapters.spmd import SpmdAdapter
+from practicus_provider.adapters.elastic import ElasticAdapter
 
 
-class TorchAdapter(SpmdAdapter):
+class TorchAdapter(ElasticAdapter):
     """PyTorch; ``init_process_group()`` finds the other ranks by ``env://``, its default."""
 
     client = "practicus_runtime.groups:torch_group"
+    rules = "torch"

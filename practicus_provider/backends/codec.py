@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from practicus_provider.plan import Here, Host, Launch, Part, Plan, Port, Role, Text, parts
-from practicus_provider.spec import Elastic, Resources
+from practicus_provider.spec import Elastic, Resources, Volume
 
 
 def dump_plan(plan: Plan) -> dict[str, Any]:
@@ -21,6 +21,8 @@ def dump_plan(plan: Plan) -> dict[str, Any]:
         "links": {label: _dump_port(port) for label, port in plan.links.items()},
         "image": plan.image,
         "outside": [_dump_role(role) for role in plan.outside],
+        "volumes": [asdict(volume) for volume in plan.volumes],
+        "checkpoints": plan.checkpoints,
     }
 
 
@@ -32,6 +34,7 @@ def load_plan(data: Mapping[str, Any]) -> Plan:
             "roles": tuple(map(_load_role, data["roles"])),
             "links": {label: Port(*port) for label, port in data["links"].items()},
             "outside": tuple(map(_load_role, data["outside"])),
+            "volumes": tuple(Volume(**volume) for volume in data["volumes"]),
         }
     )
 
@@ -43,6 +46,9 @@ def _dump_role(role: Role) -> dict[str, Any]:
         "replicas": role.replicas,
         "resources": asdict(role.resources),
         "elastic": [role.elastic.min, role.elastic.max] if role.elastic else None,
+        "image": role.image,
+        "node_selector": dict(role.node_selector),
+        "part_of": role.part_of,
         "command": [dump_text(text) for text in launch.command],
         "env": {key: dump_text(text) for key, text in launch.env.items()},
         "files": {key: dump_text(text) for key, text in launch.files.items()},
@@ -64,7 +70,8 @@ def _load_role(data: Mapping[str, Any]) -> Role:
         spawns=data["spawns"],
     )
     elastic = Elastic(*data["elastic"]) if data["elastic"] else None
-    return Role(data["name"], launch, data["replicas"], Resources(**data["resources"]), elastic)
+    how = {name: data[name] for name in ("name", "replicas", "image", "node_selector", "part_of")}
+    return Role(launch=launch, resources=Resources(**data["resources"]), elastic=elastic, **how)
 
 
 def dump_text(text: Text) -> list[Any]:

@@ -11,6 +11,7 @@ import math
 import threading
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from practicus_provider.links import DASHBOARD_KEY, PracticusDashboardLink, dash
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from practicus_provider.backends.base import Backend, Handle
+    from practicus_provider.backends.base import Backend, Handle, Listing
     from practicus_provider.lifecycle import Outcome, Policy
     from practicus_provider.names import TaskKey
 
@@ -87,6 +88,7 @@ class ClusterOperator(BaseOperator):
         self.namespace = namespace
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         self._running: tuple[Backend, Handle] | None = None
+        self._attempt = 1
 
     @property
     def hook(self) -> PracticusHook:
@@ -113,20 +115,17 @@ class ClusterOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Launch, then follow: here, or in the triggerer."""
-        from practicus_provider import lifecycle
-
-        backend = self.hook.get_conn()
-        handle, policy = asyncio.run(self._launch(backend, context))
-        if self.deferrable:
-            self._defer(handle, policy, context)
-        outcome = asyncio.run(lifecycle.follow(backend, handle, policy, self.log.info))
-        return self.finish(outcome, context)
+        return self._run(context)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Resumed by the trigger's event, where that could not end the task itself."""
         from practicus_provider.lifecycle import Outcome
 
-        return self.finish(Outcome.from_json(event), context)
+        outcome = Outcome.from_json(event)
+        if outcome.next_attempt is None:
+            return self.finish(outcome, context)
+        self._attempt = outcome.next_attempt
+        return self._run(context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's, but where the trigger failed or ran out of time, the cluster goes before the task fails."""
@@ -167,25 +166,41 @@ class ClusterOperator(BaseOperator):
             longest = min(2 * max(1, math.ceil(delay * growth ** (ti.try_number - 1))), longest)
         return longest + RETRY_SLACK
 
-    async def _launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
-        handle, policy = await self.launch(backend, context)
-        self._running = (backend, handle)
-        self.log.info("cluster %s (%s)", handle.name, handle.uid)
-        context["ti"].xcom_push(key="cluster", value=handle.to_json())
-        await self._link(backend, handle, context)
-        return handle, policy
+    def _run(self, context: Context) -> Any:
+        """Launch and follow; anew where the job was preempted, whose cluster is gone then, or on its way."""
+        from practicus_provider import lifecycle
 
-    async def _link(self, backend: Backend, handle: Handle, context: Context) -> None:
-        """Let the button on the task's page lead to the cluster's pages, if it serves any."""
+        backend = self.hook.get_conn()
+        while True:
+            handle, policy = asyncio.run(self._launch(backend, context))
+            if self.deferrable:
+                self._defer(handle, policy, context)
+            outcome = asyncio.run(lifecycle.follow(backend, handle, policy, self.log.info))
+            if outcome.next_attempt is None:
+                return self.finish(outcome, context)
+            self._attempt = outcome.next_attempt
+
+    async def _launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
         from practicus_provider.errors import NotFound
 
+        handle, policy = await self.launch(backend, context)
+        self._running = (backend, handle)
+        context["ti"].xcom_push(key="cluster", value=handle.to_json())
         with contextlib.suppress(NotFound):
-            if links := (await backend.find(handle.name)).links:
-                path = dashboard_path(
-                    context["ti"].dag_id, self.practicus_conn_id, handle.name, namespace=self.namespace
-                )
-                context["ti"].xcom_push(key=DASHBOARD_KEY, value=path)
-                self.log.info("%s: the button on the task's page, or %s", ", ".join(links), path)
+            found = await backend.find(handle.name)
+            policy = replace(policy, attempt=found.task.get("attempt", 1))  # of one that is adopted it may be another
+            self._link(found, context)
+        which = f", attempt {policy.attempt} of {policy.attempts}" if policy.attempts > 1 else ""
+        self.log.info("cluster %s (%s)%s", handle.name, handle.uid, which)
+        return handle, policy
+
+    def _link(self, cluster: Listing, context: Context) -> None:
+        """Let the button on the task's page lead to the cluster's pages, if it serves any."""
+        if cluster.links:
+            name, dag_id = cluster.handle.name, context["ti"].dag_id
+            path = dashboard_path(dag_id, self.practicus_conn_id, name, namespace=self.namespace)
+            context["ti"].xcom_push(key=DASHBOARD_KEY, value=path)
+            self.log.info("%s: the button on the task's page, or %s", ", ".join(cluster.links), path)
 
     def _defer(self, handle: Handle, policy: Policy, context: Context) -> None:
         from practicus_provider.triggers.job import PracticusJobTrigger

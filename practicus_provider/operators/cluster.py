@@ -23,7 +23,7 @@ from practicus_provider.errors import SpecError
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.operators.base import ClusterOperator, task_facts, task_key
 from practicus_provider.operators.job import check_early, job_spec, shipment_of
-from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs
+from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs, Volume
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -57,6 +57,7 @@ class PracticusCreateClusterOperator(ClusterOperator):
         secrets: Mapping[str, str] | None = None,
         egress: Sequence[str] = (),
         pod_overrides: Mapping[str, Any] | None = None,
+        volumes: Sequence[Volume] = (),
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
         **kwargs: Any,
@@ -72,6 +73,7 @@ class PracticusCreateClusterOperator(ClusterOperator):
         self.secrets = secrets or {}
         self.egress = egress
         self.pod_overrides = pod_overrides or {}
+        self.volumes = volumes
         self.timeout = timeout
         self.start_timeout = start_timeout
         check_early(self)
@@ -141,6 +143,8 @@ class PracticusSubmitJobOperator(ClusterOperator):
         secrets: Mapping[str, str] | None = None,
         egress: Sequence[str] = (),
         pod_overrides: Mapping[str, Any] | None = None,
+        volumes: Sequence[Volume] = (),
+        checkpoint_dir: str | None = None,
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
         stream_logs: StreamLogs = "coordinator",
@@ -158,6 +162,8 @@ class PracticusSubmitJobOperator(ClusterOperator):
         self.secrets = secrets or {}
         self.egress = egress
         self.pod_overrides = pod_overrides or {}
+        self.volumes = volumes
+        self.checkpoint_dir = checkpoint_dir
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.stream_logs = stream_logs

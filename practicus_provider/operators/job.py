@@ -11,7 +11,7 @@ from airflow.sdk.definitions.xcom_arg import XComArg
 
 from practicus_provider.errors import SpecError
 from practicus_provider.operators.base import ClusterOperator, seconds, task_facts, task_key
-from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs, Teardown
+from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs, Teardown, Volume, WorkerGroup
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -34,7 +34,8 @@ class PracticusRunJobOperator(ClusterOperator):
     :param application_args: list of strings. (templated)
     :param env: environment variables of the application and of the workers. (templated)
     :param files: further files and folders that travel with it. (templated)
-    :param workers: their number, or ``Elastic(min, max)`` to follow the job's demand. (templated)
+    :param workers: their number; ``Elastic(min, max)`` to follow the job's demand; or, for frameworks that have ranks,
+        a list of :class:`~practicus_provider.spec.WorkerGroup`, whose ranks follow each other. (templated)
     :param worker_resources: of one worker.
     :param coordinator_resources: of the coordinator, and of the driver where that is a process of its own.
     :param procs_per_worker: ranks of one worker, for frameworks that have ranks; None: as many as it has GPUs, else 1.
@@ -45,8 +46,15 @@ class PracticusRunJobOperator(ClusterOperator):
     :param egress: CIDRs that replicas may reach beside each other, on Kubernetes; by default none.
     :param pod_overrides: part of a pod template (``metadata``, ``spec``) that is merged into every pod by Kubernetes'
         strategic-merge rules; the container's name is ``main``. (templated)
+    :param volumes: list of :class:`~practicus_provider.spec.Volume`, which every replica finds at their paths.
+    :param checkpoint_dir: folder on one of them, in which each task instance has its own for what it saves, whatever
+        its try; None: ``checkpoints`` on the first that keeps what is written.
     :param timeout: the cluster's whole life, in seconds or as a timedelta; the backend enforces it.
     :param start_timeout: until all replicas that must run do, likewise.
+    :param progress_timeout: how long all ranks may neither write anything nor report progress, likewise, for frameworks
+        that have ranks; then the job fails, and its log says where each rank was. None: for ever.
+    :param preemption_retries: how often the job starts anew, from its checkpoint, after it was evicted, preempted or
+        lost with its node: apart from Airflow's ``retries``, and without a try of the task's.
     :param teardown: ``"always"``, ``"on_success"`` or ``"never"``; what stays is removed an hour later.
     :param stream_logs: whose output becomes the task's log: ``"coordinator"`` (where the application runs), ``"all"``,
         or ``"none"``.
@@ -79,7 +87,7 @@ class PracticusRunJobOperator(ClusterOperator):
         application_args: Sequence[str] | XComArg = (),
         env: Mapping[str, str] | XComArg | None = None,
         files: Sequence[str] | XComArg = (),
-        workers: int | str | Elastic | XComArg = 1,
+        workers: int | str | Elastic | Sequence[WorkerGroup] | XComArg = 1,
         worker_resources: Resources = Resources(),
         coordinator_resources: Resources = Resources(),
         procs_per_worker: int | None = None,
@@ -88,8 +96,12 @@ class PracticusRunJobOperator(ClusterOperator):
         secrets: Mapping[str, str] | None = None,
         egress: Sequence[str] = (),
         pod_overrides: Mapping[str, Any] | XComArg | None = None,
+        volumes: Sequence[Volume] = (),
+        checkpoint_dir: str | None = None,
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
+        progress_timeout: float | timedelta | None = None,
+        preemption_retries: int = 0,
         teardown: Teardown = "always",
         stream_logs: StreamLogs = "coordinator",
         **kwargs: Any,
@@ -109,8 +121,12 @@ class PracticusRunJobOperator(ClusterOperator):
         self.secrets = secrets or {}
         self.egress = egress
         self.pod_overrides = pod_overrides or {}
+        self.volumes = volumes
+        self.checkpoint_dir = checkpoint_dir
         self.timeout = timeout
         self.start_timeout = start_timeout
+        self.progress_timeout = progress_timeout
+        self.preemption_retries = preemption_retries
         self.teardown = teardown
         self.stream_logs = stream_logs
         check_early(self)
@@ -127,13 +143,15 @@ class PracticusRunJobOperator(ClusterOperator):
         from practicus_provider.lifecycle import Policy
 
         plan, lease = self._plan(backend), self.lease(context)
-        handle = await backend.create(task_key(context).cluster_name(), plan, task=task_facts(context), lease=lease)
-        return handle, Policy.of(self.spec(), plan, lease=lease)
+        facts = {**task_facts(context), "attempt": self._attempt}
+        handle = await backend.create(task_key(context).cluster_name(), plan, task=facts, lease=lease)
+        return handle, Policy.of(self.spec(), plan, lease=lease, attempt=self._attempt)
 
     def preview(self, backend: Backend, context: Context) -> Any:
         """See :meth:`ClusterOperator.preview`."""
         name, lease = task_key(context).cluster_name(), self.lease(context)
-        return backend.preview(name, self._plan(backend), task=task_facts(context), lease=lease)
+        facts = {**task_facts(context), "attempt": self._attempt}
+        return backend.preview(name, self._plan(backend), task=facts, lease=lease)
 
     def _plan(self, backend: Backend) -> Plan:
         from practicus_provider import adapters
@@ -151,10 +169,10 @@ def job_spec(operator: Any, **known: Any) -> JobSpec:
     from practicus_provider.application import read_settings
 
     values = {name: getattr(operator, name) for name in SPEC_FIELDS if hasattr(operator, name)} | known
-    for name in ("timeout", "start_timeout"):
-        if name in values:
+    for name in ("timeout", "start_timeout", "progress_timeout"):
+        if values.get(name) is not None:
             values[name] = seconds(values[name])
-    for name in ("application_args", "files", "egress"):
+    for name in ("application_args", "files", "egress", "volumes", "workers"):
         if isinstance(values.get(name), list):
             values[name] = tuple(values[name])
     workers = values.get("workers")

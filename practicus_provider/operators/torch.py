@@ -10,8 +10,8 @@ from practicus_provider.operators.job import PracticusRunJobOperator
 class PracticusTorchOperator(PracticusRunJobOperator):
     """Trains by ``torch.distributed`` on temporary workers: each runs the application ``procs_per_worker`` times.
 
-    Takes every argument of :class:`~practicus_provider.operators.job.PracticusRunJobOperator` but ``adapter``, and
-    ``conf`` and ``coordinator_resources``, which have no meaning here.
+    Takes every argument of :class:`~practicus_provider.operators.job.PracticusRunJobOperator` but ``adapter``.
+    ``conf`` and ``coordinator_resources`` have a meaning only with ``workers=Elastic(min, max)``.
     """
 
     def __init__(self, **kwargs: Any) -> None:

@@ -65,7 +65,7 @@ class PracticusJobTrigger(BaseTrigger):
         outcome = await lifecycle.follow(backend, Handle(**self.cluster), Policy.from_json(self.policy), self.log.info)
         pushes = self.ends_task and self.push_result and outcome.verdict.state is State.SUCCEEDED
         stored = not pushes or await self._push(outcome.value())
-        yield event_of(outcome, ends_task=self.ends_task and stored)
+        yield event_of(outcome, ends_task=self.ends_task and stored and outcome.next_attempt is None)
 
     async def on_kill(self) -> None:
         """The user marked or cleared the deferred task: its cluster goes, unless it is another task's.

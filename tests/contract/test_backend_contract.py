@@ -186,6 +186,22 @@ async def test_two_creators_at_once_get_one_cluster(backend: Backend) -> None:
     await backend.delete(handles[0])
 
 
+async def test_all_replicas_of_a_cluster_know_its_key_whoever_created_it_and_those_of_another_do_not(
+    backend: Backend,
+) -> None:
+    code = "import hashlib, os; key = os.environ['MINE']; assert len(key) >= 32; "
+    code += "print(hashlib.sha256(key.encode()).hexdigest())"
+    job = plan(role("driver", code, replicas=2, env={"MINE": Here.KEY}))
+    said = []
+    for name in ("one", "other"):
+        handles = await asyncio.gather(*(backend.create(name, job, task=TASK) for _ in range(4)))
+        assert (await end(backend, handles[0])).state is State.SUCCEEDED
+        said.append({line.text for line in await read(backend, handles[0], "driver")})
+        await backend.delete(handles[0])
+    assert [len(keys) for keys in said] == [1, 1]
+    assert said[0] != said[1]
+
+
 async def test_a_live_cluster_is_adopted_and_a_finished_one_too(backend: Backend) -> None:
     async with created(backend, "job", plan(role("driver", SUCCEED))) as handle:
         assert await backend.create("job", plan(role("driver", FAIL)), task=TASK) == handle

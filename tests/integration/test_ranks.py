@@ -17,7 +17,7 @@ from practicus_provider.backends.base import Backend, Handle, LogLine
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
 from practicus_provider.plan import Here, Plan
-from practicus_provider.spec import JobSpec
+from practicus_provider.spec import JobSpec, WorkerGroup
 from practicus_provider.status import Reason, State, Verdict
 from tests.kubernetes import pods
 from tests.plans import PATIENCE, TASK, created, end, read
@@ -32,15 +32,21 @@ address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
 
 
 def meet():
-    '''A connection between rank 0 and each other one, as a process group has.'''
+    '''A connection between rank 0 and each other one, as a process group has, once all are there.'''
     if rank == 0:
         server = socket.create_server(address)
-        return [server.accept()[0] for _ in range(world - 1)]
+        peers = [server.accept()[0] for _ in range(world - 1)]
+        for peer in peers:
+            peer.sendall(b"!")
+        return peers
     while True:
         try:
-            return [socket.create_connection(address)]
+            peer = socket.create_connection(address)
         except ConnectionRefusedError:
             time.sleep(0.02)
+        else:
+            peer.recv(1)
+            return [peer]
 
 
 def talk(peers):
@@ -72,9 +78,9 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return pods(namespace, image("python"))
 
 
-def ranks(code: str, *args: str, workers: int = 2, procs: int = 1) -> Plan:
-    spec = JobSpec(adapter="torch", workers=workers, procs_per_worker=procs)
-    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py"), *args), {"job.py": (RING + code).encode()})
+def ranks(code: str, *args: str, workers: Any = 2, procs: int | None = 1, **spec: Any) -> Plan:
+    job = JobSpec(adapter="torch", workers=workers, procs_per_worker=procs, **spec)
+    return make_plan(job, (Here.PYTHON, (Here.APP, "/job.py"), *args), {"job.py": (RING + code).encode()})
 
 
 async def met(backend: Backend, handle: Handle, number: int) -> dict[int, int]:
@@ -107,6 +113,34 @@ async def test_all_ranks_meet_and_the_result_is_rank_0s(backend: Backend) -> Non
     assert (status.state, status.result) == (State.SUCCEEDED, "[0, 4]")
     assert sorted(re.sub(r"\d+$", "", line.text) for line in lines) == ["[rank 2] met ", "[rank 3] met "]
     assert {line.index for line in lines} == {1}
+
+
+async def test_ranks_of_several_groups_are_one_world_and_are_named_by_their_rank(backend: Backend) -> None:
+    code = """
+import practicus_runtime as pr
+names = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE")
+print("rank", rank, "of", world, *(os.environ[name] for name in names))
+pr.set_result(rank)
+if rank == int(sys.argv[1]):
+    time.sleep(0.5); raise ValueError("no such data")
+if sys.argv[1] != "-1":
+    talk(peers)
+"""
+    groups = (WorkerGroup(1, procs_per_worker=2), WorkerGroup(2))
+    async with created(backend, "job", ranks(code, "-1", workers=groups, procs=None)) as handle:
+        status = await end(backend, handle)
+        lines = await read(backend, handle, "worker", "worker2")
+    assert (status.state, status.result) == (State.SUCCEEDED, "0")
+    assert sorted(f"{line.role}-{line.index}: {line.text}" for line in lines if "of" in line.text) == [
+        "worker-0: [rank 0] rank 0 of 4 0 2 0 3",
+        "worker-0: [rank 1] rank 1 of 4 1 2 0 3",
+        "worker2-0: [rank 2] rank 2 of 4 0 1 1 3",
+        "worker2-1: [rank 3] rank 3 of 4 0 1 2 3",
+    ]
+    async with created(backend, "job", ranks(code, "3", workers=groups, procs=None)) as handle:
+        verdict = await failure(backend, handle)
+    assert verdict.message == "rank 3 (worker2-1) exited with code 1"
+    assert verdict.log_tail[-1] == "ValueError: no such data"
 
 
 async def test_one_replicas_log_is_read_by_its_name(backend: Backend) -> None:
@@ -189,6 +223,57 @@ assert heard == {sys.argv[1]}, heard
     assert [status.state for status in states] == [State.SUCCEEDED] * 4
 
 
+HANG = """
+def wait_for_nobody():
+    ours, theirs = socket.socketpair()
+    ours.recv(1)
+
+if rank == 2:
+    wait_for_nobody()
+time.sleep(1)
+print("at work", flush=True)
+talk(peers) if rank else wait_for_nobody()
+"""
+
+
+async def test_a_job_in_which_all_ranks_hang_is_ended_and_says_where_each_was(backend: Backend) -> None:
+    """Nobody reads the log meanwhile."""
+    job = ranks(HANG, workers=2, procs=2, progress_timeout=4)
+    async with created(backend, "job", job) as handle:
+        verdict = await failure(backend, handle)
+        lines = await read(backend, handle, "worker-0")
+    assert verdict.reason is Reason.PROGRESS_DEADLINE_EXCEEDED
+    assert re.fullmatch(r"rank 2 \(worker-1\) fell silent \d+(\.\d)? s ago, before all others; .*", verdict.message)
+    assert any(line.endswith("in wait_for_nobody") for line in verdict.log_tail)
+    text = [line.text for line in lines]
+    stacks = text[text.index("no rank has written anything for 4 s; where each of them is:") + 1 :]
+    functions = {rank: [line for line in stacks if line.startswith(f"[rank {rank}] ")] for rank in range(4)}
+    for rank, function in ((0, "wait_for_nobody"), (1, "talk"), (2, "wait_for_nobody"), (3, "talk")):
+        assert any(line.endswith(f"in {function}") for line in functions[rank]), (rank, stacks)
+    assert nothing_left(handle)
+
+
+async def test_one_rank_that_writes_for_all_is_enough_and_the_last_one_is_watched_to_its_end(
+    local: LocalBackend,
+) -> None:
+    """The first replica has ended long before the second one hangs."""
+    code = """
+if rank == 0:
+    for step in range(8):
+        time.sleep(0.5); print("step", step, flush=True)
+    sys.exit(0)
+time.sleep(5)
+print("alone", flush=True)
+if sys.argv[1] == "hangs":
+    time.sleep(600)
+"""
+    async with created(local, "job", ranks(code, "ends", progress_timeout=3)) as handle:
+        assert (await end(local, handle)).state is State.SUCCEEDED
+    async with created(local, "job", ranks(code, "hangs", progress_timeout=3)) as handle:
+        verdict = await failure(local, handle)
+    assert (verdict.reason, verdict.replica) == (Reason.PROGRESS_DEADLINE_EXCEEDED, "worker-1")
+
+
 async def test_sigterm_reaches_every_rank(local: LocalBackend, tmp_path: Path) -> None:
     code = """
 def save(*_):
@@ -225,7 +310,7 @@ def wait(path):
         time.sleep(0.02)
     return ask("GET", path)[1]
 """
-    spec = JobSpec(adapter="horovod", workers=2, **more)
+    spec = JobSpec(adapter="horovod", **{"workers": 2} | more)
     return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": (asks + code).encode()})
 
 
@@ -239,6 +324,18 @@ print(sorted(wait(f"/global/{other}") for other in range(world)))
         lines = {line.text.partition("] ")[2] for line in await read(backend, handle, "worker")}
     assert status.state is State.SUCCEEDED
     assert lines == {"[b'address of 0', b'address of 1', b'address of 2', b'address of 3']"}
+
+
+async def test_horovods_workers_are_counted_over_all_groups(local: LocalBackend) -> None:
+    code = """
+place = [os.environ[f"HOROVOD_{name}"] for name in ("LOCAL_RANK", "CROSS_RANK", "CROSS_SIZE", "HOSTNAME")]
+print(rank, *place)
+"""
+    groups = (WorkerGroup(1), WorkerGroup(1))
+    async with created(local, "job", horovod(code, workers=groups)) as handle:
+        status = await end(local, handle)
+        lines = [line.text for line in await read(local, handle, "worker", "worker2")]
+    assert (status.state, lines) == (State.SUCCEEDED, ["[rank 0] 0 0 0 2 worker-0", "[rank 1] 1 0 1 2 worker-1"])
 
 
 async def test_what_a_rank_has_written_to_the_rendezvous_no_neighbour_replaces_or_floods(local: LocalBackend) -> None:

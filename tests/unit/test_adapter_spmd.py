@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from practicus_provider.adapters import load, make_plan
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
-from practicus_provider.spec import Elastic, JobSpec, Resources
+from practicus_provider.spec import JobSpec, Resources, WorkerGroup
 
 PROGRAM = (Here.PYTHON, (Here.APP, "/train.py"), "--rate", "0.1", "a b")
 SCRIPT = PROGRAM[1:]
@@ -128,11 +129,76 @@ def test_a_framework_without_ranks_refuses_their_number(adapter):
         make_plan(JobSpec(adapter=adapter, procs_per_worker=2), PROGRAM)
 
 
+# ---- groups
+
+GROUPS = (
+    WorkerGroup(2, Resources(4, "16Gi", gpu=2, shm="1Gi"), image="gpu:1"),
+    WorkerGroup(3, node_selector={"disk": "ssd"}, procs_per_worker=1),
+    WorkerGroup(1),
+)
+
+
+def test_groups_are_roles_whose_ranks_follow_each_other():
+    job = JobSpec(adapter="torch", workers=GROUPS, procs_per_worker=4, worker_resources=Resources(8, "1Gi", shm="1Mi"))
+    command = (Here.PYTHON, "-m", "practicus_runtime.ranks", *SCRIPT)
+    with refused("procs_per_worker=4: a worker has 2 GPUs: give each process one, or leave it out"):
+        load("torch").roles(job, PROGRAM)
+    job = replace(job, procs_per_worker=2)
+
+    def launch(procs: int, threads: int, workers: int, ranks: int, **more: Any) -> Launch:
+        world = {"WORLD_SIZE": "9", "LOCAL_WORLD_SIZE": str(procs), "OMP_NUM_THREADS": str(threads)}
+        before = {"PRACTICUS_WORKERS_BEFORE": str(workers), "PRACTICUS_RANKS_BEFORE": str(ranks)}
+        return Launch(command, {**told(6, procs), **world, **before}, **more)
+
+    alike, part = Resources(8, "1Gi", shm="1Mi"), {"part_of": "worker"}
+    ssd = {"disk": "ssd"}
+    plan = make_plan(job, PROGRAM)
+    assert (plan.decides, plan.roles) == (
+        "worker",
+        (
+            Role("worker", launch(2, 2, 0, 0, ports={"rendezvous": 29500}), 2, GROUPS[0].resources, image="gpu:1"),
+            Role("worker2", launch(1, 8, 2, 4), 3, alike, node_selector=ssd, **part),
+            Role("worker3", launch(2, 4, 5, 7), 1, alike, **part),
+        ),
+    )
+    assert [plan.decisive(role) for role in plan.roles] == [True, True, True]
+    assert plan.deciding() == plan
+
+
+def test_horovod_s_workers_are_counted_over_all_groups_and_have_as_many_ranks():
+    roles = load("horovod").roles(JobSpec(adapter="horovod", workers=GROUPS[1:]), PROGRAM)
+    for role in roles:
+        assert role.launch.env["HOROVOD_CROSS_SIZE"] == "4"
+        assert role.launch.env.keys().isdisjoint({"HOROVOD_CROSS_RANK", "HOROVOD_HOSTNAME"})
+    with pytest.raises(SpecError, match="with Horovod all workers have as many ranks: give one procs_per_worker="):
+        load("horovod").roles(JobSpec(adapter="horovod", workers=GROUPS), PROGRAM)
+
+
+@pytest.mark.parametrize("adapter", ["dask", "spark"])
+def test_a_framework_whose_workers_are_alike_refuses_groups(adapter):
+    way_out = f"the workers of {adapter} are alike: give their number, and worker_resources="
+    with pytest.raises(SpecError, match=re.escape(way_out)):
+        make_plan(JobSpec(adapter=adapter, workers=GROUPS), PROGRAM)
+
+
+# ---- hangs
+
+
 @ALL
-def test_a_number_of_workers_that_may_change_is_refused(adapter):
-    way_out = f"{adapter} trains on a fixed number of workers: give a number"
-    with refused(f"workers=Elastic(min=1, max=2): {way_out}"):
-        worker(adapter, workers=Elastic(1, 2))
+def test_ranks_are_watched_if_the_spec_says_for_how_long_they_may_be_silent(adapter):
+    before, after = worker(adapter).launch, worker(adapter, progress_timeout=60.0).launch
+    assert after.ports == before.ports | {"hangs": 29501}
+    assert dict(after.env) == dict(before.env) | {
+        "PRACTICUS_PROGRESS_TIMEOUT": "60.0",
+        "PRACTICUS_HANGS_ADDR": Host("worker"),
+        "PRACTICUS_HANGS_PORT": Port("worker", "hangs", first=True),
+    }
+
+
+@pytest.mark.parametrize("adapter", ["dask", "spark"])
+def test_a_framework_without_ranks_refuses_to_watch_them(adapter):
+    with refused(f"progress_timeout=60: {adapter} has no ranks that could be heard: leave it out, and give timeout="):
+        make_plan(JobSpec(adapter=adapter, progress_timeout=60), PROGRAM)
 
 
 # ---- what the user gives

@@ -125,7 +125,7 @@ def test_what_a_user_writes_is_passed_on_as_it_is(boot):
 
 def test_a_replica_is_told_its_place_and_its_task(boot):
     code = "import practicus_runtime as p, dataclasses, json; print(json.dumps(dataclasses.asdict(p.context())))"
-    expected = TASK | {"role": "driver", "index": 3, "rank": 3, "world_size": 1}
+    expected = TASK | {"attempt": 1, "role": "driver", "index": 3, "rank": 3, "world_size": 1, "volumes": {}}
     assert boot(python(code)).said() == [expected]
 
 

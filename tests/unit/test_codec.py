@@ -8,7 +8,7 @@ import pytest
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.codec import dump_plan, load_plan
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
-from practicus_provider.spec import Elastic, JobSpec, Resources
+from practicus_provider.spec import Elastic, JobSpec, Resources, Volume
 
 SCHEDULER = Port("coordinator", "scheduler")
 FULL = Plan(
@@ -37,12 +37,15 @@ FULL = Plan(
             Elastic(2, 20),
         ),
         Role("driver", Launch(("", Host("shared")))),
+        Role("driver2", Launch(("x",)), image="mine:2", node_selector={"disk": "ssd"}, part_of="driver"),
     ),
     decides="driver",
     timeout=60.5,
     client="distributed:Client",
     links={"Dask dashboard": SCHEDULER},
     outside=(Role("shared", Launch(("x",), ports={"p": 1})),),
+    volumes=(Volume(path="/data", claim="data", read_only=True), Volume(path="/tmp/x", empty_dir="1Gi")),
+    checkpoints="/data/checkpoints",
 )
 
 

@@ -255,6 +255,11 @@ async def test_a_refusal_says_what_to_do_and_is_not_asked_again(server, api, sta
             "namespace 'jobs' is being deleted: wait until it is gone, and create it anew ({})",
         ),
         ('violates PodSecurity "restricted:latest": hostNetwork', "Kubernetes does not admit it (403): {}"),
+        (
+            'violates PodSecurity: restricted volume types (volume "x" uses restricted volume type "hostPath")',
+            "Kubernetes does not admit it (403: {}); Pod Security admits no host_path= and no nfs= there: have a "
+            "PersistentVolume made of it, give its claim=",
+        ),
     ],
 )
 async def test_what_is_forbidden_is_told_with_who_may_change_that(server, api, message, said):

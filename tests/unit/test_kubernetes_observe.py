@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -364,6 +365,12 @@ def test_of_ranks_that_fail_in_one_second_the_first_is_told_by_its_words():
     assert first_of(*pods) == first_of(*pods[::-1]) == "rank 3 (driver-1) exited with code 1"
 
 
+def test_a_rank_of_another_replica_is_told_with_that_one():
+    words = {"exit_code": 1, "signal": None, "at": at(9), "rank": 3, "replica": "worker-2", "result": None}
+    pods = [pod("driver", 0, ended(1, message=json.dumps(words))), pod("driver", 1, runs())]
+    assert first_of(*pods) == "rank 3 (worker-2) exited with code 1"
+
+
 def test_the_first_rank_is_told_also_if_its_pod_was_deleted_before_it_ended():
     """It ends the others of its replica first, and meanwhile the Job controller may have seen another pod's end."""
     told = {"deletionTimestamp": DAY.format(19), "deletionGracePeriodSeconds": 10}  # at second 9
@@ -485,7 +492,7 @@ def test_a_root_that_met_its_deadline_says_whose_it_was(how, verdict, pods, cond
     assert found == Observation(Status(verdict.state, (replica,), verdict))
 
 
-AGAIN = "Nothing is wrong with the job: run it again, as retries= does."
+AGAIN = "Nothing is wrong with the job: run it again, as preemption_retries= does, or retries=."
 
 
 def gone(who: str, replica: str | None = None) -> Verdict:
@@ -651,6 +658,54 @@ def test_of_ranks_that_end_in_one_second_the_one_that_nobody_deleted_is_named():
     """The Job controller deletes the others, which then end by SIGTERM."""
     pods = [pod("driver", 0, ended(143), **LEAVING), pod("driver", 1, ended(4, exit_code=4)), pod("driver", 2, runs())]
     assert observe(job(RANKS), pods).ending == failed("driver-1", 4)
+
+
+PARTS = plan(role("driver", "", replicas=2), replace(role("driver2", ""), part_of="driver"))
+
+
+def test_where_a_role_has_further_parts_all_of_them_must_end_well():
+    complete = {"type": "Complete", "status": "True"}
+    pods = [pod("driver", index, ended(0, exit_code=0, result=str(index))) for index in range(2)]
+    found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, runs())])
+    assert (found.status.state, found.status.verdict, found.ending) == (RUNNING, None, None)
+    found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, ended(0, 12, exit_code=0, result="2"))])
+    assert (found.status.verdict, found.status.result) == (completed("driver2-0"), "0")
+    told = {f"{NAME}-{name}": {"exit_code": 0, "result": name} for name in ("0-x", "1-x", "driver2-0-x")}
+    other = {**job(PARTS), "metadata": {"name": "n-driver2", "labels": {ROLE: "driver2"}}}
+    root, other = job(PARTS, complete), {**other, "status": {"conditions": [complete]}}
+    assert observe(root, [], told=told).status.verdict is None
+    found = observe(root, [], told=told, jobs=[root, other])
+    assert (found.status.state, found.status.result) == (SUCCEEDED, "0-x")
+    found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, ended(3, 12, exit_code=3))])
+    assert found.status.verdict == failed("driver2-0", 3)
+
+
+EVICTION = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicting"}
+
+
+def test_a_replica_that_saved_and_left_well_as_it_was_evicted_is_no_success():
+    saved = pod("driver", 0, ended(0, exit_code=0, stopped=True), status={"conditions": [EVICTION]}, **LEAVING)
+    complete = {"type": "Complete", "status": "True"}
+    for root in (job(ALONE), job(ALONE, complete)):
+        verdict = observe(root, [saved]).status.verdict
+        assert verdict is not None
+        assert verdict.reason is Reason.EVICTED
+    told = {"c-job-driver-0-abcde": {"exit_code": 0, "signal": None, "result": None, "stopped": True}}
+    assert observe(job(ALONE), [pod("driver", 0, runs())], told=told).done == ()
+
+
+def test_a_replica_that_left_well_as_somebody_deleted_it_is_no_success_either():
+    verdict = observe(job(ALONE), [pod("driver", 0, ended(0, exit_code=0, stopped=True), **LEAVING)]).status.verdict
+    assert verdict == replace(failed(code=0), advice="Its pod was deleted: by somebody, or with its namespace.")
+
+
+def test_of_ranks_the_one_that_was_evicted_is_named_though_the_others_failed_by_themselves():
+    evicted = pod("driver", 1, ended(1, exit_code=1, stopped=True), status={"conditions": [EVICTION]})
+    evicted["metadata"] |= LEAVING
+    pods = [pod("driver", 0, ended(1, 8, exit_code=1)), evicted, pod("driver", 2, ended(1, exit_code=1))]
+    verdict = observe(job(RANKS, *ends("BackoffLimitExceeded")), pods).status.verdict
+    assert verdict is not None
+    assert (verdict.reason, verdict.replica) == (Reason.EVICTED, "driver-1")
 
 
 def test_a_root_that_failed_where_nobody_decides_says_why_its_own_pod_ended():

@@ -24,6 +24,7 @@ from practicus_provider.backends.kubernetes.render import (
     BUNDLE_LIMIT,
     DIGEST,
     FACTS,
+    ROLE,
     SHORT,
     Manifests,
     Site,
@@ -34,7 +35,7 @@ from practicus_provider.errors import SpecError
 from practicus_provider.names import TaskKey, job_name
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
 from practicus_provider.runtime.practicus_runtime.pods import instance
-from practicus_provider.spec import Elastic, JobSpec, Resources
+from practicus_provider.spec import Elastic, JobSpec, Resources, Volume, WorkerGroup
 from tests.plans import TASK, plan, role, server
 
 GOLDEN = Path(__file__).parent / "golden" / "kubernetes"
@@ -96,15 +97,66 @@ def bundle_of(manifests: Manifests) -> bytes:
     return base64.b64decode(config["binaryData"]["bundle.tgz"])
 
 
+NEAR = {
+    "spec": {
+        "affinity": {
+            "podAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {
+                        "labelSelector": {"matchLabels": {"practicus.ai/cluster": NAME}},
+                        "topologyKey": "topology.kubernetes.io/rack",
+                    }
+                ]
+            }
+        }
+    }
+}
+"""Replicas in one rack, for RDMA."""
 PLANS = {
     "dask": planned("dask", workers=3, coordinator_resources=Resources("500m", "1Gi"), conf={"a.b": 1}),
     "dask_elastic": planned("dask", workers=Elastic(2, 5), image="registry/dask:2", secrets={"TOKEN": "store/token"}),
     "torch": planned("torch", workers=4, worker_resources=Resources(16, "64Gi", 8, "32Gi", {"rdma/hca": 1})),
+    "torch_1x8": planned("torch", worker_resources=Resources(16, "64Gi", 8)),
+    "torch_mig": planned(
+        "torch", workers=2, worker_resources=Resources(4, "16Gi", extra={"nvidia.com/mig-1g.10gb": 1})
+    ),
+    "torch_rdma": planned(
+        "torch",
+        workers=2,
+        worker_resources=Resources(16, "64Gi", 8, extra={"rdma/hca_shared_devices": 1}),
+        pod_overrides=NEAR,
+    ),
+    "torch_groups": planned(
+        "torch",
+        workers=(
+            WorkerGroup(2, Resources(8, "32Gi", 4), node_selector={"nvidia.com/gpu.product": "NVIDIA-H100"}),
+            WorkerGroup(4, Resources(2, "8Gi"), image="registry/cpu:1", procs_per_worker=2),
+        ),
+    ),
     "horovod": planned("horovod", workers=2, procs_per_worker=2, image="registry/training:1"),
+    "horovod_elastic": planned("horovod", workers=Elastic(2, 4)),
     "deepspeed": planned("deepspeed", workers=2, conf={"train_batch_size": 16, "zero_optimization": {"stage": 3}}),
     "spark": planned("spark", workers=2, env={"A": "it's $(HOME)"}, secrets={"B": "b/b", "A_KEY": "a/key"}),
+    "volumes": planned(
+        "torch",
+        workers=2,
+        checkpoint_dir="/data/saved",
+        volumes=(
+            Volume(path="/data", claim="flights"),
+            Volume(path="/models", claim="models", read_only=True),
+            Volume(path="/tmp", empty_dir="50Gi"),
+        ),
+    ),
+    "node_volumes": planned(
+        "torch",
+        volumes=(
+            Volume(path="/models", nfs="10.0.0.5:/export/models", read_only=True),
+            Volume(path="/mnt/disk", host_path="/mnt/disk"),
+        ),
+    ),
 }
 RENDERED = {**{name: rendered(plan) for name, plan in PLANS.items()}, "shared_job": shared_job()}
+NOT_RESTRICTED = {"node_volumes"}
 ALL = pytest.mark.parametrize("manifests", RENDERED.values(), ids=RENDERED)
 
 
@@ -160,13 +212,37 @@ def test_every_object_is_of_a_kind_that_can_be_sent_and_that_the_user_may_make(m
         assert {"create", "patch"} <= set(NEEDED[resource])
 
 
-@pytest.mark.parametrize("name", ["dask_elastic", "spark"])
+@pytest.mark.parametrize("name", ["dask_elastic", "horovod_elastic", "spark"])
 def test_what_a_role_of_a_cluster_grants_is_what_the_user_has_too(name):
     """Kubernetes refuses to let anybody grant more than they have."""
     for manifest in of_kind(RENDERED[name], "Role"):
         for rule in manifest["rules"]:
             for resource in rule["resources"]:
                 assert set(rule["verbs"]) <= set(NEEDED[resource])
+
+
+def test_a_key_that_replicas_share_is_a_secret_that_pods_refer_to_and_no_part_of_the_plan():
+    found = RENDERED["horovod_elastic"]
+    name = found.root["spec"]["template"]["spec"]["serviceAccountName"]
+    assert found.keyed("uid-of-the-root", "k") == {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": "jobs",
+            "labels": of_kind(found, "ServiceAccount")[0]["metadata"]["labels"],
+            "ownerReferences": of_kind(found, "ServiceAccount")[0]["metadata"]["ownerReferences"],
+        },
+        "immutable": True,
+        "stringData": {"key": "k"},
+    }
+    reference = {"name": "PRACTICUS_KEY", "valueFrom": {"secretKeyRef": {"name": name, "key": "key"}}}
+    assert [reference in spec["containers"][0]["env"] for _, spec in pods_of(found)] == [True] * 4
+    assert "Secret" not in {manifest["kind"] for manifest in every(found)}
+
+
+def test_who_shares_no_key_has_no_secret():
+    assert {name for name, manifests in RENDERED.items() if manifests.keyed("uid", "k")} == {"horovod_elastic"}
 
 
 # ---- the bundle
@@ -342,19 +418,46 @@ def test_a_secret_is_named_in_every_container_and_its_value_is_nowhere():
 # ---- isolation
 
 
-@ALL
-def test_every_pod_satisfies_pod_security_restricted(manifests):
+@pytest.mark.parametrize("name", sorted(RENDERED.keys() - NOT_RESTRICTED))
+def test_every_pod_satisfies_pod_security_restricted(name):
     """The controls of *Pod Security Standards*, profile restricted."""
-    for _, spec in pods_of(manifests):
+    kinds = {"name", "configMap", "emptyDir", "persistentVolumeClaim"}
+    for _, spec in pods_of(RENDERED[name]):
         assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"}
-        assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-        assert {kind for volume in spec["volumes"] for kind in volume} == {"name", "configMap", "emptyDir"}
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert {kind for volume in spec["volumes"] for kind in volume} <= kinds
         for container in spec["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "capabilities": {"drop": ["ALL"]},
             }
             assert all("hostPort" not in port for port in container["ports"])
+
+
+@pytest.mark.parametrize(
+    ("volume", "group"),
+    [
+        (Volume(path="/data", claim="data"), {"fsGroup": 1000, "fsGroupChangePolicy": "OnRootMismatch"}),
+        (Volume(path="/data", claim="data", read_only=True), {}),
+        (Volume(path="/data", nfs="server:/data"), {}),
+    ],
+)
+def test_a_claim_that_is_written_to_is_the_group_s_that_its_pods_have(volume, group):
+    for _, spec in pods_of(rendered(planned("dask", volumes=(volume,), workers=Elastic(1, 2)))):
+        context = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        assert spec["securityContext"] == context | group
+
+
+def test_workers_that_join_later_have_the_volumes_too():
+    manifests = rendered(planned("torch", volumes=(Volume(path="/data", claim="data"),), workers=Elastic(1, 2)))
+    pods = [(meta["labels"]["practicus.ai/role"], spec) for meta, spec in pods_of(manifests)]
+    assert [name for name, _ in pods] == ["coordinator", "worker", "worker"]  # the last is the template
+    for name, spec in pods:
+        assert {"name": "volume-0", "persistentVolumeClaim": {"claimName": "data"}} in spec["volumes"]
+        assert {"name": "volume-0", "mountPath": "/data"} in spec["containers"][0]["volumeMounts"]
+        env = json.loads(data_of(manifests)["launches.json"])[name]["env"]
+        assert env["PRACTICUS_CHECKPOINT_DIR"] == [f"/data/checkpoints/{NAME}"]
 
 
 @ALL
@@ -487,8 +590,10 @@ def test_the_roots_deadline_is_the_lease_within_the_timeout(lease, timeout, dead
 
 
 @ALL
-def test_only_the_root_waits_suspended_and_only_it_has_a_deadline(manifests):
+def test_only_the_root_waits_suspended_and_only_what_decides_has_a_deadline(manifests):
     root, *others = of_kind(manifests, "Job")
     assert root["spec"]["suspend"] is True
     for job in others:
-        assert not job["spec"].keys() & {"suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished"}
+        part = job["metadata"]["labels"][ROLE] == "worker2"
+        assert not job["spec"].keys() & {"suspend", "ttlSecondsAfterFinished"}
+        assert job["spec"].get("activeDeadlineSeconds") == (root["spec"]["activeDeadlineSeconds"] if part else None)

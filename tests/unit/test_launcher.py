@@ -176,7 +176,7 @@ def test_a_request_to_stop_reaches_the_command_as_sigterm(start, number):
     launched.says("up")
     launched.process.send_signal(number)
     exit_code, [_, ended] = launched.end()
-    assert (exit_code, ended) == (7, {"event": "ended", "exit_code": 7, "signal": None})
+    assert (exit_code, ended) == (7, {"event": "ended", "exit_code": 7, "signal": None, "stopped": True})
 
 
 def test_a_command_that_ignores_the_request_is_killed_after_the_grace_time(start):
@@ -186,7 +186,7 @@ def test_a_command_that_ignores_the_request_is_killed_after_the_grace_time(start
     launched.process.terminate()
     exit_code, [_, ended] = launched.end()
     assert time.monotonic() - asked >= 0.3
-    assert (exit_code, ended) == (137, {"event": "ended", "exit_code": None, "signal": 9})
+    assert (exit_code, ended) == (137, {"event": "ended", "exit_code": None, "signal": 9, "stopped": True})
     assert "deaf" in launched.log.read_text()
 
 

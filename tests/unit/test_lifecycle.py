@@ -227,6 +227,32 @@ async def test_the_time_to_start_does_not_concern_a_cluster_that_runs(monkeypatc
     assert outcome.verdict == DONE.verdict
 
 
+def taken(reason: Reason) -> Status:
+    return replace(BROKEN, verdict=Verdict(State.FAILED, reason, "driver-0 was taken", replica="driver-0"))
+
+
+@pytest.mark.parametrize("reason", [Reason.EVICTED, Reason.PREEMPTED, Reason.NODE_LOST])
+@pytest.mark.parametrize("teardown", ["always", "on_success", "never"])
+async def test_what_was_preempted_is_removed_at_once_and_is_due_again(reason, teardown):
+    backend, said = Scripted([PENDING, RUNNING, taken(reason)]), []
+    outcome = await follow(backend, replace(POLICY, teardown=teardown, attempts=3), said.append)
+    assert (outcome, backend.deleted) == (Outcome(taken(reason).verdict, next_attempt=2), [0])
+    assert said[-3:] == [
+        f"{reason}: driver-0 was taken",
+        "cluster c-1 is removed",
+        "the job starts anew: attempt 2 of 3, by preemption_retries",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "attempt"), [(taken(Reason.EVICTED), 3), (BROKEN, 1), (DONE, 1), (taken(Reason.OOM_KILLED), 1)]
+)
+async def test_what_failed_otherwise_or_too_often_is_the_tasks_own_end(status, attempt):
+    backend = Scripted([PENDING, RUNNING, status])
+    outcome = await follow(backend, replace(POLICY, teardown="never", attempt=attempt, attempts=3))
+    assert (outcome.next_attempt, backend.deleted) == (None, [KEEP])
+
+
 async def test_each_log_line_is_said_once_and_the_last_ones_before_the_end():
     lines = [(0, line("starting")), (1, line("working")), (1, line("still")), (2, line("bye"))]
     backend, said = Scripted([PENDING, RUNNING, DONE], lines), []
@@ -326,13 +352,13 @@ async def test_tearing_down_is_also_for_who_did_not_follow():
 
 @pytest.mark.parametrize(
     "policy",
-    [POLICY, Policy(1.5, ("a", "b"), "never", 5.0, True), Policy(1.5, (), None)],
+    [POLICY, Policy(1.5, ("a", "b"), "never", 5.0, True), Policy(1.5, (), None, attempt=2, attempts=3)],
 )
 def test_a_policy_is_equal_after_its_way_through_json(policy):
     assert Policy.from_json(json.loads(json.dumps(policy.to_json()))) == policy
 
 
-@pytest.mark.parametrize("outcome", [Outcome(DONE.verdict, "[1]"), Outcome(BROKEN.verdict)])
+@pytest.mark.parametrize("outcome", [Outcome(DONE.verdict, "[1]"), Outcome(BROKEN.verdict, next_attempt=2)])
 def test_an_outcome_is_equal_after_its_way_through_json(outcome):
     assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
 
@@ -347,6 +373,12 @@ def test_the_policy_is_what_the_spec_asks_for(monkeypatch, stream_logs, streamed
     plan = make_plan(spec, ("x",))
     assert Policy.of(spec, plan, lease=5.0) == Policy(1060.0, streamed, "never", 5.0, False)
     assert Policy.of(spec, plan, until_running=True) == Policy(1060.0, streamed, "never", None, True)
+
+
+def test_a_job_may_be_preempted_as_often_as_its_spec_says_and_one_attempt_more_is_made():
+    spec = JobSpec(adapter="dask", preemption_retries=2)
+    policy = Policy.of(spec, make_plan(spec, ("x",)), attempt=2)
+    assert (policy.attempt, policy.attempts) == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from practicus_provider.operators.cluster import (
 from practicus_provider.operators.dask import PracticusDaskOperator
 from practicus_provider.operators.job import PracticusRunJobOperator, shipment_of
 from practicus_provider.sensors.job import PracticusJobSensor
-from practicus_provider.spec import Elastic, JobSpec, Resources
+from practicus_provider.spec import Elastic, JobSpec, Resources, WorkerGroup
 from practicus_provider.status import Reason, State, Verdict
 from practicus_provider.triggers.job import PracticusJobTrigger, event_of
 
@@ -264,6 +264,15 @@ def test_a_range_of_workers_passes_through_rendering():
         operator = dask(workers=Elastic(2, 20))
     operator.render_template_fields({})
     assert operator.spec().workers == Elastic(2, 20)
+
+
+def test_groups_of_workers_pass_through_rendering():
+    with DAG("sales"):
+        operator = PracticusRunJobOperator(
+            task_id="t", adapter="torch", application=JOB, workers=[WorkerGroup(2, Resources(gpu=1)), WorkerGroup(4)]
+        )
+    operator.render_template_fields({})
+    assert operator.spec().workers == (WorkerGroup(2, Resources(gpu=1)), WorkerGroup(4))
 
 
 # ---- how arguments are read

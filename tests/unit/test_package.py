@@ -28,6 +28,7 @@ CLASSES = [*INFO["extra-links"], *(connection["hook-class-name"] for connection 
 
 PUBLIC = [
     "practicus_provider.adapters.Adapter",
+    "practicus_provider.adapters.elastic.ElasticAdapter",
     "practicus_provider.adapters.spmd.SpmdAdapter",
     "practicus_provider.hooks.practicus.PracticusHook",
     "practicus_provider.operators.cluster.PracticusCreateClusterOperator",
@@ -47,6 +48,8 @@ PUBLIC = [
     "practicus_provider.spec.Elastic",
     "practicus_provider.spec.JobSpec",
     "practicus_provider.spec.Resources",
+    "practicus_provider.spec.Volume",
+    "practicus_provider.spec.WorkerGroup",
     "practicus_provider.status.State",
     "practicus_provider.status.Verdict",
     "practicus_provider.triggers.job.PracticusJobTrigger",

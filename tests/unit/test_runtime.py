@@ -15,6 +15,7 @@ TASK = {
     "run_id": "r1",
     "map_index": -1,
     "try_number": 2,
+    "attempt": 3,
     "logical_date": "2013-01-05T00:00:00+00:00",
 }
 
@@ -104,7 +105,20 @@ def test_the_context_is_the_task_instance_and_the_place_in_the_cluster(monkeypat
     env = {"PRACTICUS_TASK": json.dumps(TASK), "PRACTICUS_ROLE": "worker", "PRACTICUS_INDEX": "3"} | more
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    assert context() == Context(**TASK, role="worker", index=3, rank=rank, world_size=world_size)
+    assert context() == Context(**TASK, role="worker", index=3, rank=rank, world_size=world_size, volumes={})
+    assert context().checkpoint_dir is None
+
+
+def test_the_context_says_where_volumes_are_and_makes_the_folder_for_checkpoints(monkeypatch, tmp_path):
+    env = {"PRACTICUS_TASK": json.dumps(TASK), "PRACTICUS_ROLE": "worker", "PRACTICUS_INDEX": "0"}
+    folder = str(tmp_path / "checkpoints" / "c-1")
+    env |= {"PRACTICUS_VOLUMES": json.dumps({"/data": str(tmp_path)}), "PRACTICUS_CHECKPOINT_DIR": folder}
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    found = context()
+    assert (found.volumes, os.path.exists(folder)) == ({"/data": str(tmp_path)}, False)
+    assert [found.checkpoint_dir, found.checkpoint_dir] == [folder, folder]
+    assert os.path.isdir(folder)
 
 
 def test_the_context_outside_a_replica_is_refused_with_what_is_missing():

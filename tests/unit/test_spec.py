@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from practicus_provider.errors import SpecError
-from practicus_provider.spec import Elastic, JobSpec, Resources, parse_quantity
+from practicus_provider.spec import Elastic, JobSpec, Resources, Volume, WorkerGroup, parse_quantity
 
 QUANTITY = "give a positive Kubernetes quantity without spaces, such as 2, '500m' or '16Gi'"
 
@@ -82,9 +82,9 @@ def test_an_elastic_bound_that_is_not_a_positive_whole_number_is_refused(field, 
         Elastic(**{"min": 1, "max": 1} | {field: value})
 
 
-@pytest.mark.parametrize("value", [0, -3, True, False, "4", "four", 2.0, None, [1], (1, 2)])
+@pytest.mark.parametrize("value", [0, -3, True, False, "4", "four", 2.0, None, [1], (1, 2), (), (WorkerGroup(1), 2)])
 def test_a_worker_count_that_is_not_a_positive_whole_number_is_refused_with_the_field_and_the_value(value):
-    way_out = "give a whole number of at least 1 or Elastic(min, max)"
+    way_out = "give a whole number of at least 1 or Elastic(min, max), or a list of WorkerGroup(count=...)"
     with pytest.raises(SpecError, match=refusal("workers", value, way_out)):
         JobSpec(adapter="dask", workers=value)
 
@@ -230,6 +230,109 @@ def test_a_device_is_counted_in_whole_numbers():
 def test_a_number_of_processes_that_cannot_be_is_refused(value):
     with pytest.raises(SpecError, match=refusal("procs_per_worker", value, "give a whole number of at least 1")):
         JobSpec(adapter="torch", procs_per_worker=value)
+
+
+def test_workers_may_be_several_groups():
+    groups = (WorkerGroup(2, Resources(gpu=1)), WorkerGroup(4))
+    spec = JobSpec(adapter="torch", workers=groups)
+    assert (spec.groups, spec.elastic, spec.min_workers, spec.max_workers) == (groups, None, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "way_out"),
+    [
+        ("count", 0, "give a whole number of at least 1"),
+        (
+            "count",
+            Elastic(1, 2),
+            "a group's number is fixed: give a number, or workers=Elastic(min, max) without groups",
+        ),
+        ("resources", "4Gi", "give Resources(cpu=..., memory=...)"),
+        ("image", 5, "give an image's name, such as 'registry/torch:2'"),
+        ("node_selector", {"disk": 1}, "give a dict of strings, such as {'disk': 'ssd'}"),
+        ("node_selector", "ssd", "give a dict of strings, such as {'disk': 'ssd'}"),
+        ("procs_per_worker", 0, "give a whole number of at least 1"),
+    ],
+)
+def test_a_group_of_workers_that_cannot_be_is_refused(field, value, way_out):
+    with pytest.raises(SpecError, match=refusal(field, value, way_out)):
+        WorkerGroup(**{"count": 1} | {field: value})
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "60", float("inf")])
+def test_a_time_without_progress_that_is_not_a_positive_number_is_refused(value):
+    message = refusal("progress_timeout", value, "give a positive number of seconds or a timedelta")
+    with pytest.raises(SpecError, match=message):
+        JobSpec(adapter="torch", progress_timeout=value)
+
+
+@pytest.mark.parametrize("value", [-1, True, 1.5, "2", None])
+def test_a_number_of_preemptions_that_cannot_be_is_refused(value):
+    with pytest.raises(SpecError, match=refusal("preemption_retries", value, "give a whole number of at least 1 or 0")):
+        JobSpec(adapter="torch", preemption_retries=value)
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "value", "way_out"),
+    [
+        ({"path": "data"}, "path", "data", "give an absolute path without '..' and without '/' at its end"),
+        ({"path": "/data/"}, "path", "/data/", "give an absolute path without"),
+        ({"path": "/data/../etc"}, "path", "/data/../etc", "give an absolute path without"),
+        ({"path": 5}, "path", 5, "give an absolute path without"),
+        ({"path": "/"}, "path", "/", "give a folder outside /practicus, /dev, /proc, /sys, such as '/data'"),
+        ({"path": "/dev/shm"}, "path", "/dev/shm", "give a folder outside /practicus"),
+        ({"path": "/practicus/scratch"}, "path", "/practicus/scratch", "give a folder outside /practicus"),
+        ({"claim": None}, "volumes", {"path": "/data"}, "give exactly one of claim, host_path, nfs, empty_dir"),
+        ({"nfs": "s:/x"}, "volumes", {"path": "/data", "claim": "data", "nfs": "s:/x"}, "give exactly one of claim"),
+        ({"claim": "My_Data"}, "claim", "My_Data", "give a PersistentVolumeClaim's name, such as 'data'"),
+        ({"claim": "../etc"}, "claim", "../etc", "give a PersistentVolumeClaim's name, such as 'data'"),
+        ({"claim": None, "host_path": "mnt"}, "host_path", "mnt", "give an absolute path without"),
+        ({"claim": None, "nfs": "server/path"}, "nfs", "server/path", "give 'server:/path'"),
+        ({"claim": None, "empty_dir": "a lot"}, "empty_dir", "a lot", "give a positive Kubernetes quantity"),
+        ({"claim": None, "empty_dir": "1Gi", "read_only": True}, "empty_dir", "1Gi", "leave out read_only and local"),
+        ({"read_only": "yes"}, "read_only", "yes", "give True or False"),
+        ({"local": "data"}, "local", "data", "give an absolute path without"),
+    ],
+)
+def test_a_volume_that_cannot_be_is_refused(given, field, value, way_out):
+    with pytest.raises(SpecError, match=refusal(field, value, way_out).rstrip("$")):
+        Volume(**{"path": "/data", "claim": "data"} | given)
+
+
+@pytest.mark.parametrize("value", [["/data"], (Volume,), "data", None])
+def test_volumes_that_are_none_are_refused(value):
+    with pytest.raises(SpecError, match=refusal("volumes", value, "give a list of Volume(path=..., claim=...)")):
+        JobSpec(adapter="dask", volumes=value)
+
+
+def test_two_volumes_at_one_path_are_refused():
+    both = (Volume(path="/data", claim="a"), Volume(path="/data", claim="b"))
+    with pytest.raises(SpecError, match=refusal("volumes", "/data", "two volumes have this path: give each its own")):
+        JobSpec(adapter="dask", volumes=both)
+
+
+VOLUMES = (
+    Volume(path="/in", claim="in", read_only=True),
+    Volume(path="/tmp/fast", empty_dir="1Gi"),
+    Volume(path="/out", nfs="server:/out"),
+    Volume(path="/out/own", empty_dir="1Gi"),
+)
+
+
+@pytest.mark.parametrize(
+    ("volumes", "given", "found"),
+    [((), None, None), (VOLUMES[:2], None, None), (VOLUMES, None, "/out/checkpoints"), (VOLUMES, "/out/x", "/out/x")]
+    + [(VOLUMES, "/out", "/out")],
+)
+def test_checkpoints_lie_where_the_spec_says_or_on_the_first_volume_that_keeps_them(volumes, given, found):
+    assert JobSpec(adapter="torch", volumes=volumes, checkpoint_dir=given).checkpoints == found
+
+
+@pytest.mark.parametrize("path", ["/elsewhere", "/in/x", "/tmp/fast", "/out/own/x", "/outside"])
+def test_checkpoints_that_nothing_would_keep_are_refused(path):
+    way_out = "give a folder on one of volumes= that outlives a replica and may be written"
+    with pytest.raises(SpecError, match=refusal("checkpoint_dir", path, way_out)):
+        JobSpec(adapter="torch", volumes=VOLUMES, checkpoint_dir=path)
 
 
 def test_settings_in_a_file_where_the_job_runs_are_not_every_frameworks():

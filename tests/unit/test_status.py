@@ -53,6 +53,22 @@ def test_a_sigkill_comes_with_advice_about_memory():
     )
 
 
+def test_of_ranks_that_hang_the_one_that_fell_silent_first_is_named_and_for_how_long():
+    hung = replace(ended(124, role="worker"), rank=2, silent=612.4)
+    assert explain_exit(hung, tail=["[rank 2] in recv", "[rank 3] in talk"], decides=True) == Verdict(
+        State.FAILED,
+        Reason.PROGRESS_DEADLINE_EXCEEDED,
+        "rank 2 (worker-0) fell silent 612.4 s ago, before all others; no rank has logged or reported progress within "
+        "progress_timeout",
+        "The first worker's log has the stacks of all ranks: look for the one that is not where the others wait. If "
+        "they were at work, raise progress_timeout=, or call practicus_runtime.progress().",
+        replica="worker-0",
+        exit_code=124,
+        log_tail=("in recv",),
+        rank=2,
+    )
+
+
 def test_another_signal_is_named_without_a_guess():
     assert explain_exit(ended(signal="SIGSEGV", role="worker"), tail=[], decides=False) == Verdict(
         State.FAILED,
@@ -96,6 +112,15 @@ def test_of_several_ranks_of_a_replica_the_one_that_failed_is_named_and_its_line
         rank=3,
     )
     assert "Last lines of rank 3 (worker-0):" in verdict.text()
+
+
+def test_a_rank_of_another_replica_is_named_with_that_one():
+    """As where a coordinator decides, and ends because a worker's rank has failed for good."""
+    failed = replace(ended(1, role="coordinator"), rank=3, culprit="worker-2")
+    verdict = explain_exit(failed, tail=["round 1", *(f"[rank 3] {line}" for line in TRACEBACK)], decides=True)
+    assert (verdict.message, verdict.replica) == ("rank 3 (worker-2) exited with code 1", "worker-2")
+    assert verdict.log_tail == tuple(TRACEBACK)
+    assert "Last lines of rank 3 (worker-2):" in verdict.text()
 
 
 @pytest.mark.parametrize("mark", ["", "[rank 3] "])

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import math
+import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -218,7 +219,7 @@ class KubernetesBackend(Backend):
     ) -> Sequence[Manifest]:
         """See :meth:`Backend.preview`. The manifests, but for the owner, who has no uid yet."""
         manifests = render(name, plan, self.site, task, lease=lease, parent=None)
-        return [manifests.root, *manifests.others]
+        return [manifests.root, *manifests.others, *([manifests.secret] if manifests.secret else [])]
 
     async def try_out(self, preview: Sequence[Manifest]) -> Sequence[str]:
         """What the API server has against a preview, here and now: rights, admission, quotas; empty: nothing.
@@ -308,6 +309,8 @@ class KubernetesBackend(Backend):
         """Create what the root needs, then let it go."""
         others = manifests.owned(root["metadata"]["uid"])
         try:
+            if secret := manifests.keyed(root["metadata"]["uid"], secrets.token_hex()):
+                await _create_once(api, secret)
             await asyncio.gather(*(api.apply(manifest) for manifest in others if manifest["kind"] not in LATER))
             await asyncio.gather(*(api.apply(manifest) for manifest in others if manifest["kind"] in LATER))
             await api.patch("Job", root["metadata"]["name"], {"spec": {"suspend": False}})
@@ -505,6 +508,15 @@ async def _end(api: Api, handle: Handle) -> None:
         await api.delete("Job", handle.name, propagationPolicy="Foreground", preconditions={"uid": handle.uid})
     except ApiError as error:
         if error.reason != "Conflict":
+            raise
+
+
+async def _create_once(api: Api, secret: Manifest) -> None:
+    """Create it; of several creators all take what the first one has made up."""
+    try:
+        await api.create(secret)
+    except ApiError as error:
+        if error.reason != "AlreadyExists":
             raise
 
 

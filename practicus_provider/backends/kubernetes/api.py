@@ -31,6 +31,7 @@ PATHS = {
     "Pod": ("api/v1", "pods"),
     "ConfigMap": ("api/v1", "configmaps"),
     "Service": ("api/v1", "services"),
+    "Secret": ("api/v1", "secrets"),
     "ServiceAccount": ("api/v1", "serviceaccounts"),
     "Event": ("api/v1", "events"),
     "ResourceQuota": ("api/v1", "resourcequotas"),

@@ -15,7 +15,7 @@ TRANSIENT = (
     *("too many requests", "toomanyrequests", "internal server error", "bad gateway", "service unavailable"),
 )
 """Signs in a registry's words that a further pull may do better."""
-AGAIN = "Nothing is wrong with the job: run it again, as retries= does."
+AGAIN = "Nothing is wrong with the job: run it again, as preemption_retries= does, or retries=."
 
 
 def hopeless(pods: Iterable[Pod], replicas: Mapping[str, ReplicaStatus]) -> Verdict | None:
@@ -50,7 +50,7 @@ def taken_away(pod: Pod, name: str) -> Verdict | None:
             return None
         case "PreemptionByScheduler":
             message = f"{name} was preempted: {words}"
-            advice = "A pod of a higher priority took its place: run it again, or give pods a priorityClassName."
+            advice = f"A pod of a higher priority took its place. {AGAIN} Or give pods a priorityClassName."
             return Verdict(State.FAILED, Reason.PREEMPTED, message, advice, replica=name)
         case "DeletionByPodGC":
             message = f"{name} was lost with {pod.node or 'its node'}: {words}"
@@ -99,6 +99,8 @@ def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decid
     if reason == "OOMKilled":
         memory = facts["roles"].get(pod.role, {}).get("memory")
         field = "worker_resources" if pod.role == "worker" else "coordinator_resources"
+        if any("part_of" in role for role in facts["roles"].values()):
+            field = "its WorkerGroup's resources"
         return Verdict(
             State.FAILED,
             Reason.OOM_KILLED,
@@ -108,6 +110,6 @@ def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decid
             signal="SIGKILL",
         )
     verdict = explain_exit(replica, tail=(), decides=decides)
-    if pod.leaving and replica.signal:
+    if pod.leaving and (replica.signal or pod.stopped):
         return replace(verdict, advice="Its pod was deleted: by somebody, or with its namespace.")
     return verdict

@@ -11,6 +11,7 @@ from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, taken_away, vanished
 from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod
+from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, VOLUME_TYPE
 from practicus_provider.backends.kubernetes.render import CLUSTER, FACTS, RELEASED, ROLE, TOLD
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
 
@@ -49,7 +50,7 @@ def observe(
     pods: Iterable[Manifest],
     events: Sequence[Manifest] = (),
     told: Mapping[str, Mapping[str, Any]] | None = None,
-    jobs: Iterable[Manifest] = (),
+    jobs: Sequence[Manifest] = (),
     largest: Mapping[str, str] | None = None,
 ) -> Observation:
     """The cluster's status.
@@ -57,7 +58,7 @@ def observe(
     :param root: its root Job.
     :param pods: of the cluster alone.
     :param events: warnings about its Jobs that have no pods, and about its pods.
-    :param jobs: its other Jobs.
+    :param jobs: its other Jobs; the root may be among them.
     :param told: pod -> its last words, as far as they are known from its log.
     :param largest: resource -> the most of it that one node has, where that is known.
     """
@@ -80,13 +81,19 @@ def observe(
     }
     complete = _complete(order, roles, replicas.values(), warnings[-1].get("message", "") if warnings else "")
     status = Status(_state(roles, replicas.values()), tuple(complete))
-    decisive = [pod for pod in shown if pod.role == facts["decides"]]
-    observation = _decided(status, facts, decisive, replicas, told, settled=bool(_condition(root, "Failed")))
-    if observation.status.verdict is None and _condition(root, "Complete") and all(pod.ended for pod in decisive):
-        observation = _completed(status, facts, told)
+    deciding = _deciding(facts)
+    decisive = [pod for pod in shown if pod.role in deciding]
+    settled = len(deciding) == 1 and bool(_condition(root, "Failed"))
+    observation = _decided(status, facts, decisive, replicas, told, settled=settled)
+    deciding_jobs = [job for name, job in {_role(job): job for job in (*jobs, root)}.items() if name in deciding]
+    done = sum(_condition(job, "Complete") is not None for job in deciding_jobs) == len(deciding) > 0
+    if observation.status.verdict is None and done and all(pod.ended for pod in decisive):
+        observation = _completed(root["metadata"]["name"], status, facts, told)
     if observation.status.verdict is None:
         verdict = _taken(shown, roles, replicas) or hopeless(shown, replicas) or _refused(root, warnings)
-        verdict = verdict or _out_of_time(root, facts)
+        deciding_jobs = deciding_jobs or [root]
+        out_of_time = (_out_of_time(job, root, facts) for job in deciding_jobs)
+        verdict = verdict or next(filter(None, out_of_time), None)
         if verdict is not None:
             return Observation(_ended(status, verdict))
     if observation.status.verdict is not None or observation.ending is not None:
@@ -121,7 +128,7 @@ def _decided(
         if settled or all(pod.ended for pod in decisive):
             return Observation(_ended(status, verdict), failed=first)
         return Observation(status, verdict, first)
-    expected = facts["roles"].get(facts["decides"], {}).get("replicas", 0)
+    expected = _expected(facts)
     good = [pod for pod in decisive if replicas[pod.name].state is State.SUCCEEDED]
     done = [pod for pod in decisive if pod.ended is None and _complete_words(told.get(pod.name, {}))]
     if not expected or len(good) + len(done) < expected:
@@ -137,31 +144,51 @@ def _decided(
     )
 
 
-def _precedence(pod: Pod, replica: ReplicaStatus) -> tuple[bool, bool, float]:
+def _precedence(pod: Pod, replica: ReplicaStatus) -> tuple[bool, bool, bool, float]:
     """Of pods that failed, the least is the cause.
 
-    Once one has failed the Job controller deletes the others, and how those end is no cause. One that somebody else
-    deletes is: the others fail after that was asked for, which is known to the second.
+    None is taken off its node because another failed. Once one has failed the Job controller deletes the others, and
+    how those end is no cause. One that somebody else deletes is: the others fail after that was asked for, which is
+    known to the second.
     """
     killed, at = precedence(replica)
+    taken = bool(pod.disrupted[0])
     if pod.leaving:
-        return "at" not in pod.last_words, True, min(at, pod.told_to_leave + 1)
-    return False, killed, at
+        return not taken, "at" not in pod.last_words, True, min(at, pod.told_to_leave + 1)
+    return not taken, False, killed, at
 
 
 def _complete_words(words: Mapping[str, Any]) -> bool:
     """Whether nothing more is to be had of the pod that said them: it ended well, and they hold its result."""
-    return words.get("exit_code") == 0 and "result" in words
+    return words.get("exit_code") == 0 and "result" in words and not words.get("stopped")
 
 
-def _completed(status: Status, facts: Mapping[str, Any], told: Mapping[str, Mapping[str, Any]]) -> Observation:
+def _completed(
+    name: str, status: Status, facts: Mapping[str, Any], told: Mapping[str, Mapping[str, Any]]
+) -> Observation:
     """The Job says that all went well, but pods are gone before we saw them end; what they told holds."""
-    words = [told[pod] for pod in sorted(told) if _complete_words(told[pod])]
-    if len(words) < facts["roles"].get(facts["decides"], {}).get("replicas", 0):
+    words = {pod: told[pod] for pod in sorted(told) if _complete_words(told[pod])}
+    if len(words) < _expected(facts):
         message = "the job completed, but its pods were removed before its result was read"
         return Observation(_ended(status, Verdict(State.FAILED, Reason.CLUSTER_LOST, message)))
     verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{facts['decides']} ended", exit_code=0)
-    return Observation(replace(_ended(status, verdict), result=words[0]["result"]))
+    first = next((pod for pod in words if pod.startswith(f"{name}-0-")), next(iter(words)))
+    return Observation(replace(_ended(status, verdict), result=words[first]["result"]))
+
+
+def _deciding(facts: Mapping[str, Any]) -> list[str]:
+    """The roles whose end is the job's end: the one that decides, and its further parts."""
+    decides = facts["decides"]
+    return [name for name, role in facts["roles"].items() if decides and decides in (name, role.get("part_of"))]
+
+
+def _expected(facts: Mapping[str, Any]) -> int:
+    """Replicas that decide."""
+    return sum(facts["roles"][name]["replicas"] for name in _deciding(facts))
+
+
+def _role(job: Manifest) -> str:
+    return str(job["metadata"]["labels"].get(ROLE, ""))
 
 
 def _about(event: Manifest) -> Manifest:
@@ -178,7 +205,7 @@ def _taken(pods: Iterable[Pod], roles: Mapping[str, Any], replicas: Mapping[str,
 def _gave_up(jobs: Iterable[Manifest], pods: Iterable[Pod], roles: Mapping[str, Any]) -> Verdict | None:
     """A Job that failed, of whose pods none says why."""
     for job in jobs:
-        role = job["metadata"]["labels"].get(ROLE)
+        role = _role(job)
         if role in roles and _condition(job):
             own = [pod for pod in pods if pod.role == role]
             if verdict := vanished(role, roles[role]["replicas"], own):
@@ -192,6 +219,8 @@ def _refused(root: Manifest, events: Iterable[Manifest]) -> Verdict | None:
         words = event.get("message", "")
         if "exceeded quota" not in words and "forbidden" in words:
             advice = "Ask who runs the namespace: what refused it is named above."
+            if VOLUME_TYPE in words:
+                advice = f"{AS_A_CLAIM}."
             message = f"cluster {root['metadata']['name']} may not have its pods: {words}"
             return Verdict(State.FAILED, Reason.CONFIG_ERROR, message, advice)
     return None
@@ -206,13 +235,14 @@ def _condition(root: Manifest, *types: str) -> Manifest | None:
     return None
 
 
-def _out_of_time(root: Manifest, facts: Mapping[str, Any]) -> Verdict | None:
-    """The root's deadline: the cluster's timeout, the end of its lease, or of what was left after its release."""
-    if (_condition(root) or {}).get("reason") != "DeadlineExceeded":
+def _out_of_time(job: Manifest, root: Manifest, facts: Mapping[str, Any]) -> Verdict | None:
+    """The root's deadline: the cluster's timeout, the end of its lease, or of what was left after its release. Another
+    Job's is the timeout."""
+    if (_condition(job) or {}).get("reason") != "DeadlineExceeded":
         return None
     if RELEASED in root["metadata"]["annotations"]:
         return Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
-    if root["spec"]["activeDeadlineSeconds"] < facts["timeout"]:
+    if job["spec"]["activeDeadlineSeconds"] < facts["timeout"]:
         message = "nobody has watched the cluster for as long as its lease allows: its task is over"
         return Verdict(State.CANCELLED, Reason.ABANDONED, message)
     message = f"the cluster's time was over after {facts['timeout']:g} s, its timeout"
@@ -222,9 +252,9 @@ def _out_of_time(root: Manifest, facts: Mapping[str, Any]) -> Verdict | None:
 def _lost(pods: Iterable[Pod], facts: Mapping[str, Any], roles: Mapping[str, Any]) -> Pod | None:
     """The first replica that should serve and does not; of an elastic role, the last of too many that failed."""
     crashes: dict[str, int] = {}
-    lost = []
+    deciding, lost = _deciding(facts), []
     for pod in pods:
-        if pod.role == facts["decides"] or pod.ended is None:
+        if pod.role in deciding or pod.ended is None:
             continue
         if _elastic(roles, pod):
             failed = pod.replica(ready=False).state is State.FAILED

@@ -92,6 +92,11 @@ class Pod:
         return words if isinstance(words, dict) else {}
 
     @property
+    def stopped(self) -> bool:
+        """Whether it ended because it was told to, by SIGTERM: then exit code 0 does not say that its work is done."""
+        return bool(self.last_words.get("stopped"))
+
+    @property
     def told_to_leave(self) -> float:
         """When its deletion was asked for, seconds since the epoch, to the second; infinite if it was not."""
         meta = self.manifest["metadata"]
@@ -204,12 +209,14 @@ class Pod:
         return ReplicaStatus(
             self.role,
             self.index,
-            State.SUCCEEDED if self.ended.get("exitCode") == 0 else State.FAILED,
+            State.SUCCEEDED if self.ended.get("exitCode") == 0 and not self.stopped else State.FAILED,
             exit_code=None if signal else code,
             signal=signal,
             started_at=_seconds(self.ended.get("startedAt")),
             ended_at=self.last_words.get("at") or _seconds(self.ended.get("finishedAt")),
             rank=self.last_words.get("rank"),
+            culprit=self.last_words.get("replica"),
+            silent=self.last_words.get("silent"),
         )
 
 

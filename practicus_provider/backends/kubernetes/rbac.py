@@ -11,6 +11,7 @@ NEEDED = {
     "pods/portforward": ("get", "create"),
     "events": ("list", "watch"),
     "configmaps": ("get", "create", "patch"),
+    "secrets": ("create",),
     "services": ("create", "patch"),
     "serviceaccounts": ("create", "patch"),
     "networkpolicies.networking.k8s.io": ("create", "patch"),
@@ -22,7 +23,7 @@ NEEDED = {
 A port is forwarded by a WebSocket's GET, which Kubernetes 1.35 and later also take for a create
 (``AuthorizePodWebsocketUpgradeCreatePermission``).
 """
-OPTIONAL = {"pods/portforward": "dashboards do not open"}
+OPTIONAL = {"pods/portforward": "dashboards do not open", "secrets": "elastic trainings do not start"}
 """What jobs do without -> what is lost."""
 GROUP = "rbac.authorization.k8s.io"
 NAME = "practicus"

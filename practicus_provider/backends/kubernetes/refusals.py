@@ -9,6 +9,9 @@ FORBIDDEN = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in 
 """Whatever authorizer forbids it, the API server says so (``forbiddenMessage`` in ``k8s.io/apiserver``,
 ``pkg/endpoints/handlers/responsewriters``)."""
 ROLE = "give this user the namespaced Role of the documentation"
+VOLUME_TYPE = "restricted volume type"
+"""What Pod Security says of a volume that a namespace does not admit."""
+AS_A_CLAIM = "Pod Security admits no host_path= and no nfs= there: have a PersistentVolume made of it, give its claim="
 
 
 def explain(method: str, status: int, message: str, namespace: str) -> str:
@@ -30,6 +33,8 @@ def explain(method: str, status: int, message: str, namespace: str) -> str:
             return _forbidden(message, "", "pods/portforward", "get", "create")
         case 403 if "attempting to grant" in message:
             return f"Kubernetes forbids it (403: {message}); whose jobs start pods needs those rights too: {ROLE}"
+        case 403 if VOLUME_TYPE in message:
+            return f"Kubernetes does not admit it (403: {message}); {AS_A_CLAIM}"
         case 403 | 422:  # a policy, Pod Security or the object's own rules; its words say what they mind
             return f"Kubernetes does not admit it ({status}): {message}"
         case 404:

@@ -8,6 +8,7 @@ One cluster, of name ``N`` and with a short name ``n``::
       ConfigMap n          the application, the runtime, every role's launch, the template of elastic pods
       Service n            headless: gives each replica its name in DNS
       NetworkPolicy n      who may talk to whom
+      Secret n             the cluster's key, where a launch asks for it
       ServiceAccount n     without a token; with one, a Role and a RoleBinding where a role starts pods
 
 Every object but the root has it as its owner, so that the root's end is everyone's.
@@ -22,7 +23,7 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +34,7 @@ from practicus_provider.backends.kubernetes.overrides import merged
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Plan, Port, Role, Text, parts
 from practicus_provider.runtime.practicus_runtime import pods
-from practicus_provider.spec import GPU
+from practicus_provider.spec import GPU, Volume
 
 DOMAIN = "practicus.ai"
 MANAGED = {"app.kubernetes.io/managed-by": "practicus"}
@@ -64,6 +65,9 @@ GRACE = 10
 """Seconds between SIGTERM and SIGKILL (``terminationGracePeriodSeconds``)."""
 NODE_LOST = 30
 """Seconds that a node may be out of reach before its pods count as lost (Kubernetes' default is 300)."""
+FS_GROUP = 1000
+"""Group that owns a claim's files (``fsGroup``), so that an image's user, who is not root, may write there. It is every
+job's, so that one reads what another wrote."""
 TTL = 300
 """Seconds that an ended cluster waits for its deletion (``ttlSecondsAfterFinished``)."""
 LEASE_LEAST = 10.0
@@ -74,6 +78,8 @@ APP = f"{SCRATCH}/.practicus/app"
 BOOT = runtime.FOLDER / "practicus_runtime" / "boot.py"
 API_PORTS = (443, 6443)
 """Ports of API servers: of the Service ``kubernetes``, and behind it for policies that act after the translation."""
+KEY = "key"
+"""Of the one value in a cluster's secret."""
 MAIN = "main"
 """Name of the one container."""
 
@@ -95,15 +101,24 @@ class Site:
 
 @dataclass(frozen=True)
 class Manifests:
-    """A whole cluster. :meth:`owned` gives what else is created once the root's uid is known."""
+    """A whole cluster. :meth:`owned` gives what else is created once the root's uid is known.
+
+    :param secret: for the cluster's key, without it: whoever creates it first makes one up.
+    """
 
     root: Manifest
     others: tuple[Manifest, ...]
+    secret: Manifest | None = None
 
     def owned(self, uid: str) -> tuple[Manifest, ...]:
         """All others, with the root as their owner."""
         owner = _owner(self.root["metadata"]["name"], uid)
         return tuple(_with_owner(_with_owned_templates(manifest, owner), owner) for manifest in self.others)
+
+    def keyed(self, uid: str, key: str) -> Manifest | None:
+        """The secret with this key, if the cluster needs one."""
+        owner = _owner(self.root["metadata"]["name"], uid)
+        return {**_with_owner(self.secret, owner), "stringData": {KEY: key}} if self.secret else None
 
 
 def short(name: str) -> str:
@@ -131,7 +146,7 @@ def render(
         root = _with_owner(root, owner_reference(parent))
     digest = hashlib.sha256(json.dumps([root["spec"], others], sort_keys=True).encode()).hexdigest()[:16]
     root["metadata"]["annotations"][DIGEST] = digest
-    return Manifests(root, others)
+    return Manifests(root, others, cluster.secret())
 
 
 def owner_reference(job: Manifest) -> Manifest:
@@ -157,6 +172,11 @@ class _Cluster:
         return self.plan.role(self.plan.coordinator)
 
     @property
+    def _parts(self) -> bool:
+        """Whether several Jobs decide."""
+        return sum(map(self.plan.decisive, self.plan.roles)) > 1
+
+    @property
     def labels(self) -> dict[str, str]:
         return {**MANAGED, CLUSTER: self.name, NETWORK: short(self.parent or self.name)}
 
@@ -178,7 +198,8 @@ class _Cluster:
         job["spec"] |= {
             "suspend": True,
             "activeDeadlineSeconds": max(1, math.ceil(deadline)),
-            "ttlSecondsAfterFinished": TTL,
+            # Its own replicas may end long before those of a further part, which would go with it.
+            "ttlSecondsAfterFinished": math.ceil(self.plan.timeout) if self._parts else TTL,
         }
         return job
 
@@ -216,6 +237,7 @@ class _Cluster:
             "ready": launch.ready is not None,
             "memory": role.resources.memory,
             "ports": dict(launch.ports),
+            **({"part_of": role.part_of} if role.part_of else {}),
         }
 
     def _meta(self, name: str) -> Manifest:
@@ -251,6 +273,7 @@ class _Cluster:
         env: dict[str, Text] = {
             **launch.env,
             **client,
+            **self._volume_env(),
             "PRACTICUS_ROLE": role.name,
             "PRACTICUS_TASK": json.dumps(self.task),
         }
@@ -262,6 +285,15 @@ class _Cluster:
             "grace": GRACE - 2,  # the rest is for what the launcher does after it
             "spawns": launch.spawns,
         }
+
+    def _volume_env(self) -> dict[str, Text]:
+        """Where replicas find the volumes, and this task instance's checkpoints: its name is the cluster's."""
+        env: dict[str, Text] = {}
+        if self.plan.volumes:
+            env["PRACTICUS_VOLUMES"] = json.dumps({volume.path: volume.path for volume in self.plan.volumes})
+        if self.plan.checkpoints:
+            env["PRACTICUS_CHECKPOINT_DIR"] = f"{self.plan.checkpoints}/{self.name}"
+        return env
 
     def _text(self, text: Text) -> Any:
         resolved = tuple(self._resolve(part) for part in parts(text))
@@ -313,6 +345,12 @@ class _Cluster:
             "automountServiceAccountToken": False,
         }
 
+    def secret(self) -> Manifest | None:
+        """Where the key goes by which replicas know each other, if some must."""
+        if not any(role.launch.keyed for role in self.plan.roles):
+            return None
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": self._meta(self.short), "immutable": True}
+
     def _network_policy(self) -> Manifest:
         """Replicas reach each other, DNS and what ``egress`` names; nobody else reaches them, and they nobody else."""
         peers = [{"podSelector": {"matchLabels": {NETWORK: short(self.parent or self.name)}}}]
@@ -363,6 +401,9 @@ class _Cluster:
         )
 
     def _job(self, name: str, role: Role) -> Manifest:
+        # A further part may outlive the root's own replicas, and with them the root's deadline.
+        part = role is not self.first and self.plan.decisive(role)
+        deadline = {"activeDeadlineSeconds": max(1, math.ceil(self.plan.timeout))} if part else {}
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -373,6 +414,7 @@ class _Cluster:
                 "parallelism": role.replicas,
                 "backoffLimit": 0,
                 "podReplacementPolicy": "Failed",
+                **deadline,
                 "template": self._pod_template(role),
             },
         }
@@ -384,7 +426,7 @@ class _Cluster:
         return template
 
     def _own_pod_template(self, role: Role) -> Manifest:
-        image = self.plan.image or self.site.images.get(self.plan.adapter) or self.site.image
+        image = role.image or self.plan.image or self.site.images.get(self.plan.adapter) or self.site.image
         if not image:
             raise SpecError("image", image, "give image=, or set the connection's extra 'image' or 'images'")
         launch = role.launch
@@ -400,10 +442,8 @@ class _Cluster:
                     "name": "PRACTICUS_INDEX",
                     "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}},
                 },
-                *(
-                    {"name": variable, "valueFrom": {"secretKeyRef": dict(zip(("name", "key"), secret, strict=True))}}
-                    for variable, secret in sorted(self.plan.secrets.items())
-                ),
+                *([_from_secret("PRACTICUS_KEY", self.short, KEY)] if launch.keyed else []),
+                *(_from_secret(variable, *secret) for variable, secret in sorted(self.plan.secrets.items())),
             ],
             "resources": _resources(role),
             "ports": [{"containerPort": number} for number in launch.ports.values()],
@@ -411,6 +451,7 @@ class _Cluster:
                 {"name": "bundle", "mountPath": MOUNT, "readOnly": True},
                 {"name": "scratch", "mountPath": SCRATCH},
                 *([{"name": "shm", "mountPath": "/dev/shm"}] if role.resources.shm else []),
+                *(_mount(number, volume) for number, volume in enumerate(self.plan.volumes)),
             ],
             "securityContext": {
                 "allowPrivilegeEscalation": False,
@@ -433,16 +474,22 @@ class _Cluster:
                 "automountServiceAccountToken": bool(role.launch.spawns),
                 "enableServiceLinks": False,
                 "terminationGracePeriodSeconds": GRACE,
+                **({"nodeSelector": dict(role.node_selector)} if role.node_selector else {}),
                 "tolerations": [
                     {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST}
                     for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
                 ],
-                "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                    **_group(self.plan.volumes),
+                },
                 "containers": [container],
                 "volumes": [
                     {"name": "bundle", "configMap": {"name": self.short}},
                     {"name": "scratch", "emptyDir": {}},
                     *_shared_memory(role),
+                    *(_volume(number, volume) for number, volume in enumerate(self.plan.volumes)),
                 ],
             },
         }
@@ -484,6 +531,40 @@ def _shared_memory(role: Role) -> list[Manifest]:
     """A volume for ``/dev/shm``; what is in it counts as the container's memory."""
     size = role.resources.shm
     return [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}}] if size else []
+
+
+def _from_secret(variable: str, name: str, key: str) -> Manifest:
+    """A variable with the value that a secret has, by reference."""
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+
+
+def _mount(number: int, volume: Volume) -> Manifest:
+    """A volume in the container; what is not said is not read-only."""
+    mount = {"name": f"volume-{number}", "mountPath": volume.path}
+    return {**mount, "readOnly": True} if volume.read_only else mount
+
+
+def _volume(number: int, volume: Volume) -> Manifest:
+    """A volume of the pod."""
+    read_only = {"readOnly": True} if volume.read_only else {}
+    source: Manifest
+    if volume.claim is not None:
+        source = {"persistentVolumeClaim": {"claimName": volume.claim, **read_only}}
+    elif volume.host_path is not None:
+        source = {"hostPath": {"path": volume.host_path}}
+    elif volume.nfs is not None:
+        server, _, path = volume.nfs.partition(":/")
+        source = {"nfs": {"server": server, "path": f"/{path}", **read_only}}
+    else:
+        source = {"emptyDir": {"sizeLimit": volume.empty_dir}}
+    return {"name": f"volume-{number}", **source}
+
+
+def _group(volumes: Iterable[Volume]) -> Manifest:
+    """Whose a claim's files are. They are looked at one by one only where its root is not that group's yet."""
+    if not any(volume.claim is not None and not volume.read_only for volume in volumes):
+        return {}
+    return {"fsGroup": FS_GROUP, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
 def _with_owned_templates(manifest: Manifest, owner: Manifest) -> Manifest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from practicus_provider.backends.local import control
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.processes import CLUSTER_MARK, kill_marked
+from practicus_provider.backends.local.volumes import prepare_volumes
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
 from practicus_provider.status import Reason, State, Status, Verdict
@@ -63,6 +65,7 @@ class LocalBackend(Backend):
             variable = next(iter(plan.secrets))
             raise BackendError(f"the local backend has no secrets: give {variable} in env=, or run on Kubernetes")
         self._prepare_root()
+        prepare_volumes(plan.volumes, self.root)
         self._sweep()
         folder = ClusterFolder(self.root / name)
         while True:
@@ -225,6 +228,7 @@ class LocalBackend(Backend):
             "lease": lease,
             "parent": parent.to_json() if parent else None,
             "python": self.python,
+            "key": secrets.token_hex(),
             "created_at": time.time(),
         }
         try:

@@ -3,7 +3,7 @@
 ::
 
     <root>/<name>/
-        cluster.json      uid, plan, task, lease, parent, when it was created; never changes
+        cluster.json      uid, key, plan, task, lease, parent, when it was created; never changes
         app/              the shipped application
         lock              held by the supervisor for its life; its pid
         control           socket on which the supervisor listens
@@ -14,6 +14,7 @@
         logs/             <role>-<index>.log, supervisor.log
         replicas/         <role>-<index>/: its scratch folder, launch.json, result.json and failure.json
     <root>/ended/<name>-<uid>/     the same, of a deleted cluster, without replicas/; removed after its time to live
+    <root>/volumes/<claim>/        what stands for that claim; nobody removes it
 """
 
 from __future__ import annotations

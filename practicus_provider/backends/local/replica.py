@@ -17,6 +17,7 @@ from practicus_provider import runtime
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK
+from practicus_provider.backends.local.volumes import volume_env
 from practicus_provider.plan import Here, Host, Part, Plan, Port, Role, Text, parts
 from practicus_provider.status import ReplicaStatus, State, signal_name
 
@@ -35,6 +36,7 @@ class Surroundings:
     task: Mapping[str, Any]
     plan: Plan
     python: str
+    key: str
 
 
 @dataclass
@@ -86,7 +88,7 @@ class Replica:
             async for line in reader:
                 event = json.loads(line)
                 if event["event"] == "ended":
-                    yield self._end(event["exit_code"], event["signal"], event.get("rank"), event.get("at"))
+                    yield self._end(**{name: value for name, value in event.items() if name != "event"})
                 else:
                     self.status = replace(self.status, started_at=time.time())
                     yield self.status
@@ -94,7 +96,7 @@ class Replica:
             transport.close()
         code = await self.process.wait()
         if not self.status.state.final:
-            yield self._end(None, -code) if code < 0 else self._end(code, None)
+            yield self._end(*((None, -code) if code < 0 else (code, None)))
 
     def stop(self) -> None:
         """SIGTERM, once, as soon as there is a process; its launcher forwards it and kills what stays."""
@@ -112,15 +114,26 @@ class Replica:
                 self.process.send_signal(number)
 
     def _end(
-        self, exit_code: int | None, number: int | None, rank: int | None = None, at: float | None = None
+        self,
+        exit_code: int | None,
+        signal: int | None,
+        rank: int | None = None,
+        at: float | None = None,
+        replica: str | None = None,
+        silent: float | None = None,
+        stopped: bool = False,
     ) -> ReplicaStatus:
+        """What its launcher said of its end. One that others than we have stopped has not done its work."""
+        good = exit_code == 0 and (self.stopping or not stopped)
         self.status = replace(
             self.status,
-            state=State.SUCCEEDED if exit_code == 0 else State.FAILED,
+            state=State.SUCCEEDED if good else State.FAILED,
             exit_code=exit_code,
-            signal=signal_name(number),
+            signal=signal_name(signal),
             ended_at=at or time.time(),
             rank=rank,
+            culprit=replica,
+            silent=silent,
         )
         return self.status
 
@@ -171,7 +184,7 @@ class Replica:
             "PYTHONUNBUFFERED": "1",
         }
         client = {"PRACTICUS_CLIENT": around.plan.client} if around.plan.client else {}
-        return given | own | client
+        return given | own | client | volume_env(around.plan, around.folder, self.name)
 
     def _resolve(self, text: Text) -> str:
         return "".join(map(self._resolve_part, parts(text)))
@@ -186,6 +199,8 @@ class Replica:
                 return str(self.around.folder.scratch(self.name))
             case Here.INDEX:
                 return str(self.index)
+            case Here.KEY:
+                return self.around.key
             case Here.HOST | Host():
                 return LOOPBACK
             case Port():

@@ -54,7 +54,7 @@ class Supervisor:
         self.folder = folder
         config = folder.config()
         self.plan: Plan = load_plan(config["plan"])
-        self.around = Surroundings(folder, config["uid"], config["task"], self.plan, config["python"])
+        self.around = Surroundings(folder, config["uid"], config["task"], self.plan, config["python"], config["key"])
         self.parent = Handle(**config["parent"]) if config["parent"] else None
         self.deadline: float = config["created_at"] + self.plan.timeout
         self.lease: float | None = config["lease"]
@@ -150,7 +150,7 @@ class Supervisor:
     # ---- replicas
 
     def _deciding(self) -> list[Replica]:
-        return [replica for replica in self.replicas.values() if replica.role.name == self.plan.decides]
+        return [replica for replica in self.replicas.values() if self.plan.decisive(replica.role)]
 
     def _start(self, role: Role, index: int) -> None:
         own = self.ports[role.name] if index == 0 else {name: self.reservations.take() for name in role.launch.ports}
@@ -197,7 +197,7 @@ class Supervisor:
         role, status = replica.role, replica.status
         if self.closing or self.status.state.final:
             return
-        if role.name == self.plan.decides:
+        if self.plan.decisive(role):
             peers = self._deciding()
             if all(peer.status.state is State.SUCCEEDED for peer in peers):
                 self._finish(Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{replica.name} ended", exit_code=0))

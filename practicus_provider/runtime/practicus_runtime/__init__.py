@@ -9,7 +9,7 @@ import json
 import os
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
 RESULT_LIMIT = 1 << 20
 """Bytes of JSON that a result may have: it becomes an XCom, a row in Airflow's database."""
@@ -22,7 +22,9 @@ class Context:
     """The task instance that this replica works for, and this process' place in the cluster.
 
     :param map_index: -1 where the task is not mapped.
+    :param attempt: which cluster of this try's it is: 1, and one more after each preemption.
     :param logical_date: ISO 8601, or None for a run without one.
+    :param volumes: a volume's ``path`` -> the folder where it is found here: the path itself, but on the local backend.
     """
 
     dag_id: str
@@ -30,11 +32,26 @@ class Context:
     run_id: str
     map_index: int
     try_number: int
+    attempt: int
     logical_date: Optional[str]  # noqa: UP045  (Python 3.8)
     role: str
     index: int
     rank: int
     world_size: int
+    volumes: Dict[str, str]  # noqa: UP006  (Python 3.8)
+
+    @property
+    def checkpoint_dir(self) -> Optional[str]:  # noqa: UP045  (Python 3.8)
+        """This task instance's folder for what it saves: it outlives the cluster, and every try of the task finds it.
+
+        It is made when it is asked for. None where no volume of the job keeps what is written.
+
+        :raises OSError: the volume cannot be written by this process' user.
+        """
+        path = os.environ.get("PRACTICUS_CHECKPOINT_DIR")
+        if path is not None:
+            os.makedirs(path, exist_ok=True)
+        return path
 
 
 def context() -> Context:
@@ -51,11 +68,13 @@ def context() -> Context:
             run_id=task["run_id"],
             map_index=task["map_index"],
             try_number=task["try_number"],
+            attempt=task.get("attempt", 1),
             logical_date=task["logical_date"],
             role=os.environ["PRACTICUS_ROLE"],
             index=index,
             rank=int(os.environ.get("RANK", index)),
             world_size=int(os.environ.get("WORLD_SIZE", 1)),
+            volumes=json.loads(os.environ.get("PRACTICUS_VOLUMES", "{}")),
         )
     except KeyError as missing:
         raise RuntimeError(f"not inside a replica: the environment lacks {missing}") from None

@@ -61,6 +61,7 @@ def text(parts: list[Any]) -> str:
         "python": sys.executable,
         "host": os.environ["PRACTICUS_HOST"],
         "index": os.environ["PRACTICUS_INDEX"],
+        "key": os.environ.get("PRACTICUS_KEY", ""),
     }
     return "".join(part if isinstance(part, str) else facts[part["here"]] for part in parts)
 

@@ -28,6 +28,7 @@ LINGER = 2.0
 NAMES = {
     "HOROVOD_RANK": "RANK",
     "HOROVOD_LOCAL_RANK": "LOCAL_RANK",
+    "HOROVOD_CROSS_RANK": "GROUP_RANK",
     "HOROVOD_GLOO_IFACE": "GLOO_SOCKET_IFNAME",
 }
 
@@ -103,6 +104,7 @@ def answers() -> bool:
 def main(*program: str) -> int:
     """Run the ranks, and in the first replica the rendezvous beside them; the exit code."""
     ranks = Ranks(list(program), answers, NAMES)
+    os.environ.setdefault("HOROVOD_HOSTNAME", f"worker-{os.environ['GROUP_RANK']}")
     if ranks.first == 0:
         host, port = os.environ["PRACTICUS_HOST"], int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
         server = Rendezvous(host, port, int(os.environ["HOROVOD_SIZE"]))

@@ -75,6 +75,8 @@ class Launcher:
         status = self._wait(self.child.pid)
         number = -status if status < 0 else None
         end: dict[str, Any] = {"exit_code": None if number else status, "signal": number}
+        if self.stopping:  # then exit code 0 may say that it has saved what it had, and not that it was done
+            end["stopped"] = True
         self._report(event="ended", **(end if status == 0 else {**end, **_cause()}))
         self._leave_nothing()
         self._end_outputs()

@@ -2,7 +2,8 @@
 
 Each is told its ``RANK`` and ``LOCAL_RANK``; whatever else it must know is in the environment. At the first failure of
 one the others are ended, and the file ``PRACTICUS_FAILURE`` says which it was, how it ended, and when: what fails on
-other replicas in consequence fails later. Where there are several, each line of their output names its rank.
+other replicas in consequence fails later. Where a replica has several, or workers are several groups, each line of
+their output names its rank.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 import time
 from typing import Any, Callable, Mapping, Optional
 
-from practicus_runtime import fetch
+from practicus_runtime import fetch, hangs
 from practicus_runtime.launcher import LINUX, own_group
 
 POLL = 0.1
@@ -48,10 +49,15 @@ class Ranks:
         self.met = met
         self.names = names
         self.number = int(os.environ["LOCAL_WORLD_SIZE"])
-        self.first = int(os.environ["GROUP_RANK"]) * self.number
+        worker, before = int(os.environ.get("GROUP_RANK", 0)), os.environ.get("PRACTICUS_RANKS_BEFORE")
+        self.first = int(before or 0) + worker * self.number
+        self.named = self.number > 1 or before is not None  # else the replica's index is the rank
+        if before is not None:  # until here it was counted in its own group
+            os.environ["GROUP_RANK"] = str(worker + int(os.environ["PRACTICUS_WORKERS_BEFORE"]))
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.outputs: dict[int, Output] = {}
         self.selector = selectors.DefaultSelector()
+        self.watch = hangs.Watch.of(self.first)
         self.stopping = False
         self.kill_at: Optional[float] = None  # noqa: UP045  (Python 3.8)
         self.status = 0
@@ -59,18 +65,16 @@ class Ranks:
     def run(self) -> int:
         """Start all, watch them, end with the last one; the exit code is that of the first one that failed."""
         self._listen()
-        while not (self.stopping or self.met()):
+        while not (self.stopping or (self.met() and (self.watch is None or self.watch.connected()))):
             time.sleep(POLL)
         if self.stopping:
             return 128 + signal.SIGTERM
-        if name := interface(os.environ.get("PRACTICUS_HOST", "")):
-            for variable in INTERFACES:
-                os.environ.setdefault(variable, name)
+        name_interface()
         for local_rank in range(self.number):
             self._start(local_rank)
         if self.stopping:  # the signal came before there was anybody to forward it to
             self._signal_all(signal.SIGTERM)
-        while self.processes:
+        while self.processes or (self.watch and self.watch.waits() and not (self.stopping or self.status)):
             self._look()
         for output in self.outputs.values():
             output.end()
@@ -85,6 +89,8 @@ class Ranks:
                 env.setdefault(name, env[ours])
         if "PRACTICUS_FAILURE" in env:
             env["PRACTICUS_RANK_FAILURE"] = f"{env['PRACTICUS_FAILURE']}.{rank}"
+            if self.watch is not None:
+                env["PRACTICUS_STACK"] = hangs.stack_file(int(rank))
         if local_rank and "PRACTICUS_RESULT" in env:
             env["PRACTICUS_RESULT"] += "." + rank
         return env
@@ -104,7 +110,7 @@ class Ranks:
         self._signal_all(signal.SIGTERM)
 
     def _start(self, local_rank: int) -> None:
-        read, write = os.pipe() if self.number > 1 else (None, None)
+        read, write = os.pipe() if self.named or self.watch else (None, None)
         process = subprocess.Popen(
             self.command, env=self._environment(local_rank), stdout=write, stderr=write, preexec_fn=own_group
         )
@@ -112,12 +118,17 @@ class Ranks:
         self.processes[rank] = process
         if read is not None and write is not None:
             os.close(write)
-            self.outputs[rank] = Output(read, f"[rank {rank}] ".encode())
+            self.outputs[rank] = self._output(read, rank)
             self.selector.register(read, selectors.EVENT_READ, self.outputs[rank])
+
+    def _output(self, source: int, rank: int) -> Output:
+        return Output(source, f"[rank {rank}] ".encode() if self.named else b"")
 
     def _look(self) -> None:
         """Wait for output, an end, a signal, or the end of patience; then see to all of them."""
         left = None if self.kill_at is None else max(0.0, self.kill_at - time.monotonic())
+        if self.watch is not None:
+            left = self.watch.period if left is None else min(left, self.watch.period)
         for key, _ in self.selector.select(left):
             if key.data is not None and not key.data.take():
                 self.selector.unregister(key.fileobj)
@@ -129,6 +140,10 @@ class Ranks:
             failures = [failure for rank in ended if (failure := self._failure(rank, ended[rank]))]
             self._fail(min(failures, key=lambda failure: (failure["signal"] != signal.SIGKILL, failure["at"])))
         self.processes = {rank: process for rank, process in self.processes.items() if ended[rank] is None}
+        if self.watch is not None and not (self.stopping or self.status):
+            heard = {rank: self.outputs[rank].heard_at for rank in self.processes}
+            if hang := self.watch.look(heard, {rank: process.pid for rank, process in self.processes.items()}):
+                self._fail(hang)
         if self.kill_at is not None and time.monotonic() >= self.kill_at:
             self._signal_all(signal.SIGKILL)
             self.kill_at = None
@@ -181,6 +196,7 @@ class Output:
         self.source = source
         self.prefix = prefix
         self.rest = b""
+        self.heard_at: float | None = None
 
     def take(self) -> bool:
         """Pass on what has come; whether more may."""
@@ -188,6 +204,8 @@ class Output:
             data = os.read(self.source, 1 << 16)
         except BlockingIOError:
             return True
+        if data:
+            self.heard_at = time.monotonic()
         *lines, self.rest = (self.rest + data).split(b"\n")
         if len(self.rest) > LINE_LIMIT:
             lines, self.rest = [*lines, self.rest], b""
@@ -213,6 +231,13 @@ def selectable(source: int) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(source, selectors.EVENT_READ)
         return bool(selector.select(0))
+
+
+def name_interface() -> None:
+    """Tell torch and NCCL of the network interface that has this replica's address."""
+    if name := interface(os.environ.get("PRACTICUS_HOST", "")):
+        for variable in INTERFACES:
+            os.environ.setdefault(variable, name)
 
 
 def interface(address: str) -> Optional[str]:  # noqa: UP045  (Python 3.8)

@@ -4,7 +4,8 @@ An interpreter that winds up while a process group is referenced may abort: torc
 after all went well. So once Python's own end is done, the process is left without what follows: destructors.
 
 The module ``PRACTICUS_PREPARE``, if there is one, is imported first. A failure's time is written to the file
-``PRACTICUS_RANK_FAILURE`` at once: peers fail in consequence, and may be noticed before.
+``PRACTICUS_RANK_FAILURE`` at once: peers fail in consequence, and may be noticed before. At a signal the stacks of all
+threads are written to the file ``PRACTICUS_STACK``, where there is to be one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
@@ -28,6 +30,11 @@ def main(path: str, *args: str) -> int:
     """Run the script; its exit code."""
     sys.argv = [path, *args]
     sys.path[0] = os.path.dirname(os.path.realpath(path))
+    if os.environ.get("PRACTICUS_STACK"):
+        from practicus_runtime.hangs import STACK_SIGNAL
+
+        # It stays open, and is written to from C.
+        faulthandler.register(STACK_SIGNAL, os.open(os.environ["PRACTICUS_STACK"], os.O_WRONLY | os.O_CREAT, 0o600))
     try:
         if os.environ.get("PRACTICUS_PREPARE"):
             importlib.import_module(os.environ["PRACTICUS_PREPARE"])

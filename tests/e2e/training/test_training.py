@@ -21,7 +21,7 @@ from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
 from practicus_provider.plan import Plan
-from practicus_provider.spec import JobSpec
+from practicus_provider.spec import JobSpec, WorkerGroup
 from practicus_provider.status import Reason, State
 from tests.kubernetes import pods
 from tests.plans import TASK, created, end
@@ -72,7 +72,7 @@ async def losses(backend: Backend, plan: Plan, name: str = "job") -> dict[int, s
     """The last loss of each rank of a training that went well."""
     async with created(backend, name, plan) as handle:
         status = await end(backend, handle, PATIENCE)
-        lines = [line.text async for line in backend.logs(handle, ("worker",))]
+        lines = [line.text async for line in backend.logs(handle, [role.name for role in plan.roles])]
         assert status.state is State.SUCCEEDED, (status.verdict, lines[-40:])
     said = (re.search(r"rank (\d+) lost ([\d.]+)$", line) for line in lines)
     return {int(found[1]): found[2] for found in said if found}
@@ -102,6 +102,16 @@ async def test_so_do_two_ranks_of_one_worker(local: LocalBackend, name: str) -> 
 async def test_ranks_over_workers_of_several_processes_each_find_each_other(local: LocalBackend, name: str) -> None:
     adapter, script, *_ = TRAININGS[name]
     assert (await losses(local, training(adapter, script, workers=2, procs_per_worker=2))).keys() == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(("name", "first", "ranks"), [("zero3", 2, {0, 1, 2}), ("horovod", 1, {0, 1})])
+async def test_ranks_of_workers_that_are_unlike_find_each_other_and_are_watched_meanwhile(
+    local: LocalBackend, name: str, first: int, ranks: set[int]
+) -> None:
+    adapter, script, args, conf = TRAININGS[name]
+    groups = (WorkerGroup(1, procs_per_worker=first), WorkerGroup(1))
+    plan = training(adapter, script, *args, conf=conf, workers=groups, progress_timeout=PATIENCE)
+    assert (await losses(local, plan)).keys() == ranks
 
 
 async def test_a_pipe_is_one_process(local: LocalBackend) -> None:

@@ -31,3 +31,12 @@ def train(net, optimizer, rank: int, zero_grad=None) -> float:
 
 def tell(rank: int, loss: float) -> None:
     print(f"rank {rank} lost {loss:.4f}", flush=True)
+
+
+EPOCHS = 12
+"""Of an elastic training."""
+
+
+def whole(workers: list) -> bool:
+    """Whether these are two, one of which has taken the place of one that was lost; each rank says its own."""
+    return len(set(workers)) == 2 and max(workers) >= 2

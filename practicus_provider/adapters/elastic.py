@@ -1,0 +1,102 @@
+"""Trainings whose workers may change while they run: what torch's and Horovod's adapters have in common, and a user's
+own of either may have.
+
+Sources: *Torch Distributed Elastic* (https://docs.pytorch.org/docs/stable/distributed.elastic.html), whose names the
+settings have, and *Elastic Horovod* (https://horovod.readthedocs.io/en/stable/elastic_include.html).
+"""
+
+from __future__ import annotations
+
+import json
+from math import inf
+from typing import ClassVar, Literal
+
+from practicus_provider.adapters import Program
+from practicus_provider.adapters.spmd import SpmdAdapter, procs, shared_memory
+from practicus_provider.errors import SpecError
+from practicus_provider.plan import Here, Host, Launch, Port, Role, Text
+from practicus_provider.spec import Elastic, JobSpec
+
+COORDINATOR = Port("coordinator", "rendezvous")
+STORE = Port("coordinator", "store")
+SETTINGS: dict[str, float] = {"max_restarts": 3, "join_timeout": 600, "last_call_timeout": 10}
+"""Keys of an elastic job's ``conf``, and their defaults; what they mean: ``practicus_runtime.membership.Limits``."""
+
+
+class ElasticAdapter(SpmdAdapter):
+    """SPMD where ``workers=Elastic(min, max)`` works, too. A coordinator then decides: workers join there, are told
+    their ranks, and it has the backend replace those that are lost.
+
+    :cvar rules: whose rules hold at a change: torch's ranks start anew, Horovod's go on.
+    """
+
+    rules: ClassVar[Literal["torch", "horovod"]]
+
+    def decider(self, spec: JobSpec) -> str:
+        """See :meth:`Adapter.decider`."""
+        return "coordinator" if spec.elastic else self.decides
+
+    def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
+        """``spec.workers`` workers of :func:`procs` ranks each, and, if they may change, the coordinator."""
+        if spec.elastic is None:
+            return super().roles(spec, program)
+        if spec.progress_timeout is not None:
+            way_out = "workers that come and go are not watched for hangs: leave it out, and give timeout="
+            raise SpecError("progress_timeout", spec.progress_timeout, way_out)
+        return (
+            Role("coordinator", self._coordinator(spec, spec.elastic), resources=spec.coordinator_resources),
+            Role(
+                "worker",
+                self._worker(spec, program),
+                spec.elastic.min,
+                shared_memory(spec.worker_resources),
+                spec.elastic,
+            ),
+        )
+
+    def elastic_env(self) -> dict[str, Text]:
+        """What an elastic job's ranks are told, beside what they are in each round."""
+        return {}
+
+    def _coordinator(self, spec: JobSpec, bounds: Elastic) -> Launch:
+        limits = {"minimum": bounds.min, "maximum": bounds.max, **settings(spec)}
+        return Launch(
+            command=(Here.PYTHON, "-m", "practicus_runtime.elastic", self.rules, Here.HOST, COORDINATOR, STORE),
+            env={"PRACTICUS_KEY": Here.KEY, "PRACTICUS_ELASTIC": json.dumps(limits)},
+            ports={"rendezvous": 29500, "store": 29501},
+            ready="rendezvous",
+            spawns="worker",
+        )
+
+    def _worker(self, spec: JobSpec, program: Program) -> Launch:
+        python, *application = program
+        return Launch(
+            command=(python, "-m", "practicus_runtime.member", self.rules, *application),
+            env={
+                "OMP_NUM_THREADS": str(max(1, spec.worker_resources.cores // procs(spec))),
+                **spec.env,
+                "LOCAL_WORLD_SIZE": str(procs(spec)),
+                "MASTER_PORT": Port("worker", "rendezvous"),
+                "PRACTICUS_KEY": Here.KEY,
+                "PRACTICUS_COORDINATOR": (Host("coordinator"), ":", COORDINATOR),
+                "PRACTICUS_STORE": (Host("coordinator"), ":", STORE),
+                **self.elastic_env(),
+            },
+            ports={"rendezvous": 29500},
+            after=(COORDINATOR,),
+        )
+
+
+def settings(spec: JobSpec) -> dict[str, float]:
+    """What ``conf`` says, over :data:`SETTINGS`.
+
+    :raises SpecError: there is no such setting, or it is not such a number.
+    """
+    for name, value in spec.settings.items():
+        if name not in SETTINGS:
+            raise SpecError("conf", {name: value}, f"an elastic job has these settings: {', '.join(SETTINGS)}")
+        whole = name == "max_restarts"
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not 0 <= value < inf:
+            kind = "whole number" if whole else "number of seconds"
+            raise SpecError(f"conf[{name!r}]", value, f"give a {kind} of at least 0")
+    return {**SETTINGS, **spec.settings}

@@ -1,0 +1,160 @@
+"""The coordinator of an elastic training: ``python -m practicus_runtime.elastic FRAMEWORK ADDRESS PORT STORE_PORT``.
+
+Replicas join here, and are told when to run which ranks; see ``practicus_runtime.membership``. It asks the backend for
+those that are missing, and its end is the job's: well once all ranks have ended well, else with the failure that came
+first. It runs nothing of the user's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socketserver
+import sys
+import threading
+import time
+from typing import Optional
+
+from practicus_runtime import control
+from practicus_runtime.channel import Channel, Message
+from practicus_runtime.horovod_store import Store
+from practicus_runtime.membership import Group, Limits, Member, Phase
+
+TICK = 0.5
+"""Seconds between two looks at what time alone brings about."""
+HIRE = 2.0
+"""Seconds between two looks for members that are missing."""
+
+
+class Coordinator(socketserver.ThreadingTCPServer):
+    """Listens for replicas, and leads them."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 1024
+
+    def __init__(self, address: str, port: int, group: Group) -> None:
+        self.key = os.environ["PRACTICUS_KEY"]
+        self.group = group
+        self.changed = threading.Condition()
+        super().__init__((address, port), Introduction)
+
+    def run(self) -> None:
+        """Lead until the job is over."""
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self._hire, daemon=True).start()
+        with self.changed:
+            while self.group.phase is not Phase.OVER:
+                before = self.group.round
+                self.group.step(time.monotonic())
+                if self.group.round > before:
+                    say(f"round {self.group.round}: {' '.join(self.group.present)}")
+                    self.changed.notify_all()
+                elif self.group.phase is not Phase.OVER:
+                    self.changed.wait(TICK)
+            self.changed.notify_all()
+
+    def attend(self, channel: Channel) -> None:
+        """Hear one replica until it is gone.
+
+        :raises OSError: it is.
+        """
+        name: Optional[str] = None  # noqa: UP045  (Python 3.8)
+        try:
+            while True:
+                for message in channel.take():
+                    if name is None:
+                        member = Member(tell=channel.send, **message)
+                        with self.changed:
+                            self.group.join(member, time.monotonic())
+                            self.changed.notify_all()
+                        name = member.name
+                    else:
+                        self._hear(name, message)
+        finally:
+            if name is not None:
+                with self.changed:
+                    self.group.leave(name)
+                    self.changed.notify_all()
+
+    def _hear(self, name: str, message: Message) -> None:
+        if message["say"] == "lines":
+            say(*message["lines"])
+            return
+        with self.changed:
+            if message["say"] == "free":
+                self.group.free(name)
+            elif message["say"] == "failed":
+                failure = message["failure"]
+                how = f"exited with code {failure['exit_code']}"
+                if failure["signal"]:
+                    how = f"was killed by signal {failure['signal']}"
+                say(f"rank {failure['rank']} ({name}) {how}")
+                self.group.fail(name, failure)
+            elif message["say"] == "done":
+                self.group.finish(name, message["result"])
+            self.changed.notify_all()
+
+    def _hire(self) -> None:
+        """Have the backend start what is missing; what is on its way it does not start twice."""
+        said = ""
+        while True:
+            with self.changed:
+                wanted = self.group.wanted
+                missing = len(self.group.members) < wanted
+            if missing:
+                try:
+                    control.scale("worker", wanted)
+                    said = ""
+                except Exception as error:  # a quota, say, or an outage: it may be over next time
+                    if str(error) != said:
+                        say(f"cannot have {wanted} workers now: {error}")
+                    said = str(error)
+            time.sleep(HIRE)
+
+
+class Introduction(socketserver.BaseRequestHandler):
+    """One connection."""
+
+    server: Coordinator
+
+    def handle(self) -> None:
+        """Let it in if it may, and hear it to its end."""
+        with contextlib.suppress(OSError):
+            channel = Channel(self.request)
+            channel.admit(self.server.key)
+            self.server.attend(channel)
+
+
+def say(*lines: str) -> None:
+    """Write lines into the job's log, in one piece each time: several threads do."""
+    sys.stdout.write("".join(line + "\n" for line in lines))
+    sys.stdout.flush()
+
+
+def main(framework: str, address: str, port: str, store_port: str) -> int:
+    """Lead a job; the exit code."""
+    limits = Limits(**json.loads(os.environ["PRACTICUS_ELASTIC"]))
+    group = Group(limits, stops=framework == "torch")
+    coordinator = Coordinator(address, int(port), group)
+    if framework == "horovod":
+        store = Store(address, int(store_port), group, coordinator.changed)
+        threading.Thread(target=store.serve_forever, daemon=True).start()
+    coordinator.run()
+    if not group.why:
+        if group.result is not None:
+            with open(os.environ["PRACTICUS_RESULT"], "w") as file:
+                file.write(group.result)
+        return 0
+    say(group.why)
+    if group.cause:
+        tail = group.cause.pop("tail")
+        with open(os.environ["PRACTICUS_FAILURE"], "w") as file:
+            json.dump(group.cause, file)
+        say(*(f"[rank {group.cause['rank']}] {line}" for line in tail))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

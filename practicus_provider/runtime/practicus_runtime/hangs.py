@@ -1,0 +1,226 @@
+"""Finds a job in which no rank says anything any more, shows where each of them is, and says which fell silent first.
+
+The runner of each replica reads what its own ranks write, and tells that of the first replica how long ago each has
+written something: silence of one rank is no hang, as most jobs have rank 0 write for all. The first one knows of all,
+whoever reads the log, and so nothing beside the replicas has to be alive.
+
+A rank shows its stack by ``faulthandler``, which answers a signal from C, also where the rank waits in C for a peer and
+runs no Python. ``py-spy`` would show C's frames too, but needs a package, and to trace processes, which a container may
+not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import time
+from typing import Any, Iterator, Mapping
+
+STACK_SIGNAL = signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
+"""Asks a rank for its stack. SIGUSR1 and SIGUSR2 are the applications', and of schedulers that they know."""
+EXIT_CODE = 124
+"""Of a replica whose job hangs, as that of ``timeout(1)``."""
+PATIENCE = 3.0
+"""Seconds that the first replica waits for the others' stacks, and these for it to have written them."""
+STACK_PATIENCE = 1.0
+"""Seconds that a rank has to write its stack."""
+STACK_LIMIT = 64 << 10
+"""Bytes of a rank's stack, from its end on, where the main thread is."""
+LINE_LIMIT = 16 << 20
+"""Bytes of a message, after which its sender is none of ours."""
+
+
+class Peer:
+    """The other end of a connection between two replicas: messages, as lines of JSON.
+
+    :ivar heard: rank -> when it last wrote something, by our clock; None: it has not yet.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(1.0)
+        self.connection = connection
+        self.rest = b""
+        self.open = True
+        self.heard: dict[int, float | None] = {}
+
+    def send(self, **message: Any) -> None:
+        """Send one; a connection that breaks is closed."""
+        try:
+            self.connection.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            self.close()
+
+    def take(self) -> Iterator[dict[str, Any]]:
+        """The messages that have come."""
+        while self.open and readable(self.connection):
+            try:
+                data = self.connection.recv(1 << 16)
+            except OSError:
+                data = b""
+            *lines, self.rest = (self.rest + data).split(b"\n")
+            if not data or len(self.rest) > LINE_LIMIT:
+                self.close()
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
+
+    def close(self) -> None:
+        """Let the other end know that we are done."""
+        self.open = False
+        self.connection.close()
+
+
+class Watch:
+    """What one replica's runner does about hangs.
+
+    :param timeout: seconds in which some rank has to write something.
+    :param number: of replicas.
+    :param first: whether this is the first replica.
+    """
+
+    def __init__(self, timeout: float, number: int, first: bool) -> None:
+        self.timeout = timeout
+        self.number = number
+        self.period = min(1.0, timeout / 10)
+        self.next_look = 0.0
+        self.address = os.environ["PRACTICUS_HANGS_ADDR"], int(os.environ["PRACTICUS_HANGS_PORT"])
+        self.server: socket.socket | None = None
+        if first:
+            self.server = socket.create_server((os.environ["PRACTICUS_HOST"], self.address[1]), backlog=1024)
+        self.peers: list[Peer] = []
+        self.last: float | None = None  # that any rank wrote something; None until all replicas are there
+
+    @classmethod
+    def of(cls, first_rank: int) -> Watch | None:
+        """The one that the environment asks for, if it does.
+
+        :param first_rank: of this replica.
+        """
+        timeout = os.environ.get("PRACTICUS_PROGRESS_TIMEOUT")
+        return cls(float(timeout), int(os.environ["GROUP_WORLD_SIZE"]), first_rank == 0) if timeout else None
+
+    def connected(self) -> bool:
+        """Whether the first replica knows of this one."""
+        if self.server is None and not self.peers:
+            with contextlib.suppress(OSError):
+                self.peers.append(Peer(socket.create_connection(self.address, timeout=1.0)))
+        return self.server is not None or bool(self.peers)
+
+    def waits(self) -> bool:
+        """Whether other replicas may still hang, which only this one would know."""
+        return self.server is not None and any(peer.open for peer in self.peers)
+
+    def look(self, heard: Mapping[int, float | None], pids: Mapping[int, int]) -> dict[str, Any] | None:
+        """How this replica has failed, if the job hangs. By then the stacks are written.
+
+        :param heard: rank -> when it last wrote something, of those that run here; None: it has not yet.
+        :param pids: of those ranks.
+        """
+        now = time.monotonic()
+        if now < self.next_look:
+            return None
+        self.next_look = now + self.period
+        if self.server is None:
+            return self._tell(heard, pids, now)
+        while readable(self.server):
+            self.peers.append(Peer(self.server.accept()[0]))
+        everyone = dict(heard)
+        for peer in self.peers:
+            for message in peer.take():
+                ages = message.get("ages", {})
+                peer.heard = {int(rank): None if age is None else now - age for rank, age in ages.items()}
+            everyone.update(peer.heard if peer.open else {})
+        times = [at for at in everyone.values() if at is not None]
+        if self.last is None:
+            if len(self.peers) < self.number - 1:
+                return None
+            self.last = now
+        self.last = max([self.last, *times])
+        if not everyone or now - self.last < self.timeout:
+            return None
+        spoke = {rank: at for rank, at in everyone.items() if at is not None} or dict.fromkeys(everyone, self.last)
+        rank = min(spoke, key=lambda rank: (spoke[rank], rank))
+        silent = round(now - spoke[rank], 1)
+        return self._end({"rank": rank, "at": time.time(), "silent": silent}, pids)
+
+    def _tell(self, heard: Mapping[int, float | None], pids: Mapping[int, int], now: float) -> dict[str, Any] | None:
+        """Tell the first replica; once it says that the job hangs, it is ours too."""
+        for peer in self.peers:
+            peer.send(ages={rank: None if at is None else now - at for rank, at in heard.items()})
+            for message in peer.take():
+                if "hang" in message:
+                    found = stacks(pids)
+                    show(found)
+                    peer.send(stacks=found)
+                    give_up = time.monotonic() + 2 * PATIENCE
+                    while peer.open and time.monotonic() < give_up:  # it closes once it has written all
+                        select.select([peer.connection], [], [], 0.1)
+                        list(peer.take())
+                    return failure(message["hang"], pids)
+        return None
+
+    def _end(self, hang: dict[str, Any], pids: Mapping[int, int]) -> dict[str, Any]:
+        """Have every replica show its stacks, and end."""
+        peers = [peer for peer in self.peers if peer.open]
+        for peer in peers:
+            peer.send(hang=hang)
+        found = stacks(pids)
+        give_up, missing = time.monotonic() + PATIENCE, peers
+        while missing and time.monotonic() < give_up:
+            select.select([peer.connection for peer in missing], [], [], 0.1)
+            for peer in list(missing):
+                said = [message["stacks"] for message in peer.take() if "stacks" in message]
+                found.update({int(rank): text for each in said for rank, text in each.items()})
+                missing = [other for other in missing if other is not peer or (peer.open and not said)]
+        print(f"no rank has written anything for {self.timeout:g} s; where each of them is:", flush=True)
+        show(found)
+        for peer in peers:
+            peer.close()
+        return failure(hang, pids)
+
+
+def failure(hang: Mapping[str, Any], pids: Mapping[int, int]) -> dict[str, Any]:
+    """As which a replica's failure counts: that of the one which has the rank comes first."""
+    own = hang if hang["rank"] in pids else {**hang, "rank": min(pids, default=None), "at": hang["at"] + 1}
+    return {**own, "exit_code": EXIT_CODE, "signal": None}
+
+
+def stack_file(rank: int) -> str:
+    """Where a rank writes its stack."""
+    return f"{os.environ['PRACTICUS_FAILURE']}.{rank}.stack"
+
+
+def stacks(pids: Mapping[int, int]) -> dict[int, str]:
+    """The stacks of all threads of these ranks, the main thread's last."""
+    for pid in pids.values():
+        with contextlib.suppress(OSError):
+            os.kill(pid, STACK_SIGNAL)
+    sizes: dict[int, int] = {}
+    give_up = time.monotonic() + STACK_PATIENCE
+    while time.monotonic() < give_up:
+        time.sleep(0.1)
+        before, sizes = sizes, {rank: len(_read(rank)) for rank in pids}
+        if before == sizes and all(sizes.values()):
+            break
+    return {rank: _read(rank)[-STACK_LIMIT:] or "it does not answer" for rank in pids}
+
+
+def show(found: Mapping[int, str]) -> None:
+    """Write stacks into the log, each line with its rank."""
+    for rank, text in sorted(found.items()):
+        print("".join(f"[rank {rank}] {line}\n" for line in text.splitlines()), end="", flush=True)
+
+
+def readable(connection: socket.socket) -> bool:
+    """Whether there is something to take at once, or the end."""
+    return bool(select.select([connection], [], [], 0)[0])
+
+
+def _read(rank: int) -> str:
+    with contextlib.suppress(OSError), open(stack_file(rank), errors="replace") as file:
+        return file.read()
+    return ""
