@@ -745,6 +745,13 @@ def test_elastic_replicas_that_fail_again_and_again_end_the_job():
     assert verdict.reason is Reason.REPLICA_LOST
 
 
+def test_elastic_replicas_that_their_nodes_evict_do_not_count_as_failed():
+    evicted = {"phase": "Failed", "conditions": [EVICTION | {"reason": "TerminationByKubelet"}]}
+    pods = (pod("worker", index, ended(1, exit_code=137), status=evicted) for index in range(10))
+    found = observe(job(ELASTIC), [*BASE, *pods])
+    assert (found.ending, found.status.verdict) == (None, None)
+
+
 # ---- what a cluster does to pods
 
 

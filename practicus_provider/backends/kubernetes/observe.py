@@ -257,8 +257,8 @@ def _lost(pods: Iterable[Pod], facts: Mapping[str, Any], roles: Mapping[str, Any
         if pod.role in deciding or pod.ended is None:
             continue
         if _elastic(roles, pod):
-            failed = pod.replica(ready=False).state is State.FAILED
-            crashes[pod.role] = crashes.get(pod.role, 0) + (failed and not pod.leaving)
+            crashed = pod.replica(ready=False).state is State.FAILED and not (pod.leaving or any(pod.disrupted))
+            crashes[pod.role] = crashes.get(pod.role, 0) + crashed
             if crashes[pod.role] <= CRASHES_PER_WORKER * roles[pod.role]["elastic"][1]:
                 continue
         lost.append(pod)
