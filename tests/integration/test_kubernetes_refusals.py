@@ -87,7 +87,8 @@ async def test_what_is_forbidden_is_told_with_the_rule_that_is_missing_and_nothi
     backend: KubernetesBackend, someone: Callable[..., Access]
 ) -> None:
     access = someone(
-        "get,list,watch,create,patch,delete jobs", "create,patch configmaps", "create,patch serviceaccounts"
+        "get,list,watch,create,patch,delete jobs",
+        *(f"create,patch {resource}" for resource in ("configmaps", "serviceaccounts", "services")),
     )
     limited = replace(backend, access=access)
     rule = '{"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["patch"]}'
