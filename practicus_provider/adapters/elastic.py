@@ -12,7 +12,7 @@ from math import inf
 from typing import ClassVar, Literal
 
 from practicus_provider.adapters import Program
-from practicus_provider.adapters.spmd import SpmdAdapter, procs, shared_memory
+from practicus_provider.adapters.spmd import SpmdAdapter, procs, shared_memory, threads
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Port, Role, Text
 from practicus_provider.spec import Elastic, JobSpec
@@ -73,7 +73,7 @@ class ElasticAdapter(SpmdAdapter):
         return Launch(
             command=(python, "-m", "practicus_runtime.member", self.rules, *application),
             env={
-                "OMP_NUM_THREADS": str(max(1, spec.worker_resources.cores // procs(spec))),
+                "OMP_NUM_THREADS": threads(spec),
                 **spec.env,
                 "LOCAL_WORLD_SIZE": str(procs(spec)),
                 "MASTER_PORT": Port("worker", "rendezvous"),

@@ -31,17 +31,15 @@ class HorovodAdapter(ElasticAdapter):
         if len({procs(part) for part in views(spec)}) > 1:
             way_out = "with Horovod all workers have as many ranks: give one procs_per_worker="
             raise SpecError("workers", list(spec.groups), way_out)
-        env: dict[str, Text] = {
+        # In a group the index is that of its own; the runner knows which worker it is, over the job.
+        worker: dict[str, Text] = {"HOROVOD_CROSS_RANK": Here.INDEX, "HOROVOD_HOSTNAME": ("worker-", Here.INDEX)}
+        return {
             **super().env(spec),
             "HOROVOD_SIZE": str(world_size(spec)),
             "HOROVOD_LOCAL_SIZE": str(procs(spec)),
-            "HOROVOD_CROSS_RANK": Here.INDEX,
             "HOROVOD_CROSS_SIZE": str(spec.min_workers),
-            "HOROVOD_HOSTNAME": ("worker-", Here.INDEX),
+            **({} if spec.groups else worker),
             "HOROVOD_GLOO_RENDEZVOUS_ADDR": Host("worker"),
             "HOROVOD_GLOO_RENDEZVOUS_PORT": RENDEZVOUS,
             **GLOO,
         }
-        for name in ("HOROVOD_CROSS_RANK", "HOROVOD_HOSTNAME") if spec.groups else ():
-            del env[name]  # the index is that of its group's; the runner knows which worker it is, over the job
-        return env

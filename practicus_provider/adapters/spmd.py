@@ -54,7 +54,7 @@ class SpmdAdapter(Adapter):
         launch = Launch(
             command=(python, "-m", self.runner, *application),
             env={
-                "OMP_NUM_THREADS": str(max(1, spec.worker_resources.cores // procs(spec))),
+                "OMP_NUM_THREADS": threads(spec),
                 **spec.env,
                 **self.env(spec),
                 **_hangs(spec),
@@ -115,6 +115,11 @@ def procs(spec: JobSpec) -> int:
         way_out = f"a worker has {gpus} GPU{'s' if gpus > 1 else ''}: give each process one, or leave it out"
         raise SpecError("procs_per_worker", spec.procs_per_worker, way_out)
     return spec.procs_per_worker or gpus or 1
+
+
+def threads(spec: JobSpec) -> str:
+    """Threads of a rank, so that those of a replica use its cores once."""
+    return str(max(1, spec.worker_resources.cores // procs(spec)))
 
 
 def world_size(spec: JobSpec) -> int:

@@ -143,15 +143,17 @@ class PracticusRunJobOperator(ClusterOperator):
         from practicus_provider.lifecycle import Policy
 
         plan, lease = self._plan(backend), self.lease(context)
-        facts = {**task_facts(context), "attempt": self._attempt}
-        handle = await backend.create(task_key(context).cluster_name(), plan, task=facts, lease=lease)
+        name, facts = task_key(context).cluster_name(), self._facts(context)
+        handle = await backend.create(name, plan, task=facts, lease=lease)
         return handle, Policy.of(self.spec(), plan, lease=lease, attempt=self._attempt)
 
     def preview(self, backend: Backend, context: Context) -> Any:
         """See :meth:`ClusterOperator.preview`."""
         name, lease = task_key(context).cluster_name(), self.lease(context)
-        facts = {**task_facts(context), "attempt": self._attempt}
-        return backend.preview(name, self._plan(backend), task=facts, lease=lease)
+        return backend.preview(name, self._plan(backend), task=self._facts(context), lease=lease)
+
+    def _facts(self, context: Context) -> dict[str, Any]:
+        return {**task_facts(context), "attempt": self._attempt}
 
     def _plan(self, backend: Backend) -> Plan:
         from practicus_provider import adapters

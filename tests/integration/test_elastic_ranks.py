@@ -19,7 +19,6 @@ from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MA
 from practicus_provider.plan import Here, Plan
 from practicus_provider.spec import Elastic, JobSpec
 from practicus_provider.status import Reason, State, Status
-from tests.kubernetes import pods
 from tests.plans import PATIENCE, created, end
 
 PREPARED = """
@@ -37,19 +36,6 @@ while os.environ.get("PRACTICUS_INDEX") == "1" and not gate.exists():
     time.sleep(0.02)
 """
 """Has ``worker-1`` join only once the job has opened the gate: imported by every Python of the application."""
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> LocalBackend:
-    return LocalBackend(tmp_path / "root")
-
-
-@pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
-def backend(request: pytest.FixtureRequest) -> Backend:
-    if request.param == "local":
-        return request.getfixturevalue("local")
-    namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
-    return pods(namespace, image("python"))
 
 
 def training(
@@ -82,6 +68,14 @@ async def ended(backend: Backend, handle: Handle) -> tuple[Status, list[str]]:
     """How it did, and its log."""
     status = await end(backend, handle)
     return status, [line async for line in lines(backend, handle)]
+
+
+async def succeeded(backend: Backend, plan: Plan) -> list[str]:
+    """The log of a training that went well."""
+    async with created(backend, "job", plan) as handle:
+        status, log = await ended(backend, handle)
+    assert status.state is State.SUCCEEDED, (status.verdict, log)
+    return log
 
 
 async def lose(backend: Backend, handle: Handle, index: int, request: pytest.FixtureRequest) -> None:
@@ -134,9 +128,7 @@ if world == 1:
     time.sleep(600)
 """
     plan = training(code, Elastic(1, 2), gate=tmp_path / "gate", last_call_timeout=0)
-    async with created(local, "job", plan) as handle:
-        status, log = await ended(local, handle)
-    assert status.state is State.SUCCEEDED, (status.verdict, log)
+    log = await succeeded(local, plan)
     assert log == [
         "round 1: worker-0",
         "rank 0 of 1 is of worker-0",
@@ -244,9 +236,7 @@ assert asked("PUT", f"/{token}:0/worker_addresses/worker-0", pickle.dumps(Attack
 assert asked("GET", f"/{token}:0/worker_addresses/worker-0") == 200
 assert asked("GET", f"/{token}:0/rank_and_size/worker-1:0") == 410, "a member asks for its own ranks alone"
 """
-    async with created(backend, "job", training(code, Elastic(1, 1), adapter="horovod")) as handle:
-        status, log = await ended(backend, handle)
-    assert status.state is State.SUCCEEDED, (status.verdict, log)
+    log = await succeeded(backend, training(code, Elastic(1, 1), adapter="horovod"))
     assert log == ["round 1: worker-0", "rank 0 of 1 is of worker-0"]
 
 
@@ -289,9 +279,7 @@ if index == 0:
     come_back()
     meet()
 """
-    async with created(local, "job", training(HOROVOD + code, Elastic(2, 2), adapter="horovod", procs=2)) as handle:
-        status, log = await ended(local, handle)
-    assert status.state is State.SUCCEEDED, (status.verdict, log)
+    log = await succeeded(local, training(HOROVOD + code, Elastic(2, 2), adapter="horovod", procs=2))
     assert [line for line in log if "exited" not in line] == [
         "round 1: worker-0 worker-1",
         "rank 0 of 4 is of worker-0",
@@ -315,9 +303,7 @@ if index == 0:
     come_back()
     meet()
 """
-    async with created(local, "job", training(HOROVOD + code, Elastic(2, 2), adapter="horovod")) as handle:
-        status, log = await ended(local, handle)
-    assert status.state is State.SUCCEEDED, (status.verdict, log)
+    log = await succeeded(local, training(HOROVOD + code, Elastic(2, 2), adapter="horovod"))
     assert [line for line in log if "meets" not in line] == [
         "round 1: worker-0 worker-1",
         "rank 0 of 2 is of worker-0",
@@ -346,9 +332,7 @@ if index == 0:
 """
     gate = tmp_path / "gate"
     plan = training(HOROVOD + code, Elastic(1, 2), adapter="horovod", gate=gate, last_call_timeout=0)
-    async with created(local, "job", plan) as handle:
-        status, log = await ended(local, handle)
-    assert status.state is State.SUCCEEDED, (status.verdict, log)
+    log = await succeeded(local, plan)
     assert log == [
         "round 1: worker-0",
         "rank 0 of 1 is of worker-0",

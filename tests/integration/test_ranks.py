@@ -19,7 +19,6 @@ from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
 from practicus_provider.plan import Here, Plan
 from practicus_provider.spec import JobSpec, WorkerGroup
 from practicus_provider.status import Reason, State, Verdict
-from tests.kubernetes import pods
 from tests.plans import PATIENCE, TASK, created, end, read
 
 SOON = 5.0
@@ -63,19 +62,6 @@ peers = meet()
 print("met", os.getpid(), flush=True)
 """
 WAIT = "talk(peers)\n"
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> LocalBackend:
-    return LocalBackend(tmp_path / "root")
-
-
-@pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
-def backend(request: pytest.FixtureRequest) -> Backend:
-    if request.param == "local":
-        return request.getfixturevalue("local")
-    namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
-    return pods(namespace, image("python"))
 
 
 def ranks(code: str, *args: str, workers: Any = 2, procs: int | None = 1, **spec: Any) -> Plan:

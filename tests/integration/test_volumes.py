@@ -24,11 +24,6 @@ DATA = Volume(path="/data", claim="data")
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> LocalBackend:
-    return LocalBackend(tmp_path / "root")
-
-
-@pytest.fixture
 def claim(namespace: Namespace, kubectl: Callable[..., str], machines: object, tmp_path: Path) -> Iterator[None]:
     """A claim ``data`` on a folder of this machine, which is root's."""
     with claimed(namespace, kubectl, tmp_path):
