@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import select
+import selectors
 import signal
 import socket
 import time
@@ -215,9 +216,11 @@ def show(found: Mapping[int, str]) -> None:
         print("".join(f"[rank {rank}] {line}\n" for line in text.splitlines()), end="", flush=True)
 
 
-def readable(connection: socket.socket) -> bool:
-    """Whether there is something to take at once, or the end."""
-    return bool(select.select([connection], [], [], 0)[0])
+def readable(source: int | socket.socket) -> bool:
+    """Whether there is something to read at once, or the end."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(source, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def _read(rank: int) -> str:

@@ -215,7 +215,7 @@ class Output:
     def end(self) -> None:
         """Pass on what is left, but wait for nobody: a process that outlives its rank may hold the other end."""
         while self.take():
-            if not selectable(self.source):
+            if not hangs.readable(self.source):
                 break
         if self.rest:
             self._write([self.rest])
@@ -224,13 +224,6 @@ class Output:
         data = b"".join(self.prefix + line + b"\n" for line in lines)
         while data:
             data = data[os.write(1, data) :]
-
-
-def selectable(source: int) -> bool:
-    """Whether there is something to read at once, or the end."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(source, selectors.EVENT_READ)
-        return bool(selector.select(0))
 
 
 def name_interface() -> None:
