@@ -20,6 +20,7 @@ import pytest
 
 from example_dags.data import make_data
 from tests.e2e.airflow_home import Airflow, running, settings
+from tests.e2e.commands import commands
 from tests.e2e.kubernetes_place import connection, shared_folder
 from tests.kubernetes import fresh
 
@@ -95,13 +96,18 @@ def left_by(home: Path, dag_id: str, output: str) -> Run:
 @contextlib.contextmanager
 def by_dags_test(home: Path, extra: Mapping[str, Any]) -> Iterator[RunDag]:
     """``airflow dags test``: one process, and each task in it to its end."""
-    airflow_command(home, extra, "-m", "airflow", "db", "migrate")
+    with commands(settings(home, DAGS, extra), home) as airflow:
 
-    def run(dag_id: str, **params: Any) -> Run:
-        args = ("-m", "airflow", "dags", "test", dag_id, DATE, "--conf", json.dumps(params))
-        return left_by(home, dag_id, airflow_command(home, extra, *args))
+        def done(*args: str) -> str:
+            code, output = airflow(*args)
+            assert code == 0, output[-TAIL:]
+            return output
 
-    yield run
+        def run(dag_id: str, **params: Any) -> Run:
+            return left_by(home, dag_id, done("dags", "test", dag_id, DATE, "--conf", json.dumps(params)))
+
+        done("db", "migrate")
+        yield run
 
 
 @contextlib.contextmanager
