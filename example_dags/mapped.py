@@ -1,7 +1,8 @@
 """### A cluster for each airport
 
-Dynamic task mapping: `expand` makes one task, and so one cluster, for each airport that the first task found; Airflow
-runs as many at a time as the DAG allows. The last task sums up what they returned.
+Dynamic task mapping of a function: `expand` makes one task, and so one cluster, for each airport; Airflow runs as many
+at a time as the DAG allows. Only the function's source travels, so it imports what it uses. The last task sums up what
+they returned.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from datetime import UTC, datetime
 
 from airflow.sdk import DAG, Param, task
 
-from practicus_provider.operators.dask import PracticusDaskOperator
 from practicus_provider.spec import Resources
 
 with DAG(
@@ -32,25 +32,38 @@ with DAG(
 ):
 
     @task
-    def arguments(params: dict) -> list[list[str]]:
-        """The arguments of each cluster's job."""
+    def prepare() -> str:
+        """The folder with the flights; made once."""
         from data import make_data
 
-        folder = str(make_data())
-        return [["--data", folder, "--origin", airport] for airport in params["airports"]]
-
-    count = PracticusDaskOperator.partial(
-        task_id="count",
-        application="jobs/delays.py",
-        workers=1,
-        worker_resources=Resources(cpu=1, memory="1Gi"),
-        max_active_tis_per_dagrun=2,
-    ).expand(application_args=arguments())
+        return str(make_data())
 
     @task
-    def total(results: list[dict]) -> dict[str, int]:
-        """Flights of each carrier from all the airports."""
-        carriers = sorted({carrier for result in results for carrier in result["flights"]})
-        return {carrier: sum(result["flights"].get(carrier, 0) for result in results) for carrier in carriers}
+    def airports(params: dict) -> list[str]:
+        """Each has a cluster."""
+        return params["airports"]
 
-    total(count.output)
+    @task.practicus(
+        adapter="dask",
+        worker_resources=Resources(cpu=1, memory="1Gi"),
+        max_active_tis_per_dagrun=2,
+        multiple_outputs=False,
+    )
+    def count(folder: str, origin: str) -> dict[str, int]:
+        """Flights of each carrier from an airport."""
+        import dask.dataframe as dd
+        import practicus_runtime as pr
+
+        pr.get_client()
+        flights = dd.read_parquet(f"{folder}/flights", filters=[("origin", "==", origin)])
+        by_carrier = flights.groupby("carrier")["flight"].count().compute()
+        pr.progress(1, f"{by_carrier.sum():,} flights from {origin}")
+        return {carrier: int(flights) for carrier, flights in by_carrier.items()}
+
+    @task
+    def total(counts: list[dict]) -> dict[str, int]:
+        """Flights of each carrier from all the airports."""
+        carriers = sorted({carrier for count in counts for carrier in count})
+        return {carrier: sum(count.get(carrier, 0) for count in counts) for carrier in carriers}
+
+    total(count.partial(folder=prepare()).expand(origin=airports()))

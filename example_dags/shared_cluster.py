@@ -1,8 +1,8 @@
 """### One cluster for several tasks
 
-Starting a cluster takes longer than these questions do, so they share one. Airflow's setup and teardown make sure that
-it is deleted, also after a failure. The third question is submitted and not waited for: a sensor does that later, while
-other tasks could go on.
+Starting a cluster takes longer than these questions do, so they share one. It is deleted after the last of them, also
+after a failure: the group's first and last tasks are Airflow's setup and teardown. The third question is submitted and
+not waited for: a sensor does that later, while other tasks could go on.
 """
 
 from __future__ import annotations
@@ -11,11 +11,7 @@ from datetime import UTC, datetime
 
 from airflow.sdk import DAG, Param, task
 
-from practicus_provider.operators.cluster import (
-    PracticusCreateClusterOperator,
-    PracticusDeleteClusterOperator,
-    PracticusSubmitJobOperator,
-)
+from practicus_provider.operators.cluster import PracticusSubmitJobOperator, practicus_cluster
 from practicus_provider.sensors.job import PracticusJobSensor
 from practicus_provider.spec import Resources
 
@@ -36,23 +32,22 @@ with DAG(
         return str(make_data())
 
     folder = prepare()
-    create = PracticusCreateClusterOperator(
-        task_id="create", adapter="dask", workers=2, worker_resources=Resources(cpu=1, memory="1Gi")
-    )
-    delete = PracticusDeleteClusterOperator(task_id="delete", cluster=create.output)
 
-    def ask(by: str, **options) -> PracticusSubmitJobOperator:
-        return PracticusSubmitJobOperator(
-            task_id=f"by_{by}",
-            cluster=create.output,
-            application="jobs/delays.py",
-            application_args=["--data", folder, "--by", by, "--month", "{{ params.month }}"],
-            **options,
-        )
+    with practicus_cluster(
+        "flights", adapter="dask", workers=2, worker_resources=Resources(cpu=1, memory="1Gi")
+    ) as cluster:
+        folder >> cluster
 
-    by_origin, by_carrier = ask("origin"), ask("carrier")
-    by_hour = ask("hour", wait_for_completion=False)
-    hour_done = PracticusJobSensor(task_id="by_hour_done", job=by_hour.output, deferrable=True)
+        def ask(by: str, **options) -> PracticusSubmitJobOperator:
+            return PracticusSubmitJobOperator(
+                task_id=f"by_{by}",
+                cluster=cluster,
+                application="jobs/delays.py",
+                application_args=["--data", folder, "--by", by, "--month", "{{ params.month }}"],
+                **options,
+            )
 
-    folder >> create.as_setup()
-    [by_origin, by_carrier, hour_done] >> delete.as_teardown(setups=create)
+        ask("origin")
+        ask("carrier")
+        by_hour = ask("hour", wait_for_completion=False)
+        PracticusJobSensor(task_id="by_hour_done", job=by_hour.output, deferrable=True)

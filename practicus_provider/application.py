@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 from practicus_provider.adapters import Program
 from practicus_provider.errors import SpecError
+from practicus_provider.function import script
 from practicus_provider.plan import Here
+from practicus_provider.spec import Function
 
 SHIP_LIMIT = 64 << 20
 """Bytes that an application and its files may have in all; more belongs on a volume or behind a URL."""
@@ -30,17 +32,21 @@ class Shipment:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-def ship(application: str, args: Sequence[str], files: Sequence[str], base: Path) -> Shipment:
+def ship(application: str | Function, args: Sequence[str], files: Sequence[str], base: Path) -> Shipment:
     """Read what the job needs.
 
     :param application: a file, or a folder with a ``__main__.py`` or ``main.py``, relative to ``base``; a
-        ``local:///path`` that is there where the job runs; or an http(s) URL that a replica fetches.
+        ``local:///path`` that is there where the job runs; an http(s) URL that a replica fetches; or a function.
     :param files: further files and folders to ship, beside it.
     :raises SpecError: absent, unreadable, without entry point, or too large.
     """
     shipped: dict[str, bytes] = {}
     for name in files:
         _add("files", shipped, locate("files", name, base))
+    if isinstance(application, Function):
+        entry = f"{application.name}.py"
+        _put("application", shipped, entry, script(application), application.name)
+        return Shipment((Here.PYTHON, (Here.APP, "/", entry), *args), shipped)
     scheme = urlsplit(application).scheme
     if scheme == "local":
         if not application.startswith("local:///"):
@@ -99,8 +105,7 @@ def _add(field_name: str, shipped: dict[str, bytes], path: Path) -> None:
                 content = item.read_bytes()
             except OSError as error:
                 raise SpecError(field_name, str(item), f"cannot be read: {error.strerror}") from error
-            if shipped.setdefault(relative.as_posix(), content) != content:
-                raise SpecError(field_name, str(item), f"another file is shipped as {relative} already; rename one")
+            _put(field_name, shipped, relative.as_posix(), content, str(item))
     size = sum(map(len, shipped.values()))
     if size > SHIP_LIMIT:
         raise SpecError(
@@ -109,3 +114,8 @@ def _add(field_name: str, shipped: dict[str, bytes], path: Path) -> None:
             f"{size >> 20} MiB are over the {SHIP_LIMIT >> 20} MiB that travel with a job; put the data on a volume, "
             "in the image, or behind a URL",
         )
+
+
+def _put(field_name: str, shipped: dict[str, bytes], name: str, content: bytes, value: str) -> None:
+    if shipped.setdefault(name, content) != content:
+        raise SpecError(field_name, value, f"another file is shipped as {name} already; rename one")

@@ -21,6 +21,9 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [_modules("sensors.job")],
         "hooks": [_modules("hooks.practicus")],
         "triggers": [_modules("triggers.job")],
+        "task-decorators": [
+            {"name": "practicus", "class-name": "practicus_provider.decorators.practicus.practicus_task"}
+        ],
         "cli": ["practicus_provider.cli.definition.get_commands"],
         "extra-links": [
             f"practicus_provider.links.{name}"

@@ -198,6 +198,20 @@ class Volume:
         return self.empty_dir is None and not self.read_only
 
 
+@dataclass(frozen=True)
+class Function:
+    """A Python function as the application: its own source is all that travels.
+
+    :param name: the function's.
+    :param source: its definition, undecorated, from the first column on.
+    :param arguments: of its one call, as a JSON object: ``args``, a list, and ``kwargs``, an object.
+    """
+
+    name: str
+    source: str
+    arguments: str = '{"args": [], "kwargs": {}}'
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
     """One run of the user's application on a cluster of its own (or, without application, that cluster alone).
@@ -208,7 +222,7 @@ class JobSpec:
     """
 
     adapter: str
-    application: str | None = None
+    application: str | Function | None = None
     application_args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
@@ -233,7 +247,7 @@ class JobSpec:
     def __post_init__(self) -> None:
         _instance("adapter", self.adapter, str, "give an adapter's name or 'module.Class'")
         if self.application is not None:
-            _instance("application", self.application, str, "give a path, a local:///path or a URL")
+            _instance("application", self.application, (str, Function), "give a path, a local:///path or a URL")
             if not self.application:
                 raise SpecError("application", self.application, "give a path, a local:///path or a URL")
         for name in ("application_args", "files", "egress"):
@@ -371,6 +385,6 @@ def _positive_int(name: str, value: object, also: str = "") -> None:
         raise SpecError(name, value, f"give a whole number of at least 1 {also}".rstrip())
 
 
-def _instance(name: str, value: object, kind: type, way_out: str) -> None:
+def _instance(name: str, value: object, kind: type | tuple[type, ...], way_out: str) -> None:
     if not isinstance(value, kind):
         raise SpecError(name, value, way_out)

@@ -1,22 +1,21 @@
 """A cluster that several tasks share: create it, submit jobs to it, delete it.
 
-They are Airflow's setup and teardown::
+They are Airflow's setup and teardown, which :func:`practicus_cluster` makes of them::
 
-    create = PracticusCreateClusterOperator(task_id="create", adapter="dask", workers=4)
-    job = PracticusSubmitJobOperator(task_id="job", cluster=create.output, application="job.py")
-    delete = PracticusDeleteClusterOperator(task_id="delete", cluster=create.output)
-    create >> job >> delete.as_teardown(setups=create)
+    with practicus_cluster("flights", adapter="dask", workers=4) as cluster:
+        PracticusSubmitJobOperator(task_id="job", cluster=cluster, application="job.py")
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, TaskGroup
 from airflow.sdk.definitions.xcom_arg import XComArg
 
 from practicus_provider.errors import SpecError
@@ -243,6 +242,30 @@ class PracticusDeleteClusterOperator(BaseOperator):
         handle = as_handle("cluster", self.cluster)
         asyncio.run(backend.delete(handle))
         self.log.info("cluster %s is removed", handle.name)
+
+
+@contextlib.contextmanager
+def practicus_cluster(group_id: str = "cluster", **kwargs: Any) -> Iterator[XComArg]:
+    """A task group whose tasks share a cluster. It is made before the first of them that takes it, and deleted after
+    the last of them, whatever has become of them.
+
+    What comes before the cluster, so that this is not idle meanwhile, is ``upstream >> cluster``.
+
+    :param group_id: of the task group; its other two tasks are ``create`` and ``delete``.
+    :param kwargs: of :class:`PracticusCreateClusterOperator`.
+    :return: what :class:`PracticusSubmitJobOperator` takes as ``cluster``.
+    :raises SpecError: an argument is wrong.
+    """
+    with TaskGroup(group_id):
+        create = PracticusCreateClusterOperator(task_id="create", **kwargs)
+        delete = PracticusDeleteClusterOperator(
+            task_id="delete",
+            cluster=create.output,
+            practicus_conn_id=create.practicus_conn_id,
+            namespace=create.namespace,
+        )
+        with delete.as_teardown(setups=create):
+            yield create.output
 
 
 def as_handle(field: str, value: object) -> Handle:

@@ -11,7 +11,7 @@ from airflow.sdk.definitions.xcom_arg import XComArg
 
 from practicus_provider.errors import SpecError
 from practicus_provider.operators.base import ClusterOperator, seconds, task_facts, task_key
-from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs, Teardown, Volume, WorkerGroup
+from practicus_provider.spec import Elastic, Function, JobSpec, Resources, StreamLogs, Teardown, Volume, WorkerGroup
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -83,7 +83,7 @@ class PracticusRunJobOperator(ClusterOperator):
         self,
         *,
         adapter: str,
-        application: str | XComArg,
+        application: str | Function | XComArg,
         application_args: Sequence[str] | XComArg = (),
         env: Mapping[str, str] | XComArg | None = None,
         files: Sequence[str] | XComArg = (),

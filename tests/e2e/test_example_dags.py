@@ -267,13 +267,13 @@ def test_three_jobs_share_one_cluster_and_a_sensor_brings_the_third_one_s_result
     july = flights[flights["month"] == 7]
     for task_id, column in (("by_origin", "origin"), ("by_carrier", "carrier"), ("by_hour_done", "hour")):
         by = july.groupby(column)
-        result = run.result(task_id)
+        result = run.result(f"flights.{task_id}")
         assert result["flights"] == {str(key): count for key, count in by["flight"].count().items()}
         delays = {str(key): delay for key, delay in by["dep_delay"].mean().dropna().items()}
         assert {key: delay for key, delay in result["mean_delay"].items() if delay is not None} == pytest.approx(
             delays, abs=0.001
         )
-    assert "flights" not in run.result("by_hour")
+    assert "flights" not in run.result("flights.by_hour")
 
 
 def test_each_airport_has_a_cluster_of_its_own_and_together_they_have_all_flights(
@@ -282,7 +282,7 @@ def test_each_airport_has_a_cluster_of_its_own_and_together_they_have_all_flight
     run = run_dag("practicus_mapped", airports=["LGA", "JFK"])
     assert run.state == "success"
     some = flights[flights["origin"] != "EWR"]
-    assert [sum(result["flights"].values()) for result in run.results["count"]] == [
+    assert [sum(result.values()) for result in run.results["count"]] == [
         (some["origin"] == airport).sum() for airport in ("LGA", "JFK")
     ]
     assert run.result("total") == some.groupby("carrier")["flight"].count().to_dict()

@@ -146,7 +146,9 @@ def test_airflow_reads_a_dag_of_the_readme_with_every_task_in_it(block, tmp_path
     bag = BundleDagBag(tmp_path, bundle_path=tmp_path, bundle_name="tests")
     assert bag.import_errors == {}
     [dag] = bag.dags.values()
-    assert dag.task_ids == re.findall(r'task_id="(\w+)"', block.text)
+    named = re.findall(r'task_id="(\w+)"', block.text) + re.findall(r"@task.*\n +def (\w+)", block.text)
+    assert named
+    assert set(named) <= {task.label for task in dag.tasks}
 
 
 def test_the_readme_s_command_adds_the_connection_that_is_missing(monkeypatch):

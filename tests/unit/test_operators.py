@@ -38,6 +38,7 @@ from practicus_provider.operators.cluster import (
     PracticusDeleteClusterOperator,
     PracticusSubmitJobOperator,
     as_handle,
+    practicus_cluster,
 )
 from practicus_provider.operators.dask import PracticusDaskOperator
 from practicus_provider.operators.job import PracticusRunJobOperator, shipment_of
@@ -435,6 +436,25 @@ def test_an_unknown_argument_of_a_mapped_operator_is_named():
 
 
 # ---- a shared cluster
+
+
+def test_a_cluster_for_a_group_of_tasks_is_their_setup_and_its_deletion_their_teardown():
+    with DAG("d") as dag:
+        before = BaseOperator(task_id="before")
+        with practicus_cluster("etl", adapter="dask", workers=3, namespace="n") as cluster:
+            before >> cluster
+            first = PracticusSubmitJobOperator(task_id="first", cluster=cluster, application=JOB)
+            first >> PracticusSubmitJobOperator(task_id="second", cluster=cluster, application=JOB)
+    create, delete = dag.get_task("etl.create"), dag.get_task("etl.delete")
+    assert (create.is_setup, create.workers, create.namespace) == (True, 3, "n")
+    assert (delete.is_teardown, delete.trigger_rule, delete.namespace) == (True, "all_done_setup_success", "n")
+    assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == {
+        "before": set(),
+        "etl.create": {"before"},
+        "etl.first": {"etl.create"},
+        "etl.second": {"etl.create", "etl.first"},
+        "etl.delete": {"etl.create", "etl.second"},
+    }
 
 
 def test_a_job_on_a_shared_cluster_has_the_clusters_spec_and_its_own_settings_over_it():

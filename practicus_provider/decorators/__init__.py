@@ -1,0 +1,1 @@
+"""Decorators of TaskFlow: Airflow finds them by :mod:`practicus_provider.get_provider_info`."""
