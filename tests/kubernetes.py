@@ -15,8 +15,8 @@ from practicus_provider.backends.kubernetes.api import Access
 from practicus_provider.backends.kubernetes.render import Site
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""Options for jobs that take seconds: compiling their code well would take longer than running it."""
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+"""Options for jobs that take seconds: to compile their code well, or to verify Spark's, takes longer than to run it."""
 MAIN: dict[str, Any] = {
     "name": "main",
     "resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "2"}},
