@@ -752,6 +752,20 @@ def test_elastic_replicas_that_their_nodes_evict_do_not_count_as_failed():
     assert (found.ending, found.status.verdict) == (None, None)
 
 
+REFUSED = {
+    "phase": "Failed",
+    "reason": "UnexpectedAdmissionError",
+    "message": "Pod was rejected: Allocate failed due to can't allocate unregistered device vendor.com/gpu",
+}
+"""What a kubelet says of a pod that it will not have."""
+
+
+def test_elastic_replicas_that_their_nodes_refuse_again_and_again_end_the_job():
+    for number, reason in ((9, None), (10, Reason.EVICTED)):
+        found = observe(job(ELASTIC), [*BASE, *(pod("worker", index, status=REFUSED) for index in range(number))])
+        assert (found.ending and found.ending.reason) == reason
+
+
 # ---- what a cluster does to pods
 
 
@@ -801,6 +815,14 @@ def test_why_a_pod_is_taken_away_is_told(found, reason, message):
     verdict = observe(job(ALONE), [found]).status.verdict
     assert verdict is not None
     assert (verdict.reason, verdict.message, verdict.replica) == (reason, message, "driver-0")
+
+
+def test_a_replica_that_its_node_refuses_is_told_so():
+    refused = pod("driver", status=REFUSED)
+    refused["spec"]["nodeName"] = "node2"
+    verdict = observe(job(ALONE), [refused]).status.verdict
+    message = f"driver-0 was refused by its node node2 (UnexpectedAdmissionError): {REFUSED['message']}"
+    assert verdict == Verdict(FAILED, Reason.EVICTED, message, AGAIN, replica="driver-0")
 
 
 def test_a_replica_whose_pod_was_deleted_says_so():
@@ -858,13 +880,23 @@ def test_a_pod_that_fits_no_node_says_what_of_it_does_not(words, asked):
     assert status(ALONE, found) == Status(PENDING, (pending("driver", detail=f"Unschedulable: {words}{asked}"),))
 
 
-def test_of_what_no_node_has_enough_it_is_said_how_much_the_largest_one_has():
-    words = "0/2 nodes are available: 1 Insufficient cpu, 1 Insufficient vendor.com/gpu, 2 Insufficient cpu."
-    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
+@pytest.mark.parametrize(
+    ("largest", "words"),
+    [
+        ({"cpu": "8", "memory": "30.9Gi", "vendor.com/gpu": "4"}, " The largest node has cpu 8, vendor.com/gpu 4."),
+        ({"cpu": "8", "vendor.com/gpu": "0"}, " The largest node has cpu 8. No node has any vendor.com/gpu."),
+        ({"cpu": "8"}, " The largest node has cpu 8. No node has any vendor.com/gpu."),
+        ({}, ""),
+    ],
+    ids=["some", "none that is healthy", "none", "unknown"],
+)
+def test_of_what_no_node_has_enough_it_is_said_how_much_the_largest_one_has(largest, words):
+    why = "0/2 nodes are available: 1 Insufficient cpu, 1 Insufficient vendor.com/gpu, 2 Insufficient cpu."
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
     found = pod("driver", status={"conditions": [scheduled]})
     found["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "500"}}
-    seen = observe(job(ALONE), [found], largest={"cpu": "8", "memory": "30.9Gi", "vendor.com/gpu": "4"})
-    detail = f"Unschedulable: {words} It asks for cpu 500. The largest node has cpu 8, vendor.com/gpu 4."
+    seen = observe(job(ALONE), [found], largest=largest)
+    detail = f"Unschedulable: {why} It asks for cpu 500.{words}"
     assert seen == Observation(Status(PENDING, (pending("driver", detail=detail),)))
     assert seen.lacks_room
 

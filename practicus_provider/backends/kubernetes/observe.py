@@ -257,7 +257,9 @@ def _lost(pods: Iterable[Pod], facts: Mapping[str, Any], roles: Mapping[str, Any
         if pod.role in deciding or pod.ended is None:
             continue
         if _elastic(roles, pod):
-            crashed = pod.replica(ready=False).state is State.FAILED and not (pod.leaving or any(pod.disrupted))
+            # A node that refuses its pods does so at once: not counted, they would come and go for ever.
+            innocent = pod.leaving or (any(pod.disrupted) and not pod.refused)
+            crashed = pod.replica(ready=False).state is State.FAILED and not innocent
             crashes[pod.role] = crashes.get(pod.role, 0) + crashed
             if crashes[pod.role] <= CRASHES_PER_WORKER * roles[pod.role]["elastic"][1]:
                 continue
