@@ -9,7 +9,7 @@ import pytest
 
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.render import ROLE
+from practicus_provider.backends.kubernetes.labels import ROLE
 from practicus_provider.plan import Here, Plan
 from practicus_provider.spec import JobSpec, Resources, WorkerGroup
 from practicus_provider.status import Reason, State

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from practicus_provider.backends.kubernetes.api import Manifest
+from practicus_provider.backends.kubernetes.labels import CLUSTER, INDEX, MAIN, RELEASED, ROLE, TOLD
 from practicus_provider.backends.kubernetes.observe import Observation, Pod, observe
-from practicus_provider.backends.kubernetes.render import CLUSTER, INDEX, MAIN, RELEASED, ROLE, TOLD, Site, render
+from practicus_provider.backends.kubernetes.pod_template import Site
+from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.plan import Plan
 from practicus_provider.spec import Elastic
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict

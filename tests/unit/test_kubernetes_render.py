@@ -18,19 +18,10 @@ import yaml
 from practicus_provider import runtime
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes.api import PATHS, Manifest
+from practicus_provider.backends.kubernetes.labels import DIGEST, FACTS, ROLE
+from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.rbac import NEEDED
-from practicus_provider.backends.kubernetes.render import (
-    BOOT,
-    BUNDLE_LIMIT,
-    DIGEST,
-    FACTS,
-    ROLE,
-    SHORT,
-    Manifests,
-    Site,
-    render,
-    short,
-)
+from practicus_provider.backends.kubernetes.render import BOOT, BUNDLE_LIMIT, SHORT, Manifests, render, short
 from practicus_provider.errors import SpecError
 from practicus_provider.names import TaskKey, job_name
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role

@@ -22,29 +22,25 @@ from urllib.parse import quote
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, cleared_since
 from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Manifest, connected
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
-from practicus_provider.backends.kubernetes.logs import Reader, tail
-from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
-from practicus_provider.backends.kubernetes.observe import Observation, facts_of, observe
-from practicus_provider.backends.kubernetes.pod import Pod
-from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
-from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
-from practicus_provider.backends.kubernetes.render import (
+from practicus_provider.backends.kubernetes.labels import (
     CLUSTER,
     CURSOR,
     DIGEST,
     FACTS,
-    GRACE,
-    LEASE_LEAST,
     MANAGED,
     NETWORK,
     RELEASED,
     ROLE,
     TOLD,
-    Manifests,
-    Site,
-    render,
-    short,
 )
+from practicus_provider.backends.kubernetes.logs import Reader, tail
+from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
+from practicus_provider.backends.kubernetes.observe import Observation, facts_of, observe
+from practicus_provider.backends.kubernetes.pod import Pod
+from practicus_provider.backends.kubernetes.pod_template import GRACE, Site
+from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
+from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
+from practicus_provider.backends.kubernetes.render import LEASE_LEAST, Manifests, render, short
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
 from practicus_provider.runtime.practicus_runtime import pods as runtime_pods

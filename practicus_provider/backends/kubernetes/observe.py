@@ -10,9 +10,9 @@ from typing import Any
 from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, taken_away, vanished
+from practicus_provider.backends.kubernetes.labels import CLUSTER, FACTS, RELEASED, ROLE, TOLD
 from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod
 from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, VOLUME_TYPE
-from practicus_provider.backends.kubernetes.render import CLUSTER, FACTS, RELEASED, ROLE, TOLD
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from practicus_provider.backends.kubernetes.api import Manifest
-from practicus_provider.backends.kubernetes.render import INDEX, MAIN, ROLE
+from practicus_provider.backends.kubernetes.labels import INDEX, MAIN, ROLE
 from practicus_provider.status import ReplicaStatus, State, signal_name
 
 SIGNALLED = 128
