@@ -521,7 +521,7 @@ def test_a_root_that_failed_waits_for_the_news_of_its_pod():
     ids=["one is gone", "all are gone by now", "all are there yet"],
 )
 def test_a_replica_of_another_job_that_is_gone_without_a_trace_is_a_verdict_that_waits(left, verdict):
-    workers = {"metadata": {"labels": {ROLE: "worker"}}, "status": {"conditions": list(GAVE_UP)}}
+    workers = {"metadata": {"labels": {CLUSTER: NAME, ROLE: "worker"}}, "status": {"conditions": list(GAVE_UP)}}
     pods = [pod("coordinator", 0, runs(), ready=True), pod("driver", 0, runs())]
     pods += [pod("worker", index, runs(), **LEAVING) for index in left]
     found = observe(job(SERVED), pods, jobs=[job(SERVED), workers])
@@ -561,7 +561,7 @@ def test_of_replicas_that_served_the_one_that_ended_first_is_named_and_none_that
 
 
 def test_a_replica_that_is_gone_is_named_and_none_that_was_ended_after_it():
-    workers = {"metadata": {"labels": {ROLE: "worker"}}, "status": {"conditions": list(GAVE_UP)}}
+    workers = {"metadata": {"labels": {CLUSTER: NAME, ROLE: "worker"}}, "status": {"conditions": list(GAVE_UP)}}
     pods = [pod("coordinator", 0, runs()), pod("worker", 0, ended(143, signal=15), **LEAVING), pod("driver", 0, runs())]
     found = observe(job(SERVED), pods, jobs=[workers])
     assert (found.ending, found.failed) == (gone("worker-1", "worker-1"), None)
@@ -665,6 +665,12 @@ def test_of_ranks_that_end_in_one_second_the_one_that_nobody_deleted_is_named():
 PARTS = plan(role("driver", "", replicas=2), replace(role("driver2", ""), part_of="driver"))
 
 
+def further(*conditions: Manifest, lease: float | None = None) -> Manifest:
+    """The Job of the further part."""
+    labels = {CLUSTER: NAME, ROLE: "driver2"}
+    return {**job(PARTS, *conditions, lease=lease), "metadata": {"name": "n-driver2", "labels": labels}}
+
+
 def test_where_a_role_has_further_parts_all_of_them_must_end_well():
     complete = {"type": "Complete", "status": "True"}
     pods = [pod("driver", index, ended(0, exit_code=0, result=str(index))) for index in range(2)]
@@ -673,13 +679,25 @@ def test_where_a_role_has_further_parts_all_of_them_must_end_well():
     found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, ended(0, 12, exit_code=0, result="2"))])
     assert (found.status.verdict, found.status.result) == (completed("driver2-0"), "0")
     told = {f"{NAME}-{name}": {"exit_code": 0, "result": name} for name in ("0-x", "1-x", "driver2-0-x")}
-    other = {**job(PARTS), "metadata": {"name": "n-driver2", "labels": {ROLE: "driver2"}}}
-    root, other = job(PARTS, complete), {**other, "status": {"conditions": [complete]}}
+    root, other = job(PARTS, complete), further(complete)
     assert observe(root, [], told=told).status.verdict is None
     found = observe(root, [], told=told, jobs=[root, other])
     assert (found.status.state, found.status.result) == (SUCCEEDED, "0-x")
     found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, ended(3, 12, exit_code=3))])
     assert found.status.verdict == failed("driver2-0", 3)
+
+
+@pytest.mark.parametrize(("lease", "verdict"), [(60, ABANDONED), (None, TIMED_OUT)])
+def test_a_part_that_met_its_deadline_after_the_roots_end_says_whose_it_was(lease, verdict):
+    root = job(PARTS, {"type": "Complete", "status": "True"}, lease=lease)
+    part = further(*ends("DeadlineExceeded"), lease=lease)
+    assert observe(root, [], jobs=[root, part]).status.verdict == verdict
+
+
+def test_jobs_of_other_clusters_are_not_looked_at():
+    stranger = further(*ends("DeadlineExceeded"))
+    stranger["metadata"]["labels"][CLUSTER] = "c-other"
+    assert observe(job(PARTS), [], jobs=[stranger]).status.verdict is None
 
 
 EVICTION = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicting"}

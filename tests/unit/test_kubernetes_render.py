@@ -9,6 +9,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -574,10 +575,12 @@ def test_what_only_the_pod_knows_stays_a_reference():
         (5, 3, 3),
     ],
 )
-def test_the_roots_deadline_is_the_lease_within_the_timeout(lease, timeout, deadline):
-    root = rendered(plan(role("driver", ""), timeout=timeout), lease=lease).root
+def test_the_deadline_of_what_decides_is_the_lease_within_the_timeout(lease, timeout, deadline):
+    parts = plan(role("driver", ""), replace(role("driver2", ""), part_of="driver"), timeout=timeout)
+    root, part = of_kind(rendered(parts, lease=lease), "Job")
     facts = json.loads(root["metadata"]["annotations"][FACTS])
     assert (root["spec"]["activeDeadlineSeconds"], facts["lease"], facts["timeout"]) == (deadline, lease, timeout)
+    assert part["spec"]["activeDeadlineSeconds"] == deadline
 
 
 @ALL

@@ -62,9 +62,9 @@ def observe(
     """The cluster's status.
 
     :param root: its root Job.
-    :param pods: of the cluster alone.
+    :param pods: others than the cluster's are not looked at.
     :param events: warnings about its Jobs that have no pods, and about its pods.
-    :param jobs: its other Jobs; the root may be among them.
+    :param jobs: likewise; the root may be among them.
     :param told: pod -> its last words, as far as they are known from its log.
     :param largest: resource -> the most of it that one node has, where that is known.
     """
@@ -72,9 +72,9 @@ def observe(
     told = {**json.loads(root["metadata"]["annotations"].get(TOLD, "{}")), **(told or {})}
     roles: dict[str, Any] = facts["roles"]
     order = list(roles)
-    all_pods = [
-        Pod(pod, largest or {}) for pod in pods if pod["metadata"]["labels"].get(CLUSTER) == root["metadata"]["name"]
-    ]
+    name = root["metadata"]["name"]
+    all_pods = [Pod(pod, largest or {}) for pod in pods if _cluster(pod) == name]
+    jobs = [job for job in jobs if _cluster(job) == name]
     all_pods.sort(key=lambda pod: (order.index(pod.role) if pod.role in order else len(order), pod.index))
     shown = [pod for pod in all_pods if not (_elastic(roles, pod) and (pod.ended is not None or pod.leaving))]
     warnings = [event for event in events if _about(event).get("kind") != "Pod"]
@@ -95,7 +95,7 @@ def observe(
     deciding_jobs = [job for name, job in {_role(job): job for job in (*jobs, root)}.items() if name in deciding]
     done = sum(_condition(job, "Complete") is not None for job in deciding_jobs) == len(deciding) > 0
     if observation.status.verdict is None and done and all(pod.ended for pod in decisive):
-        observation = _completed(root["metadata"]["name"], status, facts["decides"], expected, told)
+        observation = _completed(name, status, facts["decides"], expected, told)
     if observation.status.verdict is None:
         verdict = _taken(shown, roles, replicas) or hopeless(shown, replicas) or _refused(root, warnings)
         deciding_jobs = deciding_jobs or [root]
@@ -184,6 +184,10 @@ def _completed(
     return Observation(replace(_ended(status, verdict), result=words[first]["result"]))
 
 
+def _cluster(item: Manifest) -> str:
+    return str(item["metadata"]["labels"].get(CLUSTER, ""))
+
+
 def _role(job: Manifest) -> str:
     return str(job["metadata"]["labels"].get(ROLE, ""))
 
@@ -233,8 +237,7 @@ def _condition(root: Manifest, *types: str) -> Manifest | None:
 
 
 def _out_of_time(job: Manifest, root: Manifest, facts: Mapping[str, Any]) -> Verdict | None:
-    """The root's deadline: the cluster's timeout, the end of its lease, or of what was left after its release. Another
-    Job's is the timeout."""
+    """A Job's deadline: the cluster's timeout, the end of its lease, or of what was left after its release."""
     if (_condition(job) or {}).get("reason") != "DeadlineExceeded":
         return None
     if RELEASED in root["metadata"]["annotations"]:

@@ -90,9 +90,9 @@ def render(
     :param parent: root Job of the shared cluster that this job runs on.
     :raises SpecError: something does not fit Kubernetes.
     """
-    cluster = _Cluster(name, plan, site, task, parent["metadata"]["name"] if parent else None)
+    cluster = _Cluster(name, plan, site, task, lease, parent["metadata"]["name"] if parent else None)
     others = cluster.others()
-    root = cluster.root(lease)
+    root = cluster.root()
     if parent:
         root = _with_owner(root, owner_reference(parent))
     digest = hashlib.sha256(json.dumps([root["spec"], others], sort_keys=True).encode()).hexdigest()[:16]
@@ -111,6 +111,7 @@ class _Cluster:
     plan: Plan
     site: Site
     task: Mapping[str, Any]
+    lease: float | None
     parent: str | None
 
     @property
@@ -128,27 +129,31 @@ class _Cluster:
         return sum(map(self.plan.decisive, self.plan.roles)) > 1
 
     @property
+    def _deadline(self) -> int:
+        """Seconds that what decides may run; who watches moves it on."""
+        least = self.plan.timeout if self.lease is None else max(LEASE_LEAST, self.lease)
+        return max(1, math.ceil(min(least, self.plan.timeout)))
+
+    @property
     def labels(self) -> dict[str, str]:
         return {**MANAGED, CLUSTER: self.name, NETWORK: short(self.parent or self.name)}
 
     # ---- objects
 
-    def root(self, lease: float | None) -> Manifest:
+    def root(self) -> Manifest:
         """The Job that owns all others."""
         facts = {
             "decides": self.plan.decides,
             "timeout": self.plan.timeout,
-            "lease": lease,
+            "lease": self.lease,
             "roles": {role.name: self._facts(role) for role in self.plan.roles},
             "links": {label: [port.role, port.name] for label, port in self.plan.links.items()},
             "task": dict(self.task),
         }
         job = self._job(self.name, self.first)
         job["metadata"]["annotations"] = {FACTS: json.dumps(facts)}
-        deadline = self.plan.timeout if lease is None else min(max(LEASE_LEAST, lease), self.plan.timeout)
         job["spec"] |= {
             "suspend": True,
-            "activeDeadlineSeconds": max(1, math.ceil(deadline)),
             # Its own replicas may end long before those of a further part, which would go with it.
             "ttlSecondsAfterFinished": math.ceil(self.plan.timeout) if self._parts else TTL,
         }
@@ -353,8 +358,8 @@ class _Cluster:
 
     def _job(self, name: str, role: Role) -> Manifest:
         # A further part may outlive the root's own replicas, and with them the root's deadline.
-        part = role is not self.first and self.plan.decisive(role)
-        deadline = {"activeDeadlineSeconds": max(1, math.ceil(self.plan.timeout))} if part else {}
+        limited = role is self.first or self.plan.decisive(role)
+        deadline = {"activeDeadlineSeconds": self._deadline} if limited else {}
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
