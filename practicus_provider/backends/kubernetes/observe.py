@@ -63,8 +63,8 @@ def observe(
 
     :param root: its root Job.
     :param pods: others than the cluster's are not looked at.
-    :param events: warnings about its Jobs that have no pods, and about its pods.
     :param jobs: likewise; the root may be among them.
+    :param events: warnings about its Jobs that have no pods, and about its pods.
     :param told: pod -> its last words, as far as they are known from its log.
     :param largest: resource -> the most of it that one node has, where that is known.
     """
