@@ -27,7 +27,7 @@ from typing import Any
 from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.base import Backend, Handle
-from practicus_provider.backends.kubernetes.render import CLUSTER, INDEX
+from practicus_provider.backends.kubernetes.labels import CLUSTER, INDEX
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.lifecycle import Policy
 from practicus_provider.plan import Here, Plan

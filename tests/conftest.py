@@ -17,7 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # each has a cluster of its own: some tests break theirs
     os.environ.setdefault("PRACTICUS_TEST_CLUSTER_NUMBER", worker.removeprefix("gw"))
 
-from tests.cluster.fixture import image, kubectl, kubernetes, machines  # noqa: F401
+from tests.cluster.fixture import cluster, image, kubectl, kubernetes, machines  # noqa: F401
 from tests.kubernetes import QUICK_JAVA, Namespace, fresh
 
 assert "airflow" not in sys.modules, "Airflow was imported before its home could be set"

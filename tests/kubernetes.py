@@ -12,7 +12,7 @@ from typing import Any
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.render import Site
+from practicus_provider.backends.kubernetes.pod_template import Site
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"

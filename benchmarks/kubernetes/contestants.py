@@ -23,7 +23,8 @@ from kubernetes.utils import create_from_dict
 from benchmarks.kubernetes.place import APPLICATION, OURS, THEIRS, Place
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes.api import Manifest
-from practicus_provider.backends.kubernetes.render import CLUSTER, MAIN, render
+from practicus_provider.backends.kubernetes.labels import CLUSTER, MAIN
+from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.lifecycle import Policy
 from practicus_provider.plan import Here, Launch, Plan, Role
 from practicus_provider.spec import Resources

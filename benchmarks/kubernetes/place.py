@@ -18,7 +18,7 @@ from kubernetes import client, config
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access, Api, Manifest, connected
-from practicus_provider.backends.kubernetes.render import Site
+from practicus_provider.backends.kubernetes.pod_template import Site
 from tests.cluster import target
 from tests.kubernetes import fresh
 

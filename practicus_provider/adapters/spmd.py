@@ -95,9 +95,9 @@ def views(spec: JobSpec) -> tuple[JobSpec, ...]:
     ``workers`` in each of them."""
     parts = []
     for group in spec.groups:
-        resources = group.resources or spec.worker_resources
-        ranks = group.procs_per_worker or spec.procs_per_worker or resources.gpu or 1
-        parts.append(replace(spec, worker_resources=resources, procs_per_worker=ranks))
+        ranks = group.procs_per_worker or spec.procs_per_worker
+        part = replace(spec, worker_resources=group.resources or spec.worker_resources, procs_per_worker=ranks)
+        parts.append(replace(part, procs_per_worker=procs(part)))
     whole = tuple(
         replace(group, resources=part.worker_resources, procs_per_worker=part.procs_per_worker)
         for group, part in zip(spec.groups, parts, strict=True)

@@ -118,7 +118,7 @@ class PracticusHook(BaseHook):
 
     def _kubernetes(self, extra: Mapping[str, Any], other: Mapping[str, Any]) -> Backend:
         from practicus_provider.backends.kubernetes import KubernetesBackend
-        from practicus_provider.backends.kubernetes.render import Site
+        from practicus_provider.backends.kubernetes.pod_template import Site
 
         namespace = self.namespace or extra.get("namespace") or other.get("namespace") or "default"
         images = self._object(extra, "images", "adapter -> image")

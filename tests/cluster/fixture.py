@@ -70,13 +70,19 @@ def image(kubernetes: Path) -> Callable[[str], str]:
     return loaded
 
 
-@pytest.fixture
-def machines(kubernetes: Path) -> Iterator[Cluster]:
-    """The test cluster's own machines, for a test that takes something away; the cluster is whole again afterwards."""
+@pytest.fixture(scope="session")
+def cluster(kubernetes: Path) -> Cluster:
+    """The test cluster's own machines, for a test that changes something on them."""
     if os.environ.get(KUBECONFIG):
-        pytest.skip("it kills parts of the cluster, which tests do to their own alone")
+        pytest.skip("it changes machines of the cluster, which tests do to their own alone")
+    return Cluster(Layout.default())
+
+
+@pytest.fixture
+def machines(cluster: Cluster) -> Iterator[Cluster]:
+    """The same, for a test that takes something away; the cluster is whole again afterwards."""
     try:
-        yield Cluster(Layout.default())
+        yield cluster
     finally:
         repair()
 

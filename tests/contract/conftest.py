@@ -10,7 +10,7 @@ import pytest
 from practicus_provider.backends.base import Backend
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.render import Site
+from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.local import LocalBackend
 
 

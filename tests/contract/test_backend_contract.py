@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from practicus_provider.backends.base import Backend, Connection, Handle, Listing, LogLine
 from practicus_provider.errors import BackendError, NotFound
-from practicus_provider.plan import Here, Host, Port
+from practicus_provider.plan import Here, Host, Plan, Port
 from practicus_provider.spec import Elastic
 from practicus_provider.status import Reason, State, Verdict
 from tests.plans import PATIENCE, SLEEP, TASK, created, end, page, plan, read, role, server, until
@@ -323,8 +324,13 @@ async def test_whoever_watches_sees_the_deletion_as_a_cancellation(backend: Back
     assert status.verdict == Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
 
 
-async def test_a_cluster_that_nobody_watches_ends_with_its_lease(backend: Backend) -> None:
-    handle = await backend.create("job", plan(role("driver", SLEEP)), task=TASK, lease=60.0)
+@pytest.mark.parametrize(
+    "job",
+    [plan(role("driver", SLEEP)), plan(role("driver", ""), replace(role("driver2", SLEEP), part_of="driver"))],
+    ids=["while its one role runs", "while a further part runs"],
+)
+async def test_a_cluster_that_nobody_watches_ends_with_its_lease(backend: Backend, job: Plan) -> None:
+    handle = await backend.create("job", job, task=TASK, lease=60.0)
     async with contextlib.aclosing(backend.watch(handle, lease=0.5)) as statuses:
         await anext(statuses)
     async with asyncio.timeout(PATIENCE):

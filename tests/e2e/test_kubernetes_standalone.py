@@ -10,7 +10,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 
-from practicus_provider.backends.kubernetes.render import MANAGED
+from practicus_provider.backends.kubernetes.labels import MANAGED
 from tests.e2e.airflow_home import REPO, Airflow, eventually, running
 from tests.kubernetes import Namespace, fresh
 

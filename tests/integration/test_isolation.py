@@ -16,7 +16,9 @@ import pytest
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access, Manifest
-from practicus_provider.backends.kubernetes.render import CLUSTER, MANAGED, NETWORK, ROLE, Site, render
+from practicus_provider.backends.kubernetes.labels import CLUSTER, MANAGED, NETWORK, ROLE
+from practicus_provider.backends.kubernetes.pod_template import Site
+from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.plan import Here, Plan
 from practicus_provider.spec import Elastic, JobSpec, Resources
 from tests.cluster.fixture import Kubectl

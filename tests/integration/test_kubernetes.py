@@ -18,7 +18,9 @@ from practicus_provider.adapters import make_plan
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.render import MANAGED, Site, short
+from practicus_provider.backends.kubernetes.labels import MANAGED
+from practicus_provider.backends.kubernetes.pod_template import Site
+from practicus_provider.backends.kubernetes.render import short
 from practicus_provider.errors import BackendError
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.plan import Here, Launch, Plan, Port, Role

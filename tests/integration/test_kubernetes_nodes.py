@@ -14,7 +14,8 @@ import pytest
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.render import CLUSTER, ROLE, Site
+from practicus_provider.backends.kubernetes.labels import CLUSTER, ROLE
+from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.status import Reason, State, Verdict
 from tests.cluster.cluster import Cluster
 from tests.kubernetes import Namespace
@@ -149,7 +150,7 @@ async def test_a_node_that_is_drained_evicts_its_replicas(
 async def test_a_node_that_is_lost_ends_the_jobs_that_need_it_and_their_retries_run_elsewhere(
     backend: KubernetesBackend, machines: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["practicus_provider.backends.kubernetes.render"], "NODE_LOST", 2)
+    monkeypatch.setattr(sys.modules["practicus_provider.backends.kubernetes.pod_template"], "NODE_LOST", 2)
     other = plan(role("driver", SLEEP), pod_overrides=on("node1"))
     async with created(backend, "job", plan(role("driver", SLEEP), pod_overrides=on("node2"))) as first:
         async with created(backend, "other", other) as bystander:

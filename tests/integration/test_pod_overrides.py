@@ -11,7 +11,7 @@ import pytest
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.render import Site
+from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.errors import BackendError
 from practicus_provider.status import State
 from tests.kubernetes import Namespace

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from practicus_provider.backends.kubernetes.render import MOUNT, SCRATCH, Site, render
+from practicus_provider.backends.kubernetes.pod_template import MOUNT, SCRATCH, Site
+from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.plan import Here, Launch, Plan, Role
 from practicus_provider.runtime.practicus_runtime.boot import MESSAGE
 from practicus_provider.runtime.practicus_runtime.launcher import END_MARK, MESSAGE_LIMIT, RESULT_LINE, RESULT_MARK

@@ -22,8 +22,9 @@ from practicus_provider.application import SHIP_LIMIT
 from practicus_provider.backends.base import Backend
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.rbac import role_of_the_user
-from practicus_provider.backends.kubernetes.render import BUNDLE_LIMIT, TTL, Site
+from practicus_provider.backends.kubernetes.render import BUNDLE_LIMIT, TTL
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import ConnectionConfigError
 from practicus_provider.get_provider_info import get_provider_info

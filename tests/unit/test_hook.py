@@ -12,7 +12,7 @@ import pytest
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.render import Site
+from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import ConnectionConfigError
 from practicus_provider.hooks.practicus import PracticusHook

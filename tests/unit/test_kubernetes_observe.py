@@ -4,122 +4,45 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from practicus_provider.backends.kubernetes.api import Manifest
+from practicus_provider.backends.kubernetes.labels import CLUSTER, INDEX, RELEASED, ROLE, TOLD
 from practicus_provider.backends.kubernetes.observe import Observation, Pod, observe
-from practicus_provider.backends.kubernetes.render import CLUSTER, INDEX, MAIN, RELEASED, ROLE, TOLD, Site, render
-from practicus_provider.plan import Plan
-from practicus_provider.spec import Elastic
-from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
-from tests.plans import TASK, plan, role, server
-
-NAME = "c-job"
-DAY = "2013-01-05T10:00:{:02}Z"
-PENDING, RUNNING, SUCCEEDED, FAILED = State.PENDING, State.RUNNING, State.SUCCEEDED, State.FAILED
-
-ALONE = plan(role("driver", ""))
-SERVED = plan(server(), role("worker", "", replicas=2), role("driver", ""))
-RANKS = plan(role("driver", "", replicas=3))
-SERVING = plan(server(), role("worker", ""), decides=None)
-ELASTIC = plan(server(), role("worker", "", replicas=1, elastic=Elastic(1, 3)), role("driver", ""))
-SPAWNED = plan(role("driver", "", spawns="worker"), role("worker", "", replicas=0, elastic=Elastic(1, 3)))
-
-
-# ---- objects as Kubernetes 1.3x has them
-
-
-def job(plan: Plan, *conditions: Manifest, lease: float | None = None, **annotations: str) -> Manifest:
-    """The root, started."""
-    root = render(NAME, plan, Site("jobs", "python:3"), TASK, lease=lease, parent=None).root
-    root["metadata"]["uid"] = "u"
-    root["metadata"]["annotations"] |= annotations
-    root["spec"]["suspend"] = False
-    root["status"] = {"startTime": DAY.format(0), "conditions": [resumed(), *conditions]}
-    return root
-
-
-def resumed() -> Manifest:
-    return {"type": "Suspended", "status": "False", "reason": "JobResumed", "message": "Job resumed"}
-
-
-def ends(reason: str, message: str = "") -> tuple[Manifest, Manifest]:
-    """The conditions of a Job that failed; the first comes before its pods have ended."""
-    return (
-        {"type": "FailureTarget", "status": "True", "reason": reason, "message": message},
-        {"type": "Failed", "status": "True", "reason": reason, "message": message},
-    )
-
-
-def pod(role: str, index: int = 0, state: Manifest | None = None, *, ready: bool = False, **more: Any) -> Manifest:
-    """A pod whose container is in that state; none: it was not scheduled yet."""
-    name = f"{NAME}-{role}-{index}-abcde"
-    container = {"name": MAIN, "state": state, "ready": ready, "restartCount": 0, "started": ready}
-    phase = "Running" if state and "waiting" not in state else "Pending"
-    if state and "terminated" in state:
-        phase = "Succeeded" if state["terminated"]["exitCode"] == 0 else "Failed"
-    status = {"phase": phase, **({"containerStatuses": [container]} if state else {}), **more.pop("status", {})}
-    labels = {CLUSTER: NAME, ROLE: role, INDEX: str(index)}
-    return {
-        "metadata": {"name": name, "labels": labels, **more},
-        "spec": {"containers": [{"name": MAIN, "image": "python:3"}]},
-        "status": status,
-    }
-
-
-def waiting(reason: str = "ContainerCreating", message: str = "") -> Manifest:
-    return {"waiting": {"reason": reason, **({"message": message} if message else {})}}
-
-
-def runs(since: int = 1) -> Manifest:
-    return {"running": {"startedAt": DAY.format(since)}}
-
-
-def ended(code: int, at: int = 9, *, reason: str = "", message: str = "", **words: Any) -> Manifest:
-    """:param words: of our launcher; none: it had no time to say any."""
-    said = json.dumps({"exit_code": None, "signal": None, "result": None, **words}) if words else message
-    reason = reason or ("Completed" if code == 0 else "Error")
-    times = {"startedAt": DAY.format(1), "finishedAt": DAY.format(at)}
-    return {"terminated": {"exitCode": code, "reason": reason, **times, **({"message": said} if said else {})}}
-
-
-LEAVING = {"deletionTimestamp": DAY.format(8), "deletionGracePeriodSeconds": 10}
-
-
-def at(second: int) -> float:
-    return datetime(2013, 1, 5, 10, 0, second, tzinfo=UTC).timestamp()
-
-
-def pending(name: str, index: int = 0, detail: str = "", **more: Any) -> ReplicaStatus:
-    return ReplicaStatus(name, index, PENDING, detail=detail, **more)
-
-
-def running(name: str, index: int = 0, since: int = 1) -> ReplicaStatus:
-    return ReplicaStatus(name, index, RUNNING, started_at=at(since))
-
-
-def over(name: str, index: int = 0, code: int | None = 0, when: int = 9, signal: str | None = None) -> ReplicaStatus:
-    state = SUCCEEDED if code == 0 else FAILED
-    return ReplicaStatus(name, index, state, code, signal, at(1), at(when))
-
-
-def completed(replica: str = "driver-0") -> Verdict:
-    return Verdict(SUCCEEDED, Reason.COMPLETED, f"{replica} ended", exit_code=0)
-
-
-def failed(replica: str = "driver-0", code: int = 1) -> Verdict:
-    return Verdict(FAILED, Reason.ERROR, f"{replica} exited with code {code}", replica=replica, exit_code=code)
-
-
-def status(plan: Plan, *pods: Manifest) -> Status:
-    """Of a cluster that has not ended, and of which nothing has been lost."""
-    found = observe(job(plan), pods)
-    assert found == Observation(found.status)
-    return found.status
-
+from practicus_provider.status import Reason, State, Status, Verdict
+from tests.kubernetes_objects import (
+    AGAIN,
+    ALONE,
+    DAY,
+    ELASTIC,
+    EVICTION,
+    FAILED,
+    LEAVING,
+    NAME,
+    PENDING,
+    RANKS,
+    REFUSED,
+    RUNNING,
+    SERVED,
+    SERVING,
+    SPAWNED,
+    SUCCEEDED,
+    at,
+    completed,
+    ended,
+    ends,
+    failed,
+    job,
+    over,
+    pending,
+    pod,
+    running,
+    runs,
+    status,
+    waiting,
+)
+from tests.plans import plan, role
 
 # ---- until all run
 
@@ -293,48 +216,6 @@ def test_a_job_that_fails_says_its_exit_code_and_which_pod_has_its_last_lines():
     assert observe(job(ALONE, *ends("BackoffLimitExceeded")), [driver]) == Observation(expected, failed=Pod(driver))
 
 
-@pytest.mark.parametrize(
-    ("container", "signal"),
-    [
-        (ended(139, signal=11), "SIGSEGV"),
-        (ended(143), "SIGTERM"),
-        (ended(137), "SIGKILL"),
-        (ended(227, signal=99), "signal 99"),
-    ],
-    ids=["of the command", "of the launcher", "of the kernel", "without a name"],
-)
-def test_a_replica_that_a_signal_ended_is_reported_with_it(container, signal):
-    found = observe(job(ALONE), [pod("driver", 0, container)]).status
-    assert found.replicas == (over("driver", code=None, signal=signal),)
-    assert found.verdict is not None
-    assert (found.verdict.reason, found.verdict.message) == (Reason.KILLED, f"driver-0 was killed by {signal}")
-    assert (found.verdict.signal, found.verdict.exit_code) == (signal, None)
-
-
-def test_an_exit_code_over_128_that_the_command_chose_is_no_signal():
-    found = observe(job(ALONE), [pod("driver", 0, ended(255, exit_code=255))]).status
-    assert (found.replicas, found.verdict) == ((over("driver", code=255),), failed(code=255))
-
-
-@pytest.mark.parametrize(
-    ("plan", "name", "field"),
-    [(ALONE, "driver", "coordinator_resources"), (SERVED, "worker", "worker_resources")],
-)
-def test_a_replica_that_ran_out_of_memory_is_told_with_what_it_had_and_the_way_out(plan, name, field):
-    lost = pod(name, 0, ended(137, reason="OOMKilled"))
-    others = [pod("coordinator", 0, runs(), ready=True), pod("worker", 1, runs()), pod("driver", 0, runs())]
-    found = observe(job(plan), [lost, *(others if plan is SERVED else [])])
-    verdict = Verdict(
-        FAILED,
-        Reason.OOM_KILLED,
-        f"{name}-0 was OOM-killed at 2Gi",
-        f"Raise {field}=Resources(memory=...), or give each replica less to hold.",
-        replica=f"{name}-0",
-        signal="SIGKILL",
-    )
-    assert (found.ending or found.status.verdict, found.failed) == (verdict, Pod(lost))
-
-
 def test_of_several_ranks_the_first_that_failed_is_named():
     pods = [pod("driver", 0, ended(143, 8)), pod("driver", 1, ended(4, 7, exit_code=4)), pod("driver", 2, runs())]
     found = observe(job(RANKS), pods)
@@ -404,58 +285,10 @@ def test_a_rank_that_was_killed_is_the_cause_whatever_the_nodes_clocks_say():
     assert first_of(pod("driver", 0, failed_rank(0, 9.7)), killed) == ("rank 1 (driver-1) was killed by SIGKILL")
 
 
-def test_a_container_that_cannot_be_made_at_all_is_a_fault_of_its_image():
-    words = 'exec: "python3": executable file not found in $PATH'
-    found = observe(job(ALONE), [pod("driver", 0, ended(128, reason="StartError", message=f"{words}\n"))]).status
-    assert found.verdict == Verdict(
-        FAILED,
-        Reason.CONFIG_ERROR,
-        f"driver-0 cannot start in image python:3: {words}",
-        "An image needs python3 (3.8 or newer) on its PATH, and what the job imports.",
-        replica="driver-0",
-    )
-
-
-@pytest.mark.parametrize(
-    ("reason", "words", "expected"),
-    [
-        ("ErrImagePull", "not found", Reason.IMAGE_PULL_FAILED),
-        ("InvalidImageName", 'Failed to apply default image tag "A B"', Reason.IMAGE_PULL_FAILED),
-        ("ErrImageNeverPull", "Container image is not present with pull policy of Never", Reason.IMAGE_PULL_FAILED),
-        ("CreateContainerConfigError", 'secret "store" not found', Reason.CONFIG_ERROR),
-        ("CreateContainerConfigError", "container has runAsNonRoot and image will run as root", Reason.CONFIG_ERROR),
-    ],
-)
-def test_a_container_that_will_never_start_ends_the_job_at_once_with_the_kubelets_words(reason, words, expected):
-    verdict = observe(job(ALONE), [pod("driver", 0, waiting(reason, words))]).status.verdict
-    assert verdict is not None
-    assert (verdict.state, verdict.reason, verdict.replica) == (FAILED, expected, "driver-0")
-    assert words in verdict.message
-    assert verdict.advice
-
-
-@pytest.mark.parametrize(
-    "words", ["dial tcp: i/o timeout", "connection reset by peer", "unexpected EOF", "net/http: TLS handshake timeout"]
-)
-def test_an_image_that_could_not_be_pulled_just_now_is_waited_for(words):
-    detail = f"ErrImagePull: {words}"
-    found = status(ALONE, pod("driver", 0, waiting("ErrImagePull", words)))
-    assert found == Status(PENDING, (pending("driver", detail=detail),))
-
-
-def test_a_replica_that_is_taken_off_its_node_ends_the_job_with_the_clusters_words():
-    taken = {
-        "type": "DisruptionTarget",
-        "status": "True",
-        "reason": "DeletionByTaintManager",
-        "message": "Taint manager: deleting due to NoExecute taint",
-    }
-    lost = pod("worker", 1, runs(), status={"conditions": [taken]}, **LEAVING)
-    pods = [pod("coordinator", 0, runs(), ready=True), pod("worker", 0, runs()), lost, pod("driver", 0, runs())]
-    verdict = observe(job(SERVED), pods).status.verdict
-    assert verdict is not None
-    assert (verdict.state, verdict.reason, verdict.replica) == (FAILED, Reason.EVICTED, "worker-1")
-    assert "(DeletionByTaintManager): Taint manager: deleting due to NoExecute taint" in verdict.message
+def test_of_ranks_that_end_in_one_second_the_one_that_nobody_deleted_is_named():
+    """The Job controller deletes the others, which then end by SIGTERM."""
+    pods = [pod("driver", 0, ended(143), **LEAVING), pod("driver", 1, ended(4, exit_code=4)), pod("driver", 2, runs())]
+    assert observe(job(RANKS), pods).ending == failed("driver-1", 4)
 
 
 # ---- the root's end
@@ -492,9 +325,6 @@ def test_a_root_that_met_its_deadline_says_whose_it_was(how, verdict, pods, cond
     assert found == Observation(Status(verdict.state, (replica,), verdict))
 
 
-AGAIN = "Nothing is wrong with the job: run it again, as preemption_retries= does, or retries=."
-
-
 def gone(who: str, replica: str | None = None) -> Verdict:
     message = f"{who} is gone without a trace: its pod was removed by force, or with its node"
     return Verdict(FAILED, Reason.REPLICA_LOST, message, AGAIN, replica=replica)
@@ -519,7 +349,7 @@ def test_a_root_that_failed_waits_for_the_news_of_its_pod():
     ids=["one is gone", "all are gone by now", "all are there yet"],
 )
 def test_a_replica_of_another_job_that_is_gone_without_a_trace_is_a_verdict_that_waits(left, verdict):
-    workers = {"metadata": {"labels": {ROLE: "worker"}}, "status": {"conditions": list(GAVE_UP)}}
+    workers = {"metadata": {"labels": {CLUSTER: NAME, ROLE: "worker"}}, "status": {"conditions": list(GAVE_UP)}}
     pods = [pod("coordinator", 0, runs(), ready=True), pod("driver", 0, runs())]
     pods += [pod("worker", index, runs(), **LEAVING) for index in left]
     found = observe(job(SERVED), pods, jobs=[job(SERVED), workers])
@@ -529,6 +359,14 @@ def test_a_replica_of_another_job_that_is_gone_without_a_trace_is_a_verdict_that
 def test_a_condition_that_is_not_met_is_none():
     condition = {"type": "Failed", "status": "False", "reason": "DeadlineExceeded"}
     assert observe(job(ALONE, condition), []) == Observation(Status(PENDING, (pending("driver"),)))
+
+
+def test_a_root_that_failed_where_nobody_decides_says_why_its_own_pod_ended():
+    lost = pod("coordinator", 0, ended(137, reason="OOMKilled"))
+    found = observe(job(SERVING, *ends("BackoffLimitExceeded")), [lost, pod("worker", 0, runs())])
+    verdict = found.status.verdict or found.ending
+    assert verdict is not None
+    assert (verdict.reason, found.failed) == (Reason.OOM_KILLED, Pod(lost))
 
 
 # ---- replicas that serve
@@ -559,7 +397,7 @@ def test_of_replicas_that_served_the_one_that_ended_first_is_named_and_none_that
 
 
 def test_a_replica_that_is_gone_is_named_and_none_that_was_ended_after_it():
-    workers = {"metadata": {"labels": {ROLE: "worker"}}, "status": {"conditions": list(GAVE_UP)}}
+    workers = {"metadata": {"labels": {CLUSTER: NAME, ROLE: "worker"}}, "status": {"conditions": list(GAVE_UP)}}
     pods = [pod("coordinator", 0, runs()), pod("worker", 0, ended(143, signal=15), **LEAVING), pod("driver", 0, runs())]
     found = observe(job(SERVED), pods, jobs=[workers])
     assert (found.ending, found.failed) == (gone("worker-1", "worker-1"), None)
@@ -629,115 +467,6 @@ def test_a_pod_that_spark_named_is_shown_by_the_number_in_its_name():
     assert found == Status(RUNNING, (running("driver"), running("worker", 12)))
 
 
-# ---- pods that tell little
-
-
-def test_a_pod_that_ended_before_its_container_told_how_has_failed():
-    found = observe(job(ALONE), [pod("driver", status={"phase": "Failed"})]).status
-    assert (found.state, found.replicas) == (FAILED, (ReplicaStatus("driver", 0, FAILED),))
-
-
-def test_a_pod_whose_container_was_not_started_has_no_log():
-    assert not Pod(pod("driver")).started
-    assert not Pod(pod("driver", 0, waiting())).started
-    assert Pod(pod("driver", 0, runs())).started
-    assert Pod(pod("driver", 0, ended(0))).started
-
-
-# ---- what it gets wrong
-
-
-def test_a_deciding_replica_that_is_evicted_is_told_as_evicted():
-    status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
-    verdict = observe(job(ALONE), [pod("driver", 0, ended(137), status=status)]).status.verdict
-    assert verdict is not None
-    assert verdict.reason is Reason.EVICTED
-
-
-def test_of_ranks_that_end_in_one_second_the_one_that_nobody_deleted_is_named():
-    """The Job controller deletes the others, which then end by SIGTERM."""
-    pods = [pod("driver", 0, ended(143), **LEAVING), pod("driver", 1, ended(4, exit_code=4)), pod("driver", 2, runs())]
-    assert observe(job(RANKS), pods).ending == failed("driver-1", 4)
-
-
-PARTS = plan(role("driver", "", replicas=2), replace(role("driver2", ""), part_of="driver"))
-
-
-def test_where_a_role_has_further_parts_all_of_them_must_end_well():
-    complete = {"type": "Complete", "status": "True"}
-    pods = [pod("driver", index, ended(0, exit_code=0, result=str(index))) for index in range(2)]
-    found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, runs())])
-    assert (found.status.state, found.status.verdict, found.ending) == (RUNNING, None, None)
-    found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, ended(0, 12, exit_code=0, result="2"))])
-    assert (found.status.verdict, found.status.result) == (completed("driver2-0"), "0")
-    told = {f"{NAME}-{name}": {"exit_code": 0, "result": name} for name in ("0-x", "1-x", "driver2-0-x")}
-    other = {**job(PARTS), "metadata": {"name": "n-driver2", "labels": {ROLE: "driver2"}}}
-    root, other = job(PARTS, complete), {**other, "status": {"conditions": [complete]}}
-    assert observe(root, [], told=told).status.verdict is None
-    found = observe(root, [], told=told, jobs=[root, other])
-    assert (found.status.state, found.status.result) == (SUCCEEDED, "0-x")
-    found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, ended(3, 12, exit_code=3))])
-    assert found.status.verdict == failed("driver2-0", 3)
-
-
-EVICTION = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicting"}
-
-
-def test_a_replica_that_saved_and_left_well_as_it_was_evicted_is_no_success():
-    saved = pod("driver", 0, ended(0, exit_code=0, stopped=True), status={"conditions": [EVICTION]}, **LEAVING)
-    complete = {"type": "Complete", "status": "True"}
-    for root in (job(ALONE), job(ALONE, complete)):
-        verdict = observe(root, [saved]).status.verdict
-        assert verdict is not None
-        assert verdict.reason is Reason.EVICTED
-    told = {"c-job-driver-0-abcde": {"exit_code": 0, "signal": None, "result": None, "stopped": True}}
-    assert observe(job(ALONE), [pod("driver", 0, runs())], told=told).done == ()
-
-
-def test_a_replica_that_left_well_as_somebody_deleted_it_is_no_success_either():
-    verdict = observe(job(ALONE), [pod("driver", 0, ended(0, exit_code=0, stopped=True), **LEAVING)]).status.verdict
-    assert verdict == replace(failed(code=0), advice="Its pod was deleted: by somebody, or with its namespace.")
-
-
-def test_of_ranks_the_one_that_was_evicted_is_named_though_the_others_failed_by_themselves():
-    evicted = pod("driver", 1, ended(1, exit_code=1, stopped=True), status={"conditions": [EVICTION]})
-    evicted["metadata"] |= LEAVING
-    pods = [pod("driver", 0, ended(1, 8, exit_code=1)), evicted, pod("driver", 2, ended(1, exit_code=1))]
-    verdict = observe(job(RANKS, *ends("BackoffLimitExceeded")), pods).status.verdict
-    assert verdict is not None
-    assert (verdict.reason, verdict.replica) == (Reason.EVICTED, "driver-1")
-
-
-def test_a_root_that_failed_where_nobody_decides_says_why_its_own_pod_ended():
-    lost = pod("coordinator", 0, ended(137, reason="OOMKilled"))
-    found = observe(job(SERVING, *ends("BackoffLimitExceeded")), [lost, pod("worker", 0, runs())])
-    verdict = found.status.verdict or found.ending
-    assert verdict is not None
-    assert (verdict.reason, found.failed) == (Reason.OOM_KILLED, Pod(lost))
-
-
-def test_a_pod_that_ended_without_an_exit_code_is_not_said_to_have_one():
-    verdict = observe(job(ALONE), [pod("driver", status={"phase": "Failed"})]).status.verdict
-    assert verdict is not None
-    assert "None" not in verdict.message
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "toomanyrequests: You have reached your pull rate limit",
-        "unexpected status code: 429 Too Many Requests",
-        "unexpected status code: 500 Internal Server Error",
-        "unexpected status code: 502 Bad Gateway",
-        "unexpected status code: 503 Service Unavailable",
-        "net/http: request canceled (Client.Timeout exceeded while awaiting headers)",
-        "context deadline exceeded",
-    ],
-)
-def test_a_registry_that_is_busy_is_waited_for(words):
-    assert status(ALONE, pod("driver", 0, waiting("ErrImagePull", words))).state is PENDING
-
-
 def test_elastic_replicas_that_fail_again_and_again_end_the_job():
     found = observe(job(ELASTIC), [*BASE, *(pod("worker", index, ended(1, exit_code=1)) for index in range(10))])
     verdict = found.ending or found.status.verdict
@@ -752,142 +481,48 @@ def test_elastic_replicas_that_their_nodes_evict_do_not_count_as_failed():
     assert (found.ending, found.status.verdict) == (None, None)
 
 
-# ---- what a cluster does to pods
+def test_elastic_replicas_that_their_nodes_refuse_again_and_again_end_the_job():
+    for number, reason in ((9, None), (10, Reason.EVICTED)):
+        found = observe(job(ELASTIC), [*BASE, *(pod("worker", index, status=REFUSED) for index in range(number))])
+        assert (found.ending and found.ending.reason) == reason
 
 
-def disrupted(reason: str, words: str, *, ready: str = "True") -> Manifest:
-    conditions = [
-        {"type": "Ready", "status": ready},
-        {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": words},
-    ]
-    found = pod("driver", 0, runs(), status={"conditions": conditions})
-    found["spec"]["nodeName"] = "node2"
-    return found
+# ---- further parts
 
 
-@pytest.mark.parametrize(
-    ("found", "reason", "message"),
-    [
-        (
-            disrupted("EvictionByEvictionAPI", "Eviction API: evicting"),
-            Reason.EVICTED,
-            "driver-0 was taken off its node node2 (EvictionByEvictionAPI): Eviction API: evicting",
-        ),
-        (
-            disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"),
-            Reason.EVICTED,
-            "driver-0 was taken off its node node2 (DeletionByTaintManager): Taint manager: deleting due to NoExecute "
-            "taint",
-        ),
-        (
-            disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", ready="False"),
-            Reason.NODE_LOST,
-            "driver-0 was lost with node2, which does not answer",
-        ),
-        (
-            disrupted("DeletionByPodGC", "PodGC: node no longer exists"),
-            Reason.NODE_LOST,
-            "driver-0 was lost with node2: PodGC: node no longer exists",
-        ),
-        (
-            disrupted("PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod"),
-            Reason.PREEMPTED,
-            "driver-0 was preempted: default-scheduler: preempting to accommodate a higher priority pod",
-        ),
-    ],
-    ids=lambda value: value if isinstance(value, Reason) else "",
-)
-def test_why_a_pod_is_taken_away_is_told(found, reason, message):
-    verdict = observe(job(ALONE), [found]).status.verdict
-    assert verdict is not None
-    assert (verdict.reason, verdict.message, verdict.replica) == (reason, message, "driver-0")
+PARTS = plan(role("driver", "", replicas=2), replace(role("driver2", ""), part_of="driver"))
 
 
-def test_a_replica_whose_pod_was_deleted_says_so():
-    verdict = observe(job(ALONE), [pod("driver", 0, ended(143, signal=15), **LEAVING)]).status.verdict
-    assert verdict is not None
-    assert verdict.message == "driver-0 was killed by SIGTERM"
-    assert verdict.advice == "Its pod was deleted: by somebody, or with its namespace."
+def further(*conditions: Manifest, lease: float | None = None) -> Manifest:
+    """The Job of the further part."""
+    labels = {CLUSTER: NAME, ROLE: "driver2"}
+    return {**job(PARTS, *conditions, lease=lease), "metadata": {"name": "n-driver2", "labels": labels}}
 
 
-def test_an_init_container_that_failed_is_named_and_its_log_read():
-    failed_one = pod("driver", 0, waiting("PodInitializing"))
-    failed_one["status"] |= {"phase": "Failed", "initContainerStatuses": [{"name": "fetch", "state": ended(3)}]}
-    found = observe(job(ALONE), [failed_one])
-    message = "driver-0 cannot start: its init container fetch exited with 3"
-    advice = "Look at what pod_overrides= adds, here or in the connection."
-    assert found.status.verdict == Verdict(FAILED, Reason.INIT_FAILED, message, advice, replica="driver-0")
-    assert found.failed is not None
-    assert found.failed.log_container == "fetch"
+def test_where_a_role_has_further_parts_all_of_them_must_end_well():
+    complete = {"type": "Complete", "status": "True"}
+    pods = [pod("driver", index, ended(0, exit_code=0, result=str(index))) for index in range(2)]
+    found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, runs())])
+    assert (found.status.state, found.status.verdict, found.ending) == (RUNNING, None, None)
+    found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, ended(0, 12, exit_code=0, result="2"))])
+    assert (found.status.verdict, found.status.result) == (completed("driver2-0"), "0")
+    told = {f"{NAME}-{name}": {"exit_code": 0, "result": name} for name in ("0-x", "1-x", "driver2-0-x")}
+    root, other = job(PARTS, complete), further(complete)
+    assert observe(root, [], told=told).status.verdict is None
+    found = observe(root, [], told=told, jobs=[root, other])
+    assert (found.status.state, found.status.result) == (SUCCEEDED, "0-x")
+    found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, ended(3, 12, exit_code=3))])
+    assert found.status.verdict == failed("driver2-0", 3)
 
 
-def test_an_init_container_without_an_image_is_told_with_its_own():
-    found = pod("driver", 0, waiting("PodInitializing"))
-    found["spec"]["initContainers"] = [{"name": "fetch", "image": "curl:1"}]
-    state = waiting("ErrImagePull", "curl:1: not found")
-    found["status"]["initContainerStatuses"] = [{"name": "fetch", "state": state}]
-    verdict = observe(job(ALONE), [found]).status.verdict
-    assert verdict is not None
-    assert verdict.message == "driver-0 has no image curl:1 to run: curl:1: not found"
+@pytest.mark.parametrize(("lease", "verdict"), [(60, ABANDONED), (None, TIMED_OUT)])
+def test_a_part_that_met_its_deadline_after_the_roots_end_says_whose_it_was(lease, verdict):
+    root = job(PARTS, {"type": "Complete", "status": "True"}, lease=lease)
+    part = further(*ends("DeadlineExceeded"), lease=lease)
+    assert observe(root, [], jobs=[root, part]).status.verdict == verdict
 
 
-def test_trying_to_pull_an_image_and_waiting_for_the_next_try_read_the_same():
-    words = 'failed to pull "i": connection refused'
-    tries = pod("driver", 0, waiting("ErrImagePull", words))
-    rests = pod("driver", 0, waiting("ImagePullBackOff", f'Back-off pulling image "i": ErrImagePull: {words}'))
-    expected = Status(PENDING, (pending("driver", detail=f"ErrImagePull: {words}"),))
-    assert status(ALONE, tries) == status(ALONE, rests) == expected
-
-
-@pytest.mark.parametrize(
-    ("words", "asked"),
-    [
-        ("2 Insufficient cpu.", " It asks for cpu 500, memory 2Gi."),
-        ("2 node(s) didn't match Pod's node affinity/selector.", " It asks for a node with disk=ssd."),
-        ('persistentvolumeclaim "data" not found.', ""),
-    ],
-    ids=["resources", "labels", "neither"],
-)
-def test_a_pod_that_fits_no_node_says_what_of_it_does_not(words, asked):
-    more = " preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."
-    words = f"0/2 nodes are available: {words}"
-    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words + more}
-    found = pod("driver", status={"conditions": [scheduled]})
-    found["spec"]["containers"][0]["resources"] = {"requests": {"memory": "2Gi", "cpu": "500"}}
-    found["spec"]["nodeSelector"] = {"disk": "ssd"}
-    assert status(ALONE, found) == Status(PENDING, (pending("driver", detail=f"Unschedulable: {words}{asked}"),))
-
-
-def test_of_what_no_node_has_enough_it_is_said_how_much_the_largest_one_has():
-    words = "0/2 nodes are available: 1 Insufficient cpu, 1 Insufficient vendor.com/gpu, 2 Insufficient cpu."
-    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
-    found = pod("driver", status={"conditions": [scheduled]})
-    found["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "500"}}
-    seen = observe(job(ALONE), [found], largest={"cpu": "8", "memory": "30.9Gi", "vendor.com/gpu": "4"})
-    detail = f"Unschedulable: {words} It asks for cpu 500. The largest node has cpu 8, vendor.com/gpu 4."
-    assert seen == Observation(Status(PENDING, (pending("driver", detail=detail),)))
-    assert seen.lacks_room
-
-
-def test_why_a_container_is_not_created_is_told_by_an_event_of_its_pod():
-    found = pod("driver", 0, waiting(), uid="p")
-    about = {"kind": "Pod", "name": found["metadata"]["name"], "uid": "p"}
-    event = {"involvedObject": about, "message": 'secret "s" not found'}
-    seen = observe(job(ALONE), [found], [event])
-    assert seen == Observation(Status(PENDING, (pending("driver", detail='secret "s" not found'),)))
-
-
-@pytest.mark.parametrize(
-    ("second", "unready", "state", "lost"),
-    [
-        (30, "False", runs(), True),
-        (14, "False", runs(), False),
-        (30, "True", runs(), False),
-        (30, "False", ended(1), False),
-    ],
-    ids=["a lost node", "a slow kubelet", "a kubelet that answers", "ended"],
-)
-def test_a_pod_is_lost_if_it_is_overdue_and_its_node_does_not_answer(second, unready, state, lost):
-    found = pod("driver", 0, state, **{**LEAVING, "deletionTimestamp": DAY.format(10)})
-    found["status"]["conditions"] = [{"type": "Ready", "status": unready}]
-    assert Pod(found).lost(at(second)) is lost
+def test_jobs_of_other_clusters_are_not_looked_at():
+    stranger = further(*ends("DeadlineExceeded"))
+    stranger["metadata"]["labels"][CLUSTER] = "c-other"
+    assert observe(job(PARTS), [], jobs=[stranger]).status.verdict is None

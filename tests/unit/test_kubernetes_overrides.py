@@ -10,7 +10,8 @@ import pytest
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.overrides import merged
-from practicus_provider.backends.kubernetes.render import Site, render
+from practicus_provider.backends.kubernetes.pod_template import Site
+from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.errors import SpecError
 from practicus_provider.spec import Elastic, JobSpec
 from tests.plans import TASK, plan, role

@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import pytest
 
+from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.quota import largest, needed_of_quota, quantity
-from practicus_provider.backends.kubernetes.render import Site, render
+from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.plan import Role
 from practicus_provider.spec import Resources
 from tests.plans import TASK, plan, role

@@ -9,6 +9,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,10 @@ import yaml
 from practicus_provider import runtime
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes.api import PATHS, Manifest
+from practicus_provider.backends.kubernetes.labels import DIGEST, FACTS, ROLE
+from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.rbac import NEEDED
-from practicus_provider.backends.kubernetes.render import (
-    BOOT,
-    BUNDLE_LIMIT,
-    DIGEST,
-    FACTS,
-    ROLE,
-    SHORT,
-    Manifests,
-    Site,
-    render,
-    short,
-)
+from practicus_provider.backends.kubernetes.render import BOOT, BUNDLE_LIMIT, SHORT, Manifests, render, short
 from practicus_provider.errors import SpecError
 from practicus_provider.names import TaskKey, job_name
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
@@ -583,10 +575,12 @@ def test_what_only_the_pod_knows_stays_a_reference():
         (5, 3, 3),
     ],
 )
-def test_the_roots_deadline_is_the_lease_within_the_timeout(lease, timeout, deadline):
-    root = rendered(plan(role("driver", ""), timeout=timeout), lease=lease).root
+def test_the_deadline_of_what_decides_is_the_lease_within_the_timeout(lease, timeout, deadline):
+    parts = plan(role("driver", ""), replace(role("driver2", ""), part_of="driver"), timeout=timeout)
+    root, part = of_kind(rendered(parts, lease=lease), "Job")
     facts = json.loads(root["metadata"]["annotations"][FACTS])
     assert (root["spec"]["activeDeadlineSeconds"], facts["lease"], facts["timeout"]) == (deadline, lease, timeout)
+    assert part["spec"]["activeDeadlineSeconds"] == deadline
 
 
 @ALL

@@ -22,29 +22,25 @@ from urllib.parse import quote
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, cleared_since
 from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Manifest, connected
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
-from practicus_provider.backends.kubernetes.logs import Reader, tail
-from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
-from practicus_provider.backends.kubernetes.observe import Observation, facts_of, observe
-from practicus_provider.backends.kubernetes.pod import Pod
-from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
-from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
-from practicus_provider.backends.kubernetes.render import (
+from practicus_provider.backends.kubernetes.labels import (
     CLUSTER,
     CURSOR,
     DIGEST,
     FACTS,
-    GRACE,
-    LEASE_LEAST,
     MANAGED,
     NETWORK,
     RELEASED,
     ROLE,
     TOLD,
-    Manifests,
-    Site,
-    render,
-    short,
 )
+from practicus_provider.backends.kubernetes.logs import Reader, tail
+from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
+from practicus_provider.backends.kubernetes.observe import Observation, deciding_roles, facts_of, observe
+from practicus_provider.backends.kubernetes.pod import Pod
+from practicus_provider.backends.kubernetes.pod_template import GRACE, Site
+from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
+from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
+from practicus_provider.backends.kubernetes.render import LEASE_LEAST, Manifests, render, short
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
 from practicus_provider.runtime.practicus_runtime import pods as runtime_pods
@@ -200,7 +196,7 @@ class KubernetesBackend(Backend):
         roots = [job for job in jobs if FACTS in job["metadata"].get("annotations", {})]
         listings = []
         for root in roots:
-            status = observe(root, pods).status
+            status = observe(root, pods, jobs=jobs).status
             if status.verdict is None or status.verdict.reason is not Reason.ABANDONED:
                 listings.append(_listing(root, status))
         return listings
@@ -211,8 +207,7 @@ class KubernetesBackend(Backend):
             root = await api.get("Job", name)
             if root is None or FACTS not in root["metadata"].get("annotations", {}):
                 raise NotFound(f"there is no cluster {name} in namespace {self.site.namespace}")
-            pods = (await api.list("Pod", labelSelector=f"{CLUSTER}={name}"))["items"]
-            return _listing(root, observe(root, pods).status)
+            return _listing(root, await _status(api, root))
 
     def preview(
         self, name: str, plan: Plan, *, task: Mapping[str, Any], lease: float | None = None
@@ -302,8 +297,7 @@ class KubernetesBackend(Backend):
         if root["spec"].get("suspend"):
             same: bool = meta["annotations"].get(DIGEST) == manifests.root["metadata"]["annotations"][DIGEST]
             return same
-        pods = (await api.list("Pod", labelSelector=f"{CLUSTER}={meta['name']}"))["items"]
-        return observe(root, pods).status.state not in (State.FAILED, State.CANCELLED)
+        return (await _status(api, root)).state not in (State.FAILED, State.CANCELLED)
 
     async def _start(self, api: Api, root: Manifest, manifests: Manifests) -> None:
         """Create what the root needs, then let it go."""
@@ -438,7 +432,8 @@ class KubernetesBackend(Backend):
 
     @contextlib.asynccontextmanager
     async def _leased(self, mirror: Mirror, handle: Handle, lease: Lease) -> AsyncIterator[None]:
-        """While somebody watches, the root's deadline moves on ahead of the lease; at the end the lease's time runs.
+        """While somebody watches, the deadline of what decides moves on ahead of the lease; at the end the lease's time
+        runs.
 
         The deadline is the Job controller's to enforce, so a lease needs nothing of ours to be alive.
         """
@@ -482,13 +477,33 @@ class KubernetesBackend(Backend):
                 await self._extend(api, handle, most, ahead)
 
     async def _extend(self, api: Api, handle: Handle, most: float, ahead: float) -> None:
-        """Let the root live that many seconds from now, and ``most`` in all."""
+        """Let what decides live that many seconds from now, and ``most`` in all."""
         with contextlib.suppress(NotFound):
             root = await self._root(api, handle)
-            if not root.get("status", {}).get("completionTime") and RELEASED not in root["metadata"]["annotations"]:
-                deadline = max(1, math.ceil(min(most, _age(api, root) + ahead)))
-                change = {**_annotate(handle, {}), "spec": {"activeDeadlineSeconds": deadline}}
-                await api.patch("Job", handle.name, change)
+            if RELEASED in root["metadata"]["annotations"]:
+                return
+            for job in await _deciding_jobs(api, root):
+                if not job.get("status", {}).get("completionTime"):
+                    deadline = max(1, math.ceil(min(most, _age(api, job) + ahead)))
+                    change = {**_annotate(_handle(job), {}), "spec": {"activeDeadlineSeconds": deadline}}
+                    await api.patch("Job", job["metadata"]["name"], change)
+
+
+async def _status(api: Api, root: Manifest) -> Status:
+    """What there is of a cluster, for who has no mirror."""
+    own = {"labelSelector": f"{CLUSTER}={root['metadata']['name']}"}
+    pods, jobs = await asyncio.gather(api.list("Pod", **own), api.list("Job", **own))
+    return observe(root, pods["items"], jobs=jobs["items"]).status
+
+
+async def _deciding_jobs(api: Api, root: Manifest) -> list[Manifest]:
+    """The root and, where the role that decides has further parts, theirs."""
+    roles = deciding_roles(facts_of(root))
+    if len(roles) <= 1:
+        return [root]
+    found = await api.list("Job", labelSelector=f"{CLUSTER}={root['metadata']['name']},{ROLE} in ({','.join(roles)})")
+    jobs: list[Manifest] = found["items"]
+    return jobs
 
 
 def _seen(mirror: Mirror, root: Manifest) -> Observation:

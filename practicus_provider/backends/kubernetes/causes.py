@@ -59,7 +59,8 @@ def taken_away(pod: Pod, name: str) -> Verdict | None:
         case "DeletionByTaintManager" if pod.condition("Ready").get("status") == "False":
             message = f"{name} was lost with {pod.node or 'its node'}, which does not answer"
             return Verdict(State.FAILED, Reason.NODE_LOST, message, AGAIN, replica=name)
-    message = f"{name} was taken off its node {pod.node} ({reason}): {words}".replace("node  (", "node (")
+    how = "refused by" if pod.refused else "taken off"
+    message = f"{name} was {how} its node {pod.node} ({reason}): {words}".replace("node  (", "node (")
     return Verdict(State.FAILED, Reason.EVICTED, message, AGAIN, replica=name)
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from practicus_provider.backends.base import Handle, LogLine
 from practicus_provider.backends.kubernetes.api import TIMEOUT, Api, ApiError, Lines
+from practicus_provider.backends.kubernetes.labels import MAIN
 from practicus_provider.backends.kubernetes.mirror import Mirror
 from practicus_provider.backends.kubernetes.pod import Pod
-from practicus_provider.backends.kubernetes.render import MAIN
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.runtime.practicus_runtime.launcher import END_MARK, RESULT_MARK
 

@@ -29,8 +29,8 @@ from practicus_provider.backends.kubernetes.api import (
     Manifest,
     connected,
 )
+from practicus_provider.backends.kubernetes.labels import CLUSTER, MANAGED
 from practicus_provider.backends.kubernetes.quota import largest
-from practicus_provider.backends.kubernetes.render import CLUSTER, MANAGED
 from practicus_provider.errors import BackendError
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from typing import Any
 from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, taken_away, vanished
+from practicus_provider.backends.kubernetes.labels import CLUSTER, FACTS, RELEASED, ROLE, TOLD
 from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod
 from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, VOLUME_TYPE
-from practicus_provider.backends.kubernetes.render import CLUSTER, FACTS, RELEASED, ROLE, TOLD
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
 
 
@@ -45,6 +45,12 @@ def facts_of(root: Manifest) -> dict[str, Any]:
     return facts
 
 
+def deciding_roles(facts: Mapping[str, Any]) -> list[str]:
+    """The roles whose end is the job's end: the one that decides, and its further parts."""
+    decides = facts["decides"]
+    return [name for name, role in facts["roles"].items() if decides and decides in (name, role.get("part_of"))]
+
+
 def observe(
     root: Manifest,
     pods: Iterable[Manifest],
@@ -56,9 +62,9 @@ def observe(
     """The cluster's status.
 
     :param root: its root Job.
-    :param pods: of the cluster alone.
+    :param pods: others than the cluster's are not looked at.
+    :param jobs: likewise; the root may be among them.
     :param events: warnings about its Jobs that have no pods, and about its pods.
-    :param jobs: its other Jobs; the root may be among them.
     :param told: pod -> its last words, as far as they are known from its log.
     :param largest: resource -> the most of it that one node has, where that is known.
     """
@@ -66,9 +72,9 @@ def observe(
     told = {**json.loads(root["metadata"]["annotations"].get(TOLD, "{}")), **(told or {})}
     roles: dict[str, Any] = facts["roles"]
     order = list(roles)
-    all_pods = [
-        Pod(pod, largest or {}) for pod in pods if pod["metadata"]["labels"].get(CLUSTER) == root["metadata"]["name"]
-    ]
+    name = root["metadata"]["name"]
+    all_pods = [Pod(pod, largest or {}) for pod in pods if _cluster(pod) == name]
+    jobs = [job for job in jobs if _cluster(job) == name]
     all_pods.sort(key=lambda pod: (order.index(pod.role) if pod.role in order else len(order), pod.index))
     shown = [pod for pod in all_pods if not (_elastic(roles, pod) and (pod.ended is not None or pod.leaving))]
     warnings = [event for event in events if _about(event).get("kind") != "Pod"]
@@ -81,14 +87,15 @@ def observe(
     }
     complete = _complete(order, roles, replicas.values(), warnings[-1].get("message", "") if warnings else "")
     status = Status(_state(roles, replicas.values()), tuple(complete))
-    deciding = _deciding(facts)
+    deciding = deciding_roles(facts)
+    expected = sum(roles[name]["replicas"] for name in deciding)
     decisive = [pod for pod in shown if pod.role in deciding]
     settled = len(deciding) == 1 and bool(_condition(root, "Failed"))
-    observation = _decided(status, facts, decisive, replicas, told, settled=settled)
+    observation = _decided(status, facts, decisive, replicas, told, expected=expected, settled=settled)
     deciding_jobs = [job for name, job in {_role(job): job for job in (*jobs, root)}.items() if name in deciding]
     done = sum(_condition(job, "Complete") is not None for job in deciding_jobs) == len(deciding) > 0
     if observation.status.verdict is None and done and all(pod.ended for pod in decisive):
-        observation = _completed(root["metadata"]["name"], status, facts, told)
+        observation = _completed(name, status, facts["decides"], expected, told)
     if observation.status.verdict is None:
         verdict = _taken(shown, roles, replicas) or hopeless(shown, replicas) or _refused(root, warnings)
         deciding_jobs = deciding_jobs or [root]
@@ -98,7 +105,7 @@ def observe(
             return Observation(_ended(status, verdict))
     if observation.status.verdict is not None or observation.ending is not None:
         return observation
-    lost = _lost(all_pods, facts, roles)
+    lost = _lost(all_pods, deciding, roles)
     ending = explain(lost, lost.replica(ready=False), facts, decides=False) if lost else None
     gave_up = _gave_up([root, *jobs], all_pods, roles)
     if gave_up and (lost is None or lost.leaving):  # the Job controller ended it after the one that is gone
@@ -115,10 +122,12 @@ def _decided(
     replicas: Mapping[str, ReplicaStatus],
     told: Mapping[str, Mapping[str, Any]],
     *,
+    expected: int,
     settled: bool,
 ) -> Observation:
     """By the role whose end is the job's.
 
+    :param expected: replicas that decide.
     :param settled: whether no pod of it is left that might say more.
     """
     failed = [pod for pod in decisive if replicas[pod.name].state is State.FAILED]
@@ -128,7 +137,6 @@ def _decided(
         if settled or all(pod.ended for pod in decisive):
             return Observation(_ended(status, verdict), failed=first)
         return Observation(status, verdict, first)
-    expected = _expected(facts)
     good = [pod for pod in decisive if replicas[pod.name].state is State.SUCCEEDED]
     done = [pod for pod in decisive if pod.ended is None and _complete_words(told.get(pod.name, {}))]
     if not expected or len(good) + len(done) < expected:
@@ -164,27 +172,20 @@ def _complete_words(words: Mapping[str, Any]) -> bool:
 
 
 def _completed(
-    name: str, status: Status, facts: Mapping[str, Any], told: Mapping[str, Mapping[str, Any]]
+    name: str, status: Status, decides: str, expected: int, told: Mapping[str, Mapping[str, Any]]
 ) -> Observation:
     """The Job says that all went well, but pods are gone before we saw them end; what they told holds."""
     words = {pod: told[pod] for pod in sorted(told) if _complete_words(told[pod])}
-    if len(words) < _expected(facts):
+    if len(words) < expected:
         message = "the job completed, but its pods were removed before its result was read"
         return Observation(_ended(status, Verdict(State.FAILED, Reason.CLUSTER_LOST, message)))
-    verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{facts['decides']} ended", exit_code=0)
+    verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{decides} ended", exit_code=0)
     first = next((pod for pod in words if pod.startswith(f"{name}-0-")), next(iter(words)))
     return Observation(replace(_ended(status, verdict), result=words[first]["result"]))
 
 
-def _deciding(facts: Mapping[str, Any]) -> list[str]:
-    """The roles whose end is the job's end: the one that decides, and its further parts."""
-    decides = facts["decides"]
-    return [name for name, role in facts["roles"].items() if decides and decides in (name, role.get("part_of"))]
-
-
-def _expected(facts: Mapping[str, Any]) -> int:
-    """Replicas that decide."""
-    return sum(facts["roles"][name]["replicas"] for name in _deciding(facts))
+def _cluster(item: Manifest) -> str:
+    return str(item["metadata"]["labels"].get(CLUSTER, ""))
 
 
 def _role(job: Manifest) -> str:
@@ -236,8 +237,7 @@ def _condition(root: Manifest, *types: str) -> Manifest | None:
 
 
 def _out_of_time(job: Manifest, root: Manifest, facts: Mapping[str, Any]) -> Verdict | None:
-    """The root's deadline: the cluster's timeout, the end of its lease, or of what was left after its release. Another
-    Job's is the timeout."""
+    """A Job's deadline: the cluster's timeout, the end of its lease, or of what was left after its release."""
     if (_condition(job) or {}).get("reason") != "DeadlineExceeded":
         return None
     if RELEASED in root["metadata"]["annotations"]:
@@ -249,15 +249,17 @@ def _out_of_time(job: Manifest, root: Manifest, facts: Mapping[str, Any]) -> Ver
     return Verdict(State.FAILED, Reason.DEADLINE_EXCEEDED, message, "Raise timeout=, or make the job faster.")
 
 
-def _lost(pods: Iterable[Pod], facts: Mapping[str, Any], roles: Mapping[str, Any]) -> Pod | None:
+def _lost(pods: Iterable[Pod], deciding: Sequence[str], roles: Mapping[str, Any]) -> Pod | None:
     """The first replica that should serve and does not; of an elastic role, the last of too many that failed."""
     crashes: dict[str, int] = {}
-    deciding, lost = _deciding(facts), []
+    lost = []
     for pod in pods:
         if pod.role in deciding or pod.ended is None:
             continue
         if _elastic(roles, pod):
-            crashed = pod.replica(ready=False).state is State.FAILED and not (pod.leaving or any(pod.disrupted))
+            # A node that refuses its pods does so at once: not counted, they would come and go for ever.
+            innocent = pod.leaving or (any(pod.disrupted) and not pod.refused)
+            crashed = pod.replica(ready=False).state is State.FAILED and not innocent
             crashes[pod.role] = crashes.get(pod.role, 0) + crashed
             if crashes[pod.role] <= CRASHES_PER_WORKER * roles[pod.role]["elastic"][1]:
                 continue

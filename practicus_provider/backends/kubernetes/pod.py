@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from practicus_provider.backends.kubernetes.api import Manifest
-from practicus_provider.backends.kubernetes.render import INDEX, MAIN, ROLE
+from practicus_provider.backends.kubernetes.labels import INDEX, MAIN, ROLE
 from practicus_provider.status import ReplicaStatus, State, signal_name
 
 SIGNALLED = 128
@@ -174,17 +174,27 @@ class Pod:
         if "selector" in words:
             asked += [f"a node with {name}={value}" for name, value in sorted(spec.get("nodeSelector", {}).items())]
         text = PREEMPTION.sub(".", words) + (f" It asks for {', '.join(asked)}." if asked else "")
-        most = [f"{name} {self.largest[name]}" for name in dict.fromkeys(missing) if name in self.largest]
-        return text + (f" The largest node has {', '.join(most)}." if most else "")
+        if not self.largest:
+            return text
+        most = {name: self.largest.get(name, "0") for name in missing}
+        some = ", ".join(f"{name} {amount}" for name, amount in most.items() if amount != "0")
+        none = ", ".join(name for name, amount in most.items() if amount == "0")
+        return text + (f" The largest node has {some}." if some else "") + (f" No node has any {none}." if none else "")
+
+    @property
+    def refused(self) -> bool:
+        """Whether its node would not have it, though the scheduler chose that one: no container of it was ever made."""
+        status = self.manifest["status"]
+        return status.get("phase") == "Failed" and bool(status.get("reason")) and not status.get("containerStatuses")
 
     @property
     def disrupted(self) -> tuple[str, str]:
         """Why the cluster takes it away (the condition ``DisruptionTarget``), and the words for it; else empty."""
-        disruption = self.condition("DisruptionTarget")
+        disruption, status = self.condition("DisruptionTarget"), self.manifest["status"]
         if disruption.get("status") == "True":
             return disruption.get("reason", ""), disruption.get("message", "")
-        if self.manifest["status"].get("reason") == "Evicted":
-            return "Evicted", self.manifest["status"].get("message", "")
+        if self.refused or status.get("reason") == "Evicted":
+            return status["reason"], status.get("message", "")
         return "", ""
 
     def replica(self, *, ready: bool, trouble: str | None = None) -> ReplicaStatus:

@@ -23,80 +23,31 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from practicus_provider import runtime
 from practicus_provider.backends.codec import dump_text
 from practicus_provider.backends.kubernetes.api import Manifest
-from practicus_provider.backends.kubernetes.overrides import merged
+from practicus_provider.backends.kubernetes.labels import CLUSTER, DIGEST, FACTS, MANAGED, NETWORK, ROLE
+from practicus_provider.backends.kubernetes.pod_template import GRACE, KEY, SCRATCH, Site, pod_template
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Plan, Port, Role, Text, parts
 from practicus_provider.runtime.practicus_runtime import pods
-from practicus_provider.spec import GPU, Volume
-
-DOMAIN = "practicus.ai"
-MANAGED = {"app.kubernetes.io/managed-by": "practicus"}
-CLUSTER = pods.CLUSTER
-"""Label: name of the cluster (or job) that the object belongs to."""
-NETWORK = f"{DOMAIN}/network"
-"""Label: short name of the cluster whose replicas may talk to this pod; a job on a shared cluster has that one's."""
-ROLE = pods.ROLE
-"""Label of a pod: its role's name."""
-INDEX = pods.INDEX
-"""Label and annotation that the Job controller gives a pod; elastic ones have it from us."""
-FACTS = f"{DOMAIN}/facts"
-"""Annotation of the root: what a watcher must know of the plan, as JSON."""
-RELEASED = f"{DOMAIN}/released"
-"""Annotation of the root: exists once the cluster may no longer be adopted."""
-CURSOR = f"{DOMAIN}/cursor"
-"""Annotation of the root: pod -> time stamp of the last line of its log that was taken, as JSON."""
-TOLD = f"{DOMAIN}/told"
-"""Annotation of the root: pod -> its last words, as JSON; of pods that were removed once they had said them."""
-DIGEST = f"{DOMAIN}/digest"
-"""Annotation of the root: of all manifests, to tell whether another's half-made cluster is the same."""
 
 SHORT = 31
 """Characters of a short name. With ``-``, a role's 20 and a pod's 11 it makes a DNS label of 63 (RFC 1123)."""
 BUNDLE_LIMIT = 1_000_000
 """Bytes of a ConfigMap's data; the API server refuses objects over 1 MiB (``MaxSecretSize``, also for ConfigMaps)."""
-GRACE = 10
-"""Seconds between SIGTERM and SIGKILL (``terminationGracePeriodSeconds``)."""
-NODE_LOST = 30
-"""Seconds that a node may be out of reach before its pods count as lost (Kubernetes' default is 300)."""
-FS_GROUP = 1000
-"""Group that owns a claim's files (``fsGroup``), so that an image's user, who is not root, may write there. It is every
-job's, so that one reads what another wrote."""
 TTL = 300
 """Seconds that an ended cluster waits for its deletion (``ttlSecondsAfterFinished``)."""
 LEASE_LEAST = 10.0
 """Seconds that a watched cluster's lease has at least: else an API server's hiccup could end its job."""
-MOUNT = "/practicus/bundle"
-SCRATCH = "/practicus/scratch"
 APP = f"{SCRATCH}/.practicus/app"
 BOOT = runtime.FOLDER / "practicus_runtime" / "boot.py"
 API_PORTS = (443, 6443)
 """Ports of API servers: of the Service ``kubernetes``, and behind it for policies that act after the translation."""
-KEY = "key"
-"""Of the one value in a cluster's secret."""
-MAIN = "main"
-"""Name of the one container."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where and how this connection's pods run.
-
-    :param image: of replicas whose job names none.
-    :param pod_overrides: changes to every pod, before the job's own.
-    :param images: adapter -> image, before ``image``.
-    """
-
-    namespace: str
-    image: str | None = None
-    pod_overrides: Mapping[str, Any] = field(default_factory=dict)
-    images: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,9 +90,9 @@ def render(
     :param parent: root Job of the shared cluster that this job runs on.
     :raises SpecError: something does not fit Kubernetes.
     """
-    cluster = _Cluster(name, plan, site, task, parent["metadata"]["name"] if parent else None)
+    cluster = _Cluster(name, plan, site, task, lease, parent["metadata"]["name"] if parent else None)
     others = cluster.others()
-    root = cluster.root(lease)
+    root = cluster.root()
     if parent:
         root = _with_owner(root, owner_reference(parent))
     digest = hashlib.sha256(json.dumps([root["spec"], others], sort_keys=True).encode()).hexdigest()[:16]
@@ -160,6 +111,7 @@ class _Cluster:
     plan: Plan
     site: Site
     task: Mapping[str, Any]
+    lease: float | None
     parent: str | None
 
     @property
@@ -177,27 +129,31 @@ class _Cluster:
         return sum(map(self.plan.decisive, self.plan.roles)) > 1
 
     @property
+    def _deadline(self) -> int:
+        """Seconds that what decides may run; who watches moves it on."""
+        least = self.plan.timeout if self.lease is None else max(LEASE_LEAST, self.lease)
+        return max(1, math.ceil(min(least, self.plan.timeout)))
+
+    @property
     def labels(self) -> dict[str, str]:
         return {**MANAGED, CLUSTER: self.name, NETWORK: short(self.parent or self.name)}
 
     # ---- objects
 
-    def root(self, lease: float | None) -> Manifest:
+    def root(self) -> Manifest:
         """The Job that owns all others."""
         facts = {
             "decides": self.plan.decides,
             "timeout": self.plan.timeout,
-            "lease": lease,
+            "lease": self.lease,
             "roles": {role.name: self._facts(role) for role in self.plan.roles},
             "links": {label: [port.role, port.name] for label, port in self.plan.links.items()},
             "task": dict(self.task),
         }
         job = self._job(self.name, self.first)
         job["metadata"]["annotations"] = {FACTS: json.dumps(facts)}
-        deadline = self.plan.timeout if lease is None else min(max(LEASE_LEAST, lease), self.plan.timeout)
         job["spec"] |= {
             "suspend": True,
-            "activeDeadlineSeconds": max(1, math.ceil(deadline)),
             # Its own replicas may end long before those of a further part, which would go with it.
             "ttlSecondsAfterFinished": math.ceil(self.plan.timeout) if self._parts else TTL,
         }
@@ -225,7 +181,7 @@ class _Cluster:
 
     def elastic_template(self, role: Role) -> Manifest:
         """What an elastic role's pods are made of, at the start by us, later inside the cluster."""
-        template = self._pod_template(role)
+        template = pod_template(role, self.plan, self.site, self.labels, self.short)
         meta = {**self._meta(f"{self.short}-{role.name}"), "labels": template["metadata"]["labels"]}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
 
@@ -402,8 +358,8 @@ class _Cluster:
 
     def _job(self, name: str, role: Role) -> Manifest:
         # A further part may outlive the root's own replicas, and with them the root's deadline.
-        part = role is not self.first and self.plan.decisive(role)
-        deadline = {"activeDeadlineSeconds": max(1, math.ceil(self.plan.timeout))} if part else {}
+        limited = role is self.first or self.plan.decisive(role)
+        deadline = {"activeDeadlineSeconds": self._deadline} if limited else {}
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -415,156 +371,14 @@ class _Cluster:
                 "backoffLimit": 0,
                 "podReplacementPolicy": "Failed",
                 **deadline,
-                "template": self._pod_template(role),
+                "template": pod_template(role, self.plan, self.site, self.labels, self.short),
             },
         }
-
-    def _pod_template(self, role: Role) -> Manifest:
-        template = self._own_pod_template(role)
-        for overrides in (self.site.pod_overrides, self.plan.pod_overrides):
-            template = merged(template, overrides, _kept)
-        return template
-
-    def _own_pod_template(self, role: Role) -> Manifest:
-        image = role.image or self.plan.image or self.site.images.get(self.plan.adapter) or self.site.image
-        if not image:
-            raise SpecError("image", image, "give image=, or set the connection's extra 'image' or 'images'")
-        launch = role.launch
-        container: Manifest = {
-            "name": MAIN,
-            "image": image,
-            "command": ["python3", "-I", "-S", f"{MOUNT}/boot.py", role.name],
-            "workingDir": SCRATCH,
-            "env": [
-                {"name": "PRACTICUS_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                {"name": "PRACTICUS_NONCE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
-                {
-                    "name": "PRACTICUS_INDEX",
-                    "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}},
-                },
-                *([_from_secret("PRACTICUS_KEY", self.short, KEY)] if launch.keyed else []),
-                *(_from_secret(variable, *secret) for variable, secret in sorted(self.plan.secrets.items())),
-            ],
-            "resources": _resources(role),
-            "ports": [{"containerPort": number} for number in launch.ports.values()],
-            "volumeMounts": [
-                {"name": "bundle", "mountPath": MOUNT, "readOnly": True},
-                {"name": "scratch", "mountPath": SCRATCH},
-                *([{"name": "shm", "mountPath": "/dev/shm"}] if role.resources.shm else []),
-                *(_mount(number, volume) for number, volume in enumerate(self.plan.volumes)),
-            ],
-            "securityContext": {
-                "allowPrivilegeEscalation": False,
-                "capabilities": {"drop": ["ALL"]},
-            },
-        }
-        if launch.ready is not None:
-            # Until it succeeds once: a server that is probed for ever logs each probe.
-            container["startupProbe"] = {
-                "tcpSocket": {"port": launch.ports[launch.ready]},
-                "periodSeconds": 1,
-                "failureThreshold": math.ceil(self.plan.timeout),
-            }
-        return {
-            "metadata": {"labels": {**self.labels, ROLE: role.name}},
-            "spec": {
-                "restartPolicy": "Never",
-                "subdomain": short(self.parent or self.name),
-                "serviceAccountName": self.short,
-                "automountServiceAccountToken": bool(role.launch.spawns),
-                "enableServiceLinks": False,
-                "terminationGracePeriodSeconds": GRACE,
-                **({"nodeSelector": dict(role.node_selector)} if role.node_selector else {}),
-                "tolerations": [
-                    {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST}
-                    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-                ],
-                "securityContext": {
-                    "runAsNonRoot": True,
-                    "seccompProfile": {"type": "RuntimeDefault"},
-                    **_group(self.plan.volumes),
-                },
-                "containers": [container],
-                "volumes": [
-                    {"name": "bundle", "configMap": {"name": self.short}},
-                    {"name": "scratch", "emptyDir": {}},
-                    *_shared_memory(role),
-                    *(_volume(number, volume) for number, volume in enumerate(self.plan.volumes)),
-                ],
-            },
-        }
-
-
-def _kept(template: Manifest) -> Any:
-    """What a pod must have as we made it, whatever else a user changes."""
-    meta, spec = template["metadata"], template["spec"]
-    container = next(container for container in spec["containers"] if container["name"] == MAIN)
-    return (
-        {
-            name: value
-            for name, value in meta["labels"].items()
-            if name.startswith((DOMAIN, "app.kubernetes.io/managed"))
-        },
-        meta.get("name"),
-        [spec.get(name) for name in ("restartPolicy", "subdomain", "hostname", "activeDeadlineSeconds")],
-        [container.get(name) for name in ("command", "args", "workingDir")],
-        [variable for variable in container["env"] if variable["name"].startswith("PRACTICUS_")],
-        [mount for mount in container["volumeMounts"] if mount["mountPath"] in (MOUNT, SCRATCH)],
-        [volume for volume in spec["volumes"] if volume["name"] == "bundle"],
-    )
 
 
 def _owner(name: str, uid: str) -> Manifest:
     """A reference that has the deletion of the owner, in the foreground, wait for what is owned."""
     return {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid, "blockOwnerDeletion": True}
-
-
-def _resources(role: Role) -> Manifest:
-    resources = role.resources
-    devices = ({GPU: resources.gpu} if resources.gpu else {}) | dict(resources.extra)
-    amounts = {"cpu": str(resources.cpu), "memory": resources.memory}
-    amounts |= {name: str(number) for name, number in devices.items()}
-    return {"requests": amounts, "limits": amounts}
-
-
-def _shared_memory(role: Role) -> list[Manifest]:
-    """A volume for ``/dev/shm``; what is in it counts as the container's memory."""
-    size = role.resources.shm
-    return [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}}] if size else []
-
-
-def _from_secret(variable: str, name: str, key: str) -> Manifest:
-    """A variable with the value that a secret has, by reference."""
-    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
-
-
-def _mount(number: int, volume: Volume) -> Manifest:
-    """A volume in the container; what is not said is not read-only."""
-    mount = {"name": f"volume-{number}", "mountPath": volume.path}
-    return {**mount, "readOnly": True} if volume.read_only else mount
-
-
-def _volume(number: int, volume: Volume) -> Manifest:
-    """A volume of the pod."""
-    read_only = {"readOnly": True} if volume.read_only else {}
-    source: Manifest
-    if volume.claim is not None:
-        source = {"persistentVolumeClaim": {"claimName": volume.claim, **read_only}}
-    elif volume.host_path is not None:
-        source = {"hostPath": {"path": volume.host_path}}
-    elif volume.nfs is not None:
-        server, _, path = volume.nfs.partition(":/")
-        source = {"nfs": {"server": server, "path": f"/{path}", **read_only}}
-    else:
-        source = {"emptyDir": {"sizeLimit": volume.empty_dir}}
-    return {"name": f"volume-{number}", **source}
-
-
-def _group(volumes: Iterable[Volume]) -> Manifest:
-    """Whose a claim's files are. They are looked at one by one only where its root is not that group's yet."""
-    if not any(volume.claim is not None and not volume.read_only for volume in volumes):
-        return {}
-    return {"fsGroup": FS_GROUP, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
 def _with_owned_templates(manifest: Manifest, owner: Manifest) -> Manifest:

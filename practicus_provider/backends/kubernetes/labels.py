@@ -1,0 +1,28 @@
+"""By what our objects are known: labels, annotations, and the name of our container."""
+
+from __future__ import annotations
+
+from practicus_provider.runtime.practicus_runtime import pods
+
+DOMAIN = "practicus.ai"
+MANAGED = {"app.kubernetes.io/managed-by": "practicus"}
+CLUSTER = pods.CLUSTER
+"""Label: name of the cluster (or job) that the object belongs to."""
+NETWORK = f"{DOMAIN}/network"
+"""Label: short name of the cluster whose replicas may talk to this pod; a job on a shared cluster has that one's."""
+ROLE = pods.ROLE
+"""Label of a pod: its role's name."""
+INDEX = pods.INDEX
+"""Label and annotation that the Job controller gives a pod; elastic ones have it from us."""
+FACTS = f"{DOMAIN}/facts"
+"""Annotation of the root: what a watcher must know of the plan, as JSON."""
+RELEASED = f"{DOMAIN}/released"
+"""Annotation of the root: exists once the cluster may no longer be adopted."""
+CURSOR = f"{DOMAIN}/cursor"
+"""Annotation of the root: pod -> time stamp of the last line of its log that was taken, as JSON."""
+TOLD = f"{DOMAIN}/told"
+"""Annotation of the root: pod -> its last words, as JSON; of pods that were removed once they had said them."""
+DIGEST = f"{DOMAIN}/digest"
+"""Annotation of the root: of all manifests, to tell whether another's half-made cluster is the same."""
+MAIN = "main"
+"""Name of the one container."""
