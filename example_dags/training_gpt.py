@@ -22,7 +22,7 @@ with DAG(
     doc_md=__doc__,
     tags=["practicus", "deepspeed", "machine-learning"],
     params={
-        "epochs": Param(10, type="integer", minimum=1, maximum=1000, title="Epochs"),
+        "epochs": Param(20, type="integer", minimum=1, maximum=1000, title="Epochs"),
         "start": Param("The data", type="string", minLength=1, title="What the text that it writes begins with"),
     },
 ):
@@ -33,7 +33,7 @@ with DAG(
             application="jobs/gpt.py",
             application_args=["--epochs", "{{ params.epochs }}", "--start", "{{ params.start }}"],
             ds_config={
-                "train_batch_size": 32,
+                "train_batch_size": 64,
                 "optimizer": {"type": "AdamW", "params": {"lr": 0.003, "torch_adam": True}},
                 "gradient_clipping": 1.0,
                 "zero_optimization": {"stage": stage},

@@ -110,7 +110,7 @@ def main() -> None:
 
     # With ZeRO-3 a rank keeps but a part of each, and the rest of it comes when it is needed.
     kept = sum(getattr(parameter, "ds_tensor", parameter).numel() for parameter in network.parameters())
-    sample = write(engine, args.start, 100)
+    sample = write(engine, args.start, 60)
     if rank == 0:
         pr.set_result({"ranks": ranks, "losses": losses, "parameters": size, "kept_by_rank": kept, "sample": sample})
     dist.destroy_process_group()

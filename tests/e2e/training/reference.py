@@ -52,7 +52,7 @@ def of_gpt() -> list[float]:
     def loss_of(chosen: torch.Tensor) -> torch.Tensor:
         return gpt.loss_of(network(blocks[chosen, :-1]), blocks[chosen])
 
-    return losses(network, loss_of, len(blocks), 32, 0.003, 1.0)
+    return losses(network, loss_of, len(blocks), 64, 0.003, 1.0)
 
 
 def of_digits(rate: float) -> list[float]:

@@ -22,8 +22,8 @@ from tests.e2e.kubernetes_place import connection, shared_folder
 from tests.e2e.test_example_dags import DAGS, Run, by_dags_test
 from tests.kubernetes import fresh
 
-EPOCHS = 3
-RATE, OTHER_RATE = 0.01, 0.001
+EPOCHS = 2
+RATE, OTHER_RATE = 0.02, 0.001
 PARAMS: Mapping[str, Mapping[str, Any]] = {
     "training_digits": {"epochs": EPOCHS, "learning_rate": RATE},
     "training_fairscale": {"epochs": EPOCHS, "learning_rate": RATE},
@@ -126,7 +126,7 @@ def test_a_gpt_learns_the_same_by_zero_2_and_by_zero_3_but_of_the_latter_each_ra
     for metrics in (zero2, zero3):
         assert metrics["losses"] == pytest.approx(reference["gpt"], abs=1e-4)
         assert (metrics["ranks"], metrics["parameters"]) == (2, 137_216)
-        assert re.fullmatch(r"The data.{50,}", metrics["sample"], re.DOTALL)
+        assert re.fullmatch(r"The data.{30,}", metrics["sample"], re.DOTALL)
     assert (zero2["kept_by_rank"], zero3["kept_by_rank"]) == (137_216, 68_608)
     assert said(run) == lines(zero2, zero3)
     assert run.result("judge").endswith("of 137,216 parameters a rank keeps 68,608")
