@@ -90,6 +90,11 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Interpreter of local replicas; empty: the one that Airflow runs on.",
                         "schema": {"type": ["string", "null"]},
                     },
+                    "pythons": {
+                        "label": "Pythons of adapters",
+                        "description": 'Before the Python above, such as {"horovod": "/opt/training/bin/python"}.',
+                        "schema": {"type": ["object", "null"]},
+                    },
                     "ttl": {
                         "label": "Kept for (seconds)",
                         "description": "How long the folder of a cluster stays after its end.",

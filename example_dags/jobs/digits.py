@@ -46,18 +46,19 @@ def main() -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate)
     train, test = digits()
     sampler = DistributedSampler(train, seed=0)
+    loader = DataLoader(train, batch_size=BATCH // ranks, sampler=sampler, drop_last=True)
     losses = []
     for epoch in range(args.epochs):
         sampler.set_epoch(epoch)
         lost = 0.0
-        for x, y in DataLoader(train, batch_size=BATCH // ranks, sampler=sampler):
+        for x, y in loader:
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(network(x), y)
             loss.backward()
             optimizer.step()
-            lost += loss.item() * len(y)
+            lost += loss.item()
         [lost] = total(lost)
-        losses.append(round(lost / sampler.total_size, 4))
+        losses.append(round(lost / len(loader) / ranks, 4))
         if rank == 0:
             pr.progress((epoch + 1) / args.epochs, f"epoch {epoch + 1}: loss {losses[-1]}")
 

@@ -114,23 +114,28 @@ class PracticusHook(BaseHook):
             raise self._wrong(extra, "ttl", "give a number of seconds") from None
         home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow"))
         root = Path(extra.get("root", home / "practicus")).expanduser()
-        return LocalBackend(root, extra.get("python", sys.executable), ttl)
+        pythons = self._by_adapter(extra, "pythons", "Python")
+        return LocalBackend(root, extra.get("python", sys.executable), ttl, pythons)
 
     def _kubernetes(self, extra: Mapping[str, Any], other: Mapping[str, Any]) -> Backend:
         from practicus_provider.backends.kubernetes import KubernetesBackend
         from practicus_provider.backends.kubernetes.pod_template import Site
 
         namespace = self.namespace or extra.get("namespace") or other.get("namespace") or "default"
-        images = self._object(extra, "images", "adapter -> image")
-        if not all(isinstance(image, str) for image in images.values()):
-            raise self._wrong(extra, "images", "give an object: adapter -> image")
         overrides = self._object(extra, "pod_overrides", "part of a pod template")
         try:
             check_pod_overrides(overrides)
         except SpecError as error:
             raise self._wrong(extra, "pod_overrides", f"give an object: part of a pod template: {error}") from error
-        site = Site(namespace, extra.get("image"), overrides, images)
+        site = Site(namespace, extra.get("image"), overrides, self._by_adapter(extra, "images", "image"))
         return KubernetesBackend(self._access(extra, other), site)
+
+    def _by_adapter(self, extra: Mapping[str, Any], name: str, what: str) -> Mapping[str, str]:
+        """An extra that names something for each adapter."""
+        found = self._object(extra, name, f"adapter -> {what}")
+        if not all(isinstance(value, str) for value in found.values()):
+            raise self._wrong(extra, name, f"give an object: adapter -> {what}")
+        return found
 
     def _object(self, extra: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
         """An extra that is an object, or JSON of one."""

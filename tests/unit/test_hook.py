@@ -51,9 +51,11 @@ async def test_a_connection_without_more_is_the_local_backend_in_airflows_home(c
     assert await backend_of("there") == LocalBackend(HOME / "practicus", sys.executable, 86_400)
 
 
-async def test_root_python_and_ttl_are_the_connections(connect, backend_of):
-    connect(backend="local", root="~/clusters", python="/opt/python", ttl="60")
-    assert await backend_of("there") == LocalBackend(Path.home() / "clusters", "/opt/python", 60)
+async def test_root_pythons_and_ttl_are_the_connections(connect, backend_of):
+    connect(backend="local", root="~/clusters", python="/opt/python", pythons={"torch": "/opt/torch"}, ttl="60")
+    assert await backend_of("there") == LocalBackend(
+        Path.home() / "clusters", "/opt/python", 60, {"torch": "/opt/torch"}
+    )
 
 
 async def test_empty_fields_of_the_form_mean_the_defaults(connect, backend_of):
@@ -142,9 +144,12 @@ async def test_pod_overrides_that_are_no_part_of_a_pod_template_are_refused(conn
 
 
 @pytest.mark.parametrize("given", ["{", '["spark"]', {"spark": 4}])
-async def test_images_that_are_not_one_for_each_adapter_are_refused(connect, backend_of, given):
-    connect(images=given)
-    with refused(f"connection 'there' has the extra images={given!r}; give an object: adapter -> image"):
+@pytest.mark.parametrize(
+    ("backend", "name", "what"), [("kubernetes", "images", "image"), ("local", "pythons", "Python")]
+)
+async def test_what_is_not_one_for_each_adapter_is_refused(connect, backend_of, backend, name, what, given):
+    connect(backend=backend, **{name: given})
+    with refused(f"connection 'there' has the extra {name}={given!r}; give an object: adapter -> {what}"):
         await backend_of("there")
 
 
@@ -184,11 +189,21 @@ def test_the_test_button_says_why_a_root_cannot_be_used(connect, tmp_path):
     )
 
 
-def test_the_test_button_says_that_a_python_is_not_there(connect, tmp_path):
-    connect(backend="local", root=str(tmp_path), python="/nowhere/python")
+def test_the_test_button_says_which_adapters_replicas_have_a_python_of_their_own(connect, tmp_path):
+    connect(backend="local", root=str(tmp_path), pythons={"torch": "python3"})
+    assert PracticusHook("there").test_connection() == (
+        True,
+        f"replicas run on this machine with {sys.executable}, those of torch with python3; "
+        f"their folders are in {tmp_path}",
+    )
+
+
+@pytest.mark.parametrize(("name", "given"), [("python", "/nowhere/python"), ("pythons", {"torch": "/nowhere/python"})])
+def test_the_test_button_says_that_a_python_is_not_there(connect, tmp_path, name, given):
+    connect(backend="local", root=str(tmp_path), **{name: given})
     assert PracticusHook("there").test_connection() == (
         False,
-        "the replicas' Python '/nowhere/python' cannot be executed; mend the extra 'python'",
+        f"the replicas' Python '/nowhere/python' cannot be executed; mend the extra {name!r}",
     )
 
 

@@ -93,6 +93,7 @@ def test_airflow_shows_the_connections_form_without_importing_the_hook():
         "kubernetes_conn_id",
         "root",
         "python",
+        "pythons",
         "ttl",
     }
     assert "password" in manager.field_behaviours["practicus"]["hidden_fields"]

@@ -16,7 +16,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,13 @@ class LocalBackend(Backend):
     :param root: folder that holds every cluster's folder; made if absent.
     :param python: the replicas' Python.
     :param ttl: seconds that the folder of an ended cluster, its logs in it, is kept.
+    :param pythons: adapter -> the Python of its replicas, before ``python``.
     """
 
     root: Path
     python: str = sys.executable
     ttl: float = 24 * 3600
+    pythons: Mapping[str, str] = field(default_factory=dict)
 
     async def create(
         self,
@@ -180,9 +182,11 @@ class LocalBackend(Backend):
     async def check(self) -> str:
         """See :meth:`Backend.check`."""
         self._prepare_root()
-        if shutil.which(self.python) is None:
-            raise BackendError(f"the replicas' Python {self.python!r} cannot be executed; mend the extra 'python'")
-        return f"replicas run on this machine with {self.python}; their folders are in {self.root}"
+        for extra, python in (("python", self.python), *(("pythons", python) for python in self.pythons.values())):
+            if shutil.which(python) is None:
+                raise BackendError(f"the replicas' Python {python!r} cannot be executed; mend the extra {extra!r}")
+        of_adapters = "".join(f", those of {adapter} with {python}" for adapter, python in self.pythons.items())
+        return f"replicas run on this machine with {self.python}{of_adapters}; their folders are in {self.root}"
 
     # ---- folders
 
@@ -227,7 +231,7 @@ class LocalBackend(Backend):
             "task": dict(task),
             "lease": lease,
             "parent": parent.to_json() if parent else None,
-            "python": self.python,
+            "python": self.pythons.get(plan.adapter, self.python),
             "key": secrets.token_hex(),
             "created_at": time.time(),
         }

@@ -1,0 +1,84 @@
+"""What one process with plain PyTorch loses in each epoch of the example DAGs' trainings.
+
+``python reference.py EPOCHS FOLDER RATE...`` prints it as JSON: of the GPT; of the flights that Spark wrote into that
+folder; and of the digits, for each learning rate. The jobs and the runtime have to be on the path.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from unittest import mock
+
+import torch
+from torch import nn
+
+# The jobs import them, and take longer for it than all that is done here, which needs none of them.
+sys.modules |= dict.fromkeys(("deepspeed", "horovod", "horovod.torch"), mock.MagicMock())
+
+import digits  # noqa: E402
+import gpt  # noqa: E402
+import lost_minutes  # noqa: E402
+
+
+def losses(
+    network: nn.Module, loss_of: Callable[[torch.Tensor], torch.Tensor], rows: int, batch: int, rate: float, clip: float
+) -> list[float]:
+    """The mean over the batches of each epoch.
+
+    :param loss_of: of the rows that these are.
+    """
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
+    means = []
+    for epoch in range(EPOCHS):
+        order = torch.randperm(rows, generator=torch.Generator().manual_seed(epoch))
+        lost = []
+        for chosen in order[: rows // batch * batch].split(batch):
+            optimizer.zero_grad()
+            loss = loss_of(chosen)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), clip)
+            optimizer.step()
+            lost.append(loss.item())
+        means.append(sum(lost) / len(lost))
+    return means
+
+
+def of_gpt() -> list[float]:
+    torch.manual_seed(0)
+    network, blocks = gpt.GPT(), gpt.blocks()
+
+    def loss_of(chosen: torch.Tensor) -> torch.Tensor:
+        return gpt.loss_of(network(blocks[chosen, :-1]), blocks[chosen])
+
+    return losses(network, loss_of, len(blocks), 64, 0.003, 1.0)
+
+
+def of_digits(rate: float) -> list[float]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    x, y = digits.digits()[0].tensors
+
+    def loss_of(chosen: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(network(x[chosen]), y[chosen])
+
+    return losses(network, loss_of, len(x), 64, rate, float("inf"))
+
+
+def of_flights(folder: str) -> list[float]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 1))
+    x, y = lost_minutes.load(folder)[0].tensors
+
+    def loss_of(chosen: torch.Tensor) -> torch.Tensor:
+        return nn.functional.smooth_l1_loss(network(x[chosen]), y[chosen])
+
+    return losses(network, loss_of, len(x), 256, 0.003, float("inf"))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    EPOCHS, (folder, *rates) = int(sys.argv[1]), sys.argv[2:]
+    found = {"gpt": of_gpt(), "flights": of_flights(folder), **{rate: of_digits(float(rate)) for rate in rates}}
+    print(json.dumps(found))
