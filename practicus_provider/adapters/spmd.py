@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from practicus_provider.adapters import Adapter, Program
+from practicus_provider.adapters import DOCKERFILE, Adapter, Program
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Port, Role, Text
 from practicus_provider.spec import JobSpec, Resources
 
+TRAINING = f"images/training/{DOCKERFILE}"
 RENDEZVOUS = Port("worker", "rendezvous", first=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,28 @@ time.sleep(600)
     await asyncio.sleep(0.3)
     await local.delete(handle)
     assert [(tmp_path / f"saved-{rank}").exists() for rank in range(4)] == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("adapter", "module", "how"),
+    [
+        ("torch", "torch", "pip install torch"),
+        ("deepspeed", "deepspeed", "pip install deepspeed"),
+        ("fairscale", "fairscale", "pip install fairscale==0.4.13"),
+        ("horovod", "horovod.torch", "it has no wheel: images/training/build.sh builds one"),
+    ],
+)
+async def test_a_python_without_the_framework_is_told_so_with_the_way_out(
+    local: LocalBackend, adapter: str, module: str, how: str
+) -> None:
+    program, files = (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": f"import {module}".encode()}
+    async with created(local, "job", make_plan(JobSpec(adapter=adapter), program, files)) as handle:
+        verdict = await failure(local, handle)
+    assert (verdict.message, verdict.advice) == (
+        "rank 0 (worker-0) exited with code 1",
+        f"{sys.executable} has no Python module {adapter!r}, which adapter {adapter!r} needs: install it there "
+        f"({how}), or have the connection's extra 'python' name one that has it.",
+    )
 
 
 def horovod(code: str, **more: Any) -> Plan:

@@ -24,7 +24,7 @@ import json
 import math
 import tarfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from practicus_provider import runtime
@@ -185,6 +185,8 @@ class _Cluster:
     def root(self, lease: float | None) -> Manifest:
         """The Job that owns all others."""
         facts = {
+            "adapter": self.plan.adapter,
+            "framework": asdict(self.plan.framework) if self.plan.framework else None,
             "decides": self.plan.decides,
             "timeout": self.plan.timeout,
             "lease": lease,
