@@ -28,6 +28,7 @@ ENTRY_POINT_GROUP = "practicus_provider.adapters"
 
 DOCKERFILE = "Dockerfile of airflow-provider-practicus"
 """In a folder of ``images``, which is no part of what is installed."""
+TRAINING = f"images/training/{DOCKERFILE}"
 
 Program = tuple[Text, ...]
 """The user's application as a command with its arguments."""

@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from practicus_provider.adapters import Program
-from practicus_provider.adapters.spmd import TRAINING, SpmdAdapter, procs, world_size
+from practicus_provider.adapters import TRAINING, Program
+from practicus_provider.adapters.spmd import SpmdAdapter, procs, world_size
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Framework, Here, Text
 from practicus_provider.spec import JobSpec

@@ -5,7 +5,8 @@ Source: https://fairscale.readthedocs.io, version 0.4.13, the last one.
 
 from __future__ import annotations
 
-from practicus_provider.adapters.spmd import TRAINING, SpmdAdapter
+from practicus_provider.adapters import TRAINING
+from practicus_provider.adapters.spmd import SpmdAdapter
 from practicus_provider.plan import Framework, Text
 from practicus_provider.spec import JobSpec
 

@@ -6,8 +6,9 @@ Of a fixed number of workers the first serves the rendezvous that ``horovodrun``
 
 from __future__ import annotations
 
+from practicus_provider.adapters import TRAINING
 from practicus_provider.adapters.elastic import ElasticAdapter
-from practicus_provider.adapters.spmd import RENDEZVOUS, TRAINING, procs, views, world_size
+from practicus_provider.adapters.spmd import RENDEZVOUS, procs, views, world_size
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Framework, Here, Host, Text
 from practicus_provider.spec import JobSpec

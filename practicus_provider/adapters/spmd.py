@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from practicus_provider.adapters import DOCKERFILE, Adapter, Program
+from practicus_provider.adapters import Adapter, Program
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Port, Role, Text
 from practicus_provider.spec import JobSpec, Resources
 
-TRAINING = f"images/training/{DOCKERFILE}"
 RENDEZVOUS = Port("worker", "rendezvous", first=True)
 
 
@@ -136,6 +135,7 @@ def _hangs(spec: JobSpec) -> dict[str, Text]:
         return {}
     return {
         "PRACTICUS_PROGRESS_TIMEOUT": str(spec.progress_timeout),
+        "PRACTICUS_KEY": Here.KEY,
         "PRACTICUS_HANGS_ADDR": Host("worker"),
         "PRACTICUS_HANGS_PORT": Port("worker", "hangs", first=True),
     }

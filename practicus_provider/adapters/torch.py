@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from practicus_provider.adapters import TRAINING
 from practicus_provider.adapters.elastic import ElasticAdapter
-from practicus_provider.adapters.spmd import TRAINING
 from practicus_provider.plan import Framework
 
 

@@ -215,6 +215,19 @@ def wait_for_nobody():
     ours, theirs = socket.socketpair()
     ours.recv(1)
 
+def pretend():
+    while True:
+        try:
+            with socket.create_connection((os.environ["PRACTICUS_HANGS_ADDR"], port)) as connection:
+                while True:
+                    connection.sendall(b'{"ages": {"9": 0}}\\n')
+                    time.sleep(0.2)
+        except OSError:
+            time.sleep(0.2)
+
+port = int(os.environ["PRACTICUS_HANGS_PORT"])
+assert "PRACTICUS_KEY" not in os.environ
+threading.Thread(target=pretend, daemon=True).start()
 if rank == 2:
     wait_for_nobody()
 time.sleep(1)
@@ -224,7 +237,7 @@ talk(peers) if rank else wait_for_nobody()
 
 
 async def test_a_job_in_which_all_ranks_hang_is_ended_and_says_where_each_was(backend: Backend) -> None:
-    """Nobody reads the log meanwhile."""
+    """Nobody reads the log meanwhile, and neighbours who say all the time that somebody is at work are not heard."""
     job = ranks(HANG, workers=2, procs=2, progress_timeout=4)
     async with created(backend, "job", job) as handle:
         verdict = await failure(backend, handle)

@@ -191,6 +191,7 @@ def test_ranks_are_watched_if_the_spec_says_for_how_long_they_may_be_silent(adap
     assert after.ports == before.ports | {"hangs": 29501}
     assert dict(after.env) == dict(before.env) | {
         "PRACTICUS_PROGRESS_TIMEOUT": "60.0",
+        "PRACTICUS_KEY": Here.KEY,
         "PRACTICUS_HANGS_ADDR": Host("worker"),
         "PRACTICUS_HANGS_PORT": Port("worker", "hangs", first=True),
     }
