@@ -117,6 +117,18 @@ class Role:
 
 
 @dataclass(frozen=True)
+class Framework:
+    """What replicas import; a backend tells of it where it is missing.
+
+    :param modules: top-level module -> what installs it, such as ``pip install torch``.
+    :param dockerfile: of an image that has them all, in this provider's repository or elsewhere.
+    """
+
+    modules: Mapping[str, str]
+    dockerfile: str | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole cluster, ready for a backend.
 
@@ -133,6 +145,7 @@ class Plan:
     :param secrets: environment variable of every replica -> (name of a secret, its key), by reference only.
     :param volumes: what every replica finds mounted, or stood for.
     :param checkpoints: folder on one of the volumes, in which each cluster's name has a folder for checkpoints.
+    :param framework: what the replicas' Python has to have; None: nothing that is known.
     :raises SpecError: the parts do not fit each other.
     """
 
@@ -150,6 +163,7 @@ class Plan:
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
     volumes: tuple[Volume, ...] = ()
     checkpoints: str | None = None
+    framework: Framework | None = None
 
     def __post_init__(self) -> None:
         if not self.roles:

@@ -186,11 +186,14 @@ TAIL_LINES = 20
 """Lines of a failed replica's log that its verdict carries."""
 
 
-def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) -> Verdict:
+def explain_exit(
+    replica: ReplicaStatus, *, tail: Sequence[str], decides: bool, lacks: Mapping[str, str] | None = None
+) -> Verdict:
     """The verdict for a replica that ended although it should not have, or not so.
 
     :param tail: the last lines of its log, newest last; a Python traceback in them is kept whole.
     :param decides: whether its role decides the job's outcome (else it merely serves it).
+    :param lacks: see :func:`with_tail`.
     """
     reason, advice = Reason.ERROR if decides else Reason.REPLICA_LOST, ""
     culprit = replica.culprit or replica.name
@@ -225,7 +228,7 @@ def explain_exit(replica: ReplicaStatus, *, tail: Sequence[str], decides: bool) 
         signal=replica.signal,
         rank=replica.rank,
     )
-    return with_tail(verdict, tail)
+    return with_tail(verdict, tail, lacks)
 
 
 def of_rank(rank: int | None, replica: str | None) -> str:
@@ -241,21 +244,24 @@ def precedence(replica: ReplicaStatus) -> tuple[bool, float]:
     return replica.signal != "SIGKILL", replica.ended_at or 0.0
 
 
-def with_tail(verdict: Verdict, tail: Sequence[str]) -> Verdict:
+def with_tail(verdict: Verdict, tail: Sequence[str], lacks: Mapping[str, str] | None = None) -> Verdict:
     """The verdict with its replica's last lines, and with what they tell of its cause.
 
     :param tail: the last lines of the log, newest last.
+    :param lacks: module of the framework -> what to do if there is none of that name; other modules are the user's.
     """
     reason, advice = verdict.reason, verdict.advice
     if verdict.rank is not None:
         tail = lines_of(verdict.rank, tail)
-    missing = next((found[1] for line in reversed(tail) if (found := MISSING_MODULE.search(line))), None)
+    shown = relevant(tail)  # what was missing before may have been done without
+    missing = next((found[1] for line in reversed(shown) if (found := MISSING_MODULE.search(line))), None)
     if verdict.exit_code and any(sign in line for line in tail for sign in PORT_TAKEN):
         reason = Reason.PORT_IN_USE
         advice = "A port that it listens on is taken: free it, or leave its choice to us by not naming one."
     elif verdict.exit_code and missing:
-        advice = f"Where {verdict.replica} ran there is no Python module {missing!r}: install it there, or give files=."
-    return replace(verdict, reason=reason, advice=advice, log_tail=relevant(tail))
+        own = f"Where {verdict.replica} ran there is no Python module {missing!r}: install it there, or give files=."
+        advice = (lacks or {}).get(missing, own)
+    return replace(verdict, reason=reason, advice=advice, log_tail=shown)
 
 
 def lines_of(rank: int, tail: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from typing import ClassVar
 
 from practicus_provider.errors import AdapterError, PracticusError, SpecError
-from practicus_provider.plan import Plan, Port, Role, Text
+from practicus_provider.plan import Framework, Plan, Port, Role, Text
 from practicus_provider.spec import JobSpec
 
 BUILT_IN = {
@@ -26,6 +26,10 @@ BUILT_IN = {
 }
 ENTRY_POINT_GROUP = "practicus_provider.adapters"
 
+DOCKERFILE = "Dockerfile of airflow-provider-practicus"
+"""In a folder of ``images``, which is no part of what is installed."""
+TRAINING = f"images/training/{DOCKERFILE}"
+
 Program = tuple[Text, ...]
 """The user's application as a command with its arguments."""
 
@@ -35,12 +39,14 @@ class Adapter(ABC):
 
     :cvar decides: name of the role whose end is the job's end.
     :cvar client: ``module:attribute.path`` that ``practicus_runtime.get_client()`` calls, if there is one.
+    :cvar framework: what the replicas' Python has to have.
     :cvar links: label -> port of the web pages that the framework serves; on loopback is enough.
     :cvar ranked: whether a worker may be several processes, as ``spec.procs_per_worker`` says.
     """
 
     decides: ClassVar[str] = "driver"
     client: ClassVar[str | None] = None
+    framework: ClassVar[Framework | None] = None
     links: ClassVar[dict[str, Port]] = {}
     ranked: ClassVar[bool] = False
 
@@ -119,6 +125,7 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         timeout=spec.timeout,
         files=files or {},
         client=adapter.client,
+        framework=adapter.framework,
         links=adapter.links,
         image=spec.image,
         egress=spec.egress,

@@ -10,9 +10,9 @@ import ast
 import contextlib
 import re
 
-from practicus_provider.adapters import Adapter, Program
+from practicus_provider.adapters import DOCKERFILE, Adapter, Program
 from practicus_provider.errors import SpecError
-from practicus_provider.plan import Here, Host, Launch, Part, Port, Role
+from practicus_provider.plan import Framework, Here, Host, Launch, Part, Port, Role
 from practicus_provider.spec import JobSpec
 
 SCHEDULER = Port("coordinator", "scheduler")
@@ -26,6 +26,9 @@ class DaskAdapter(Adapter):
     """Dask's distributed scheduler; ``Client()`` without arguments finds it."""
 
     client = "distributed:Client"
+    framework = Framework(
+        dict.fromkeys(("distributed", "dask"), "pip install dask[distributed] bokeh"), f"images/dask/{DOCKERFILE}"
+    )
     links = {"Dask dashboard": DASHBOARD}
 
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:

@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from practicus_provider.adapters import Program
+from practicus_provider.adapters import TRAINING, Program
 from practicus_provider.adapters.spmd import SpmdAdapter, procs, world_size
 from practicus_provider.errors import SpecError
-from practicus_provider.plan import Here, Text
+from practicus_provider.plan import Framework, Here, Text
 from practicus_provider.spec import JobSpec
 
 FILE: Text = (Here.SCRATCH, "/ds_config.json")
@@ -29,6 +29,7 @@ class DeepSpeedAdapter(SpmdAdapter):
     """
 
     client = "practicus_runtime.groups:deepspeed_group"
+    framework = Framework({"deepspeed": "pip install deepspeed", "torch": "pip install torch"}, TRAINING)
 
     def env(self, spec: JobSpec) -> dict[str, Text]:
         """See :meth:`SpmdAdapter.env`."""

@@ -5,8 +5,9 @@ Source: https://fairscale.readthedocs.io, version 0.4.13, the last one.
 
 from __future__ import annotations
 
+from practicus_provider.adapters import TRAINING
 from practicus_provider.adapters.spmd import SpmdAdapter
-from practicus_provider.plan import Text
+from practicus_provider.plan import Framework, Text
 from practicus_provider.spec import JobSpec
 
 
@@ -14,6 +15,7 @@ class FairScaleAdapter(SpmdAdapter):
     """FairScale; its FSDP runs without GPUs, too, by a shim that is off where there is one."""
 
     client = "practicus_runtime.groups:torch_group"
+    framework = Framework({"fairscale": "pip install fairscale==0.4.13", "torch": "pip install torch"}, TRAINING)
 
     def env(self, spec: JobSpec) -> dict[str, Text]:
         """See :meth:`SpmdAdapter.env`."""

@@ -6,10 +6,11 @@ Of a fixed number of workers the first serves the rendezvous that ``horovodrun``
 
 from __future__ import annotations
 
+from practicus_provider.adapters import TRAINING
 from practicus_provider.adapters.elastic import ElasticAdapter
 from practicus_provider.adapters.spmd import RENDEZVOUS, procs, views, world_size
 from practicus_provider.errors import SpecError
-from practicus_provider.plan import Here, Host, Text
+from practicus_provider.plan import Framework, Here, Host, Text
 from practicus_provider.spec import JobSpec
 
 GLOO: dict[str, Text] = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
@@ -19,6 +20,9 @@ class HorovodAdapter(ElasticAdapter):
     """Horovod; ``hvd.init()`` finds the other ranks."""
 
     client = "practicus_runtime.groups:horovod"
+    framework = Framework(
+        {"horovod": "it has no wheel: images/training/build.sh builds one", "torch": "pip install torch"}, TRAINING
+    )
     runner = "practicus_runtime.horovod"
     rules = "horovod"
 

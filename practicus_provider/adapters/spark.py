@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import difflib
 
-from practicus_provider.adapters import Adapter, Program
+from practicus_provider.adapters import DOCKERFILE, Adapter, Program
 from practicus_provider.errors import SpecError
-from practicus_provider.plan import Here, Host, Launch, Part, Port, Role, Text, parts
+from practicus_provider.plan import Framework, Here, Host, Launch, Part, Port, Role, Text, parts
 from practicus_provider.spec import Elastic, JobSpec, Resources
 
 MASTER = Port("coordinator", "spark")
@@ -34,6 +34,7 @@ class SparkAdapter(Adapter):
     """Spark; ``SparkSession.builder.getOrCreate()`` finds it through ``spark-defaults.conf``."""
 
     client = "pyspark.sql:SparkSession.builder.getOrCreate"
+    framework = Framework({"pyspark": "pip install pyspark"}, f"images/spark/{DOCKERFILE}")
     links = {"Spark UI": UI}
 
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
@@ -143,7 +144,6 @@ def _value(key: str, value: object) -> str:
 def _heap_mib(spec: JobSpec, field: str = "worker_resources") -> int:
     resources: Resources = getattr(spec, field)
     heap = int(resources.memory_bytes / OVERHEAD) >> 20
-    if heap < LEAST_HEAP_MIB:
-        least = f"Spark needs at least {int(LEAST_HEAP_MIB * OVERHEAD) + 1}Mi"
-        raise SpecError(f"{field}.memory", resources.memory, least)
-    return heap
+    if heap >= LEAST_HEAP_MIB:
+        return heap
+    raise SpecError(f"{field}.memory", resources.memory, f"Spark needs at least {int(LEAST_HEAP_MIB * OVERHEAD) + 1}Mi")

@@ -135,6 +135,7 @@ def _hangs(spec: JobSpec) -> dict[str, Text]:
         return {}
     return {
         "PRACTICUS_PROGRESS_TIMEOUT": str(spec.progress_timeout),
+        "PRACTICUS_KEY": Here.KEY,
         "PRACTICUS_HANGS_ADDR": Host("worker"),
         "PRACTICUS_HANGS_PORT": Port("worker", "hangs", first=True),
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from practicus_provider.plan import Here, Host, Launch, Part, Plan, Port, Role, Text, parts
+from practicus_provider.plan import Framework, Here, Host, Launch, Part, Plan, Port, Role, Text, parts
 from practicus_provider.spec import Elastic, Resources, Volume
 
 
@@ -18,6 +18,7 @@ def dump_plan(plan: Plan) -> dict[str, Any]:
         "decides": plan.decides,
         "timeout": plan.timeout,
         "client": plan.client,
+        "framework": asdict(plan.framework) if plan.framework else None,
         "links": {label: _dump_port(port) for label, port in plan.links.items()},
         "image": plan.image,
         "outside": [_dump_role(role) for role in plan.outside],
@@ -32,6 +33,7 @@ def load_plan(data: Mapping[str, Any]) -> Plan:
         **{
             **data,
             "roles": tuple(map(_load_role, data["roles"])),
+            "framework": Framework(**data["framework"]) if data["framework"] else None,
             "links": {label: Port(*port) for label, port in data["links"].items()},
             "outside": tuple(map(_load_role, data["outside"])),
             "volumes": tuple(Volume(**volume) for volume in data["volumes"]),

@@ -236,9 +236,9 @@ async def test_an_image_without_python_is_told_so(backend: KubernetesBackend) ->
     assert verdict.advice == "An image needs python3 (3.8 or newer) on its PATH, and what the job imports."
 
 
-async def verdict_of_spec(backend: KubernetesBackend, spec: JobSpec) -> Verdict:
+async def verdict_of_spec(backend: KubernetesBackend, spec: JobSpec, code: str = SLEEP) -> Verdict:
     program = (Here.PYTHON, (Here.APP, "/job.py"))
-    return await verdict_of(backend, make_plan(spec, program, {"job.py": b"import time; time.sleep(60)"}, pods=True))
+    return await verdict_of(backend, make_plan(spec, program, {"job.py": code.encode()}, pods=True))
 
 
 async def test_an_image_without_dask_is_told_so(backend: KubernetesBackend) -> None:
@@ -246,15 +246,25 @@ async def test_an_image_without_dask_is_told_so(backend: KubernetesBackend) -> N
     verdict = await verdict_of_spec(backend, spec)
     assert verdict.reason is Reason.REPLICA_LOST
     assert verdict.replica in ("coordinator-0", "worker-0")  # both lack it: the first to fail is named
-    assert verdict.advice.startswith(
-        f"Where {verdict.replica} ran there is no Python module 'distributed': install it there"
+    assert verdict.advice == (
+        f"Image {backend.site.image} has no Python module 'distributed', which adapter 'dask' needs: give image= one "
+        "that has it. images/dask/Dockerfile of airflow-provider-practicus makes one."
+    )
+
+
+async def test_an_image_without_torch_is_told_so(backend: KubernetesBackend) -> None:
+    verdict = await verdict_of_spec(backend, JobSpec(adapter="torch", worker_resources=SMALL), "import torch.nn")
+    assert (verdict.message, verdict.advice) == (
+        "rank 0 (worker-0) exited with code 1",
+        f"Image {backend.site.image} has no Python module 'torch', which adapter 'torch' needs: give image= one that "
+        "has it. images/training/Dockerfile of airflow-provider-practicus makes one.",
     )
 
 
 @pytest.mark.parametrize(
     ("env", "missing"),
     [
-        ({}, "has no pyspark: install it there"),
+        ({}, "No module named 'pyspark', and no SPARK_HOME is set"),
         ({"SPARK_HOME": "/opt/spark"}, "Spark needs Java 17 or newer: there is none."),
     ],
     ids=["without Spark", "without Java"],
@@ -267,6 +277,7 @@ async def test_an_image_that_cannot_run_spark_is_told_with_what_is_missing(
     verdict = await verdict_of_spec(backend, spec)
     assert (verdict.reason, verdict.replica) == (Reason.ERROR, "driver-0")
     assert missing in verdict.log_tail[-1]
+    assert ("images/spark/Dockerfile" in verdict.advice) == ("SPARK_HOME" not in env)
 
 
 # ---- what pods wait for

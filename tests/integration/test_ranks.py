@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,19 @@ def wait_for_nobody():
     ours, theirs = socket.socketpair()
     ours.recv(1)
 
+def pretend():
+    while True:
+        try:
+            with socket.create_connection((os.environ["PRACTICUS_HANGS_ADDR"], port)) as connection:
+                while True:
+                    connection.sendall(b'{"ages": {"9": 0}}\\n')
+                    time.sleep(0.2)
+        except OSError:
+            time.sleep(0.2)
+
+port = int(os.environ["PRACTICUS_HANGS_PORT"])
+assert "PRACTICUS_KEY" not in os.environ
+threading.Thread(target=pretend, daemon=True).start()
 if rank == 2:
     wait_for_nobody()
 time.sleep(1)
@@ -223,7 +237,7 @@ talk(peers) if rank else wait_for_nobody()
 
 
 async def test_a_job_in_which_all_ranks_hang_is_ended_and_says_where_each_was(backend: Backend) -> None:
-    """Nobody reads the log meanwhile."""
+    """Nobody reads the log meanwhile, and neighbours who say all the time that somebody is at work are not heard."""
     job = ranks(HANG, workers=2, procs=2, progress_timeout=4)
     async with created(backend, "job", job) as handle:
         verdict = await failure(backend, handle)
@@ -274,6 +288,28 @@ time.sleep(600)
     await asyncio.sleep(0.3)
     await local.delete(handle)
     assert [(tmp_path / f"saved-{rank}").exists() for rank in range(4)] == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("adapter", "module", "how"),
+    [
+        ("torch", "torch", "pip install torch"),
+        ("deepspeed", "deepspeed", "pip install deepspeed"),
+        ("fairscale", "fairscale", "pip install fairscale==0.4.13"),
+        ("horovod", "horovod.torch", "it has no wheel: images/training/build.sh builds one"),
+    ],
+)
+async def test_a_python_without_the_framework_is_told_so_with_the_way_out(
+    local: LocalBackend, adapter: str, module: str, how: str
+) -> None:
+    program, files = (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": f"import {module}".encode()}
+    async with created(local, "job", make_plan(JobSpec(adapter=adapter), program, files)) as handle:
+        verdict = await failure(local, handle)
+    assert (verdict.message, verdict.advice) == (
+        "rank 0 (worker-0) exited with code 1",
+        f"{sys.executable} has no Python module {adapter!r}, which adapter {adapter!r} needs: install it there "
+        f"({how}), or have the connection's extra 'python' name one that has it.",
+    )
 
 
 def horovod(code: str, **more: Any) -> Plan:

@@ -93,6 +93,7 @@ def test_the_plan_names_who_decides_the_client_and_the_page():
         {"train.py": b""},
         "distributed:Client",
         {"Dask dashboard": DASHBOARD},
+        framework=load("dask").framework,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from practicus_provider.adapters import make_plan
+from practicus_provider.adapters import load, make_plan
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
 from practicus_provider.spec import Elastic, JobSpec, Resources
@@ -67,7 +67,9 @@ def test_torch_s_workers_join_at_a_coordinator_that_decides():
     resources = {"worker_resources": Resources(4, "4Gi"), "coordinator_resources": Resources(memory="1Gi")}
     roles = (coordinator("torch", max_restarts=9), worker("torch", 2))
     assert planned("torch", timeout=60, **job, **resources) == Plan(
-        "torch", roles, "coordinator", 60, client="practicus_runtime.groups:torch_group"
+        *("torch", roles, "coordinator", 60),
+        client="practicus_runtime.groups:torch_group",
+        framework=load("torch").framework,
     )
 
 
@@ -82,7 +84,9 @@ def test_horovod_s_do_so_too_and_notice_others():
     }
     roles = (coordinator("horovod"), worker("horovod", 2, **told))
     assert planned("horovod", timeout=60, **job, **resources) == Plan(
-        "horovod", roles, "coordinator", 60, client="practicus_runtime.groups:horovod"
+        *("horovod", roles, "coordinator", 60),
+        client="practicus_runtime.groups:horovod",
+        framework=load("horovod").framework,
     )
 
 

@@ -160,6 +160,7 @@ def test_the_plan_names_who_decides_the_client_and_the_page():
         {"etl.py": b""},
         "pyspark.sql:SparkSession.builder.getOrCreate",
         {"Spark UI": Port("driver", "ui")},
+        framework=load("spark").framework,
     )
 
 
@@ -278,6 +279,7 @@ def test_the_plan_for_pods_is_that_of_the_roles_for_pods():
         "driver",
         86_400,
         client="pyspark.sql:SparkSession.builder.getOrCreate",
+        framework=load("spark").framework,
         links={"Spark UI": Port("driver", "ui")},
         image="spark:4",
         secrets={"TOKEN": ("store", "token")},

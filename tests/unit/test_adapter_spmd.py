@@ -10,7 +10,7 @@ import pytest
 
 from practicus_provider.adapters import load, make_plan
 from practicus_provider.errors import SpecError
-from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
+from practicus_provider.plan import Framework, Here, Host, Launch, Plan, Port, Role
 from practicus_provider.spec import JobSpec, Resources, WorkerGroup
 
 PROGRAM = (Here.PYTHON, (Here.APP, "/train.py"), "--rate", "0.1", "a b")
@@ -56,6 +56,7 @@ def test_a_training_is_one_role_whose_replicas_all_decide():
         60,
         {"train.py": b""},
         "practicus_runtime.groups:torch_group",
+        framework=Framework({"torch": "pip install torch"}, "images/training/Dockerfile of airflow-provider-practicus"),
     )
 
 
@@ -190,6 +191,7 @@ def test_ranks_are_watched_if_the_spec_says_for_how_long_they_may_be_silent(adap
     assert after.ports == before.ports | {"hangs": 29501}
     assert dict(after.env) == dict(before.env) | {
         "PRACTICUS_PROGRESS_TIMEOUT": "60.0",
+        "PRACTICUS_KEY": Here.KEY,
         "PRACTICUS_HANGS_ADDR": Host("worker"),
         "PRACTICUS_HANGS_PORT": Port("worker", "hangs", first=True),
     }

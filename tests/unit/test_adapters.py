@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from practicus_provider.adapters import BUILT_IN, Adapter, load, make_plan
+from practicus_provider.adapters import BUILT_IN, DOCKERFILE, Adapter, load, make_plan
 from practicus_provider.adapters.dask import DaskAdapter
 from practicus_provider.errors import AdapterError, SpecError
 from practicus_provider.plan import Host, Launch, Plan, Port, Role
@@ -17,6 +17,7 @@ from practicus_provider.spec import JobSpec
 
 HERE = __name__
 PROGRAM = ("python", "job.py")
+REPOSITORY = Path(__file__).parents[2]
 
 
 class Alone(Adapter):
@@ -108,6 +109,16 @@ def refused(name: str, way_out: str) -> pytest.RaisesExc[AdapterError]:
 
 def mine(cls: type | str) -> str:
     return f"adapters_under_test.{cls if isinstance(cls, str) else cls.__name__}"
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_built_in_adapter_says_what_its_framework_is_and_which_image_has_it(name):
+    framework = load(name).framework
+    dockerfile = REPOSITORY / framework.dockerfile.removesuffix(DOCKERFILE.removeprefix("Dockerfile"))
+    made_of = "".join(file.read_text() for file in dockerfile.parent.iterdir())
+    assert dockerfile.is_file()
+    assert [module for module in framework.modules if module not in made_of] == []
+    assert make_plan(JobSpec(adapter=name), PROGRAM).framework == framework
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

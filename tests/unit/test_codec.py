@@ -7,7 +7,7 @@ import pytest
 
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.codec import dump_plan, load_plan
-from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
+from practicus_provider.plan import Framework, Here, Host, Launch, Plan, Port, Role
 from practicus_provider.spec import Elastic, JobSpec, Resources, Volume
 
 SCHEDULER = Port("coordinator", "scheduler")
@@ -42,6 +42,7 @@ FULL = Plan(
     decides="driver",
     timeout=60.5,
     client="distributed:Client",
+    framework=Framework({"distributed": "pip install distributed"}, "images/Dockerfile"),
     links={"Dask dashboard": SCHEDULER},
     outside=(Role("shared", Launch(("x",), ports={"p": 1})),),
     volumes=(Volume(path="/data", claim="data", read_only=True), Volume(path="/tmp/x", empty_dir="1Gi")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -12,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from practicus_runtime.hangs import EXIT_CODE, LINE_LIMIT, Peer, failure, stack_file, stacks
+from practicus_runtime.channel import Listener
+from practicus_runtime.hangs import EXIT_CODE, PATIENCE, Watch, failure, stack_file, stacks
 
 from practicus_provider import runtime
 
@@ -20,10 +20,26 @@ HANG = {"rank": 2, "at": 100.0, "silent": 30.5}
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Peer, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield Peer(ours), theirs
+def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Watch]]:
+    """The watch of a replica of a job of two."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    made: list[Watch] = []
+
+    def watch(*, first: bool, key: str = "the cluster's key") -> Watch:
+        for name, value in (("HANGS_ADDR", "127.0.0.1"), ("HOST", "127.0.0.1"), ("HANGS_PORT", port), ("KEY", key)):
+            monkeypatch.setenv(f"PRACTICUS_{name}", str(value))
+        made.append(Watch(60.0, 2, first))
+        return made[-1]
+
+    yield watch
+    for each in made:
+        if each.listener is not None:
+            if each.listening:
+                each.listener.shutdown()
+            each.listener.server_close()
+        if each.channel is not None:
+            each.channel.connection.close()
 
 
 @pytest.fixture
@@ -54,29 +70,35 @@ def test_the_replica_of_the_rank_that_hung_failed_before_all_others():
     assert failure(HANG, {})["rank"] is None
 
 
-def test_messages_come_whole_however_they_were_cut_and_what_is_none_is_left_out(pair):
-    peer, other = pair
-    other.sendall(b'{"ages": {"1": 0.5}}\nnonsense\n{"ag')
-    assert list(peer.take()) == [{"ages": {"1": 0.5}}]
-    other.sendall(b'es": {}}\n')
-    assert list(peer.take()) == [{"ages": {}}]
-    peer.send(hang=HANG)
-    assert json.loads(other.recv(1 << 16)) == {"hang": HANG}
+def test_ranks_do_not_get_the_key(watch):
+    watch(first=True)
+    assert "PRACTICUS_KEY" not in os.environ
 
 
-def test_a_peer_that_ended_is_closed_and_telling_it_something_is_no_error(pair):
-    peer, other = pair
-    other.close()
-    assert (list(peer.take()), peer.open) == ([], False)
-    peer.send(hang=HANG)
+def test_a_replica_without_the_key_is_not_heard_and_keeps_nobody_from_being_heard(watch):
+    first, other = watch(first=True), watch(first=False)
+    first.look({}, {})
+    with socket.create_connection(other.address) as silent, socket.create_connection(other.address) as stranger:
+        stranger.sendall(b'{"ages": {"9": 0}}\n')
+        while stranger.recv(1 << 16):  # what would have it show the key
+            pass
+        assert first.peers == []
+        assert other.connected()
+        other.look({1: None}, {})
+        with first.changed:
+            assert first.changed.wait_for(lambda: [peer.heard for peer in first.peers] == [{1: None}], PATIENCE)
+        assert silent.fileno() > 0
+    assert not watch(first=False, key="another").connected()
 
 
-def test_who_sends_without_an_end_is_none_of_ours(pair, monkeypatch):
-    peer, other = pair
-    monkeypatch.setattr("practicus_runtime.hangs.LINE_LIMIT", 10)
-    assert LINE_LIMIT > 10
-    other.sendall(b"x" * 20)
-    assert (list(peer.take()), peer.open) == ([], False)
+def test_who_only_pretends_to_be_the_first_replica_is_not_believed(watch):
+    other = watch(first=False)
+    impostor = Listener(*other.address, "another", lambda channel: channel.send(hang=HANG))
+    impostor.start()
+    assert not other.connected()
+    assert other.look({1: None}, {}) is None
+    impostor.shutdown()
+    impostor.server_close()
 
 
 WAITS = """import socket

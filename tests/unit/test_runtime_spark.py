@@ -257,7 +257,7 @@ def test_without_a_spark_home_the_installed_pyspark_is_used(tmp_path, monkeypatc
 
 
 def test_without_spark_the_ways_to_get_it_are_said():
-    with refused(f"{sys.executable} has no pyspark: install it there (pip install pyspark), or set SPARK_HOME"):
+    with refused(f"{sys.executable}: No module named 'pyspark', and no SPARK_HOME is set"):
         spark_home()
 
 

@@ -97,6 +97,31 @@ def test_a_port_that_is_taken_is_told_also_from_torchs_words():
     assert explain_exit(ended(1), tail=tail, decides=True).reason is Reason.PORT_IN_USE
 
 
+LACKS = {"torch": "Take another image."}
+IMPORT = ["Traceback (most recent call last):", '  File "job.py", line 1, in <module>', "    import it"]
+OWN = "Where driver-0 ran there is no Python module {!r}: install it there, or give files=."
+
+
+@pytest.mark.parametrize(
+    ("last", "advice"),
+    [
+        ("ModuleNotFoundError: No module named 'torch'", LACKS["torch"]),
+        ("/usr/bin/python3: No module named torch", LACKS["torch"]),
+        ("ModuleNotFoundError: No module named 'torchvision'", OWN.format("torchvision")),
+        ("ModuleNotFoundError: No module named 'torch.old'", OWN.format("torch.old")),
+        ("ValueError: no torch", ""),
+    ],
+    ids=["its module", "run by -m", "the user's", "a part of it", "another error"],
+)
+def test_a_missing_module_of_the_framework_is_told_with_its_way_out_and_the_user_s_own_with_another(last, advice):
+    assert explain_exit(ended(1), tail=[*IMPORT, last], decides=True, lacks=LACKS).advice == advice
+
+
+def test_a_module_that_the_script_has_done_without_is_not_the_cause():
+    tail = [*IMPORT, "ModuleNotFoundError: No module named 'torch'", "going on without", *TRACEBACK]
+    assert explain_exit(ended(1), tail=tail, decides=True, lacks=LACKS).advice == ""
+
+
 def test_of_several_ranks_of_a_replica_the_one_that_failed_is_named_and_its_lines_alone_are_shown():
     noise = [f"[rank 2] {line}" for line in (*TRACEBACK[:3], "RuntimeError: Connection closed by peer")]
     tail = ["[rank 3] start", *(f"[rank 3] {line}" for line in TRACEBACK), *noise, "[rank 30] other"]

@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, cleared_since
 from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Manifest, connected
+from practicus_provider.backends.kubernetes.causes import lacking
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
 from practicus_provider.backends.kubernetes.labels import (
     CLUSTER,
@@ -119,7 +120,7 @@ class KubernetesBackend(Backend):
                 if disposable:
                     await self._dispose(mirror, handle, observation.done, disposed)
                 if observation.status.state.final:
-                    yield await self._final(mirror.api, observation)
+                    yield await self._final(mirror, handle, observation)
                     return
                 if observation.status != last:
                     yield observation.status
@@ -415,13 +416,15 @@ class KubernetesBackend(Backend):
             await mirror.api.patch("Job", handle.name, _annotate(handle, {TOLD: words}))
             await asyncio.gather(*(mirror.api.delete("Pod", pod.name, preconditions={"uid": pod.uid}) for pod in done))
 
-    async def _final(self, api: Api, observation: Observation) -> Status:
+    async def _final(self, mirror: Mirror, handle: Handle, observation: Observation) -> Status:
         """With what only the logs hold: the last lines of a failure, a long result."""
-        status = observation.status
+        status, api = observation.status, mirror.api
         if observation.failed is not None and status.verdict is not None:
             failed = observation.failed
             lines = await tail(api, failed.name, failed.uid, 10 * TAIL_LINES, failed.log_container)
-            return replace(status, verdict=with_tail(status.verdict, lines))
+            root = mirror.job(handle.name)
+            lacks = lacking(failed, facts_of(root)) if root else {}
+            return replace(status, verdict=with_tail(status.verdict, lines, lacks))
         if observation.result_in is not None:
             pod, count = observation.result_in
             lines = [line for line in await tail(api, pod.name, pod.uid, count) if line.startswith(RESULT_MARK)]

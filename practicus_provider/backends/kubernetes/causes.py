@@ -78,6 +78,23 @@ def vanished(role: str, expected: int, pods: Iterable[Pod]) -> Verdict | None:
     return Verdict(State.FAILED, Reason.REPLICA_LOST, message, AGAIN, replica=missing[0] if who in missing else None)
 
 
+def lacking(pod: Pod, facts: Mapping[str, Any]) -> dict[str, str]:
+    """Module of the framework -> what to do if the pod's image has none of that name.
+
+    :param facts: of the plan, as the root has them; an older version of ours has written none of this.
+    """
+    framework = facts.get("framework")
+    if not framework:
+        return {}
+    image = pod.manifest["spec"]["containers"][0]["image"]
+    made = f" {framework['dockerfile']} makes one." if framework["dockerfile"] else ""
+    return {
+        module: f"Image {image} has no Python module {module!r}, which adapter {facts['adapter']!r} needs: give image= "
+        f"one that has it.{made}"
+        for module in framework["modules"]
+    }
+
+
 def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decides: bool) -> Verdict:
     """Why an ended replica has.
 

@@ -23,7 +23,10 @@ NEEDED = {
 A port is forwarded by a WebSocket's GET, which Kubernetes 1.35 and later also take for a create
 (``AuthorizePodWebsocketUpgradeCreatePermission``).
 """
-OPTIONAL = {"pods/portforward": "dashboards do not open", "secrets": "elastic trainings do not start"}
+OPTIONAL = {
+    "pods/portforward": "dashboards do not open",
+    "secrets": "elastic trainings, and those with progress_timeout=, do not start",
+}
 """What jobs do without -> what is lost."""
 GROUP = "rbac.authorization.k8s.io"
 NAME = "practicus"

@@ -24,7 +24,7 @@ import json
 import math
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from practicus_provider import runtime
@@ -143,6 +143,8 @@ class _Cluster:
     def root(self) -> Manifest:
         """The Job that owns all others."""
         facts = {
+            "adapter": self.plan.adapter,
+            "framework": asdict(self.plan.framework) if self.plan.framework else None,
             "decides": self.plan.decides,
             "timeout": self.plan.timeout,
             "lease": self.lease,

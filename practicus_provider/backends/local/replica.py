@@ -38,6 +38,16 @@ class Surroundings:
     python: str
     key: str
 
+    @property
+    def lacks(self) -> dict[str, str]:
+        """Module of the framework -> what to do if that Python has none of that name."""
+        modules = self.plan.framework.modules if self.plan.framework else {}
+        return {
+            module: f"{self.python} has no Python module {module!r}, which adapter {self.plan.adapter!r} needs: "
+            f"install it there ({how}), or have the connection's extra 'python' name one that has it."
+            for module, how in modules.items()
+        }
+
 
 @dataclass
 class Replica:

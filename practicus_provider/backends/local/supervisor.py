@@ -31,7 +31,7 @@ from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MA
 from practicus_provider.backends.local.replica import GRACE, Replica, Surroundings
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Plan, Port, Role
-from practicus_provider.status import Reason, State, Status, Verdict, explain_exit, precedence
+from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, explain_exit, precedence
 
 GRACE_SERVING = 0.5
 """Seconds between SIGTERM and SIGKILL where the job is over: what merely served it has nothing left to save."""
@@ -210,14 +210,17 @@ class Supervisor:
         else:
             self._publish()
             if not self._tolerates(role, status.state):
-                verdict = explain_exit(status, tail=self.folder.tail(replica.name), decides=False)
+                verdict = self._explain(status, decides=False)
                 self._spawn(self._finish_later(verdict, SETTLE_EXITED if status.exit_code == 0 else SETTLE_FAILED))
 
     def _finish_failed(self) -> None:
         """By the failure that came first, which is not always the first that we have heard of."""
         failed = [peer.status for peer in self._deciding() if peer.status.state is State.FAILED]
         first = min(failed, key=precedence)
-        self._finish(explain_exit(first, tail=self.folder.tail(first.name), decides=True))
+        self._finish(self._explain(first, decides=True))
+
+    def _explain(self, replica: ReplicaStatus, *, decides: bool) -> Verdict:
+        return explain_exit(replica, tail=self.folder.tail(replica.name), decides=decides, lacks=self.around.lacks)
 
     async def _finish_settled(self) -> None:
         await asyncio.sleep(SETTLE_RANKS)

@@ -1,4 +1,5 @@
-"""Messages between an elastic training's coordinator and its members: JSON lines over one connection.
+"""Messages between replicas, one of which leads: JSON lines over one connection. It leads an elastic training, or hears
+of ranks that say nothing; the others are its members.
 
 Before the first one, both sides show that they hold the cluster's key, each by an HMAC of what the other has made up.
 The key itself never travels, and nobody without it can join, nor lead members astray. What is read is JSON and nothing
@@ -12,9 +13,10 @@ import hmac
 import json
 import secrets
 import socket
+import socketserver
 import threading
 import time
-from typing import Any, Dict
+from typing import Any, Callable, Dict
 
 LIMIT = 4 << 20
 """Bytes of a message: a result and a rank's last lines, with room to spare."""
@@ -95,6 +97,39 @@ class Channel:
                 if len(messages) > 1 or self.rest:
                     raise ConnectionError("more came than was asked for")
                 return messages[0]
+
+
+class Listener(socketserver.ThreadingTCPServer):
+    """The coordinator's ear: who holds the key is let in, each in a thread of its own.
+
+    :param attend: hears one member until it is gone, which an OSError tells.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 1024
+
+    def __init__(self, address: str, port: int, key: str, attend: Callable[[Channel], None]) -> None:
+        self.key = key
+        self.attend = attend
+        super().__init__((address, port), Introduction)
+
+    def start(self) -> None:
+        """Listen from now on; who has come before waits until then."""
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Introduction(socketserver.BaseRequestHandler):
+    """One connection."""
+
+    server: Listener
+
+    def handle(self) -> None:
+        """Let it in if it may, and hear it to its end."""
+        with contextlib.suppress(OSError):
+            channel = Channel(self.request)
+            channel.admit(self.server.key)
+            self.server.attend(channel)
 
 
 def proof(key: str, who: str, theirs: Any, ours: Any) -> str:

@@ -7,17 +7,15 @@ first. It runs nothing of the user's.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import socketserver
 import sys
 import threading
 import time
 from typing import Optional
 
 from practicus_runtime import control
-from practicus_runtime.channel import Channel, Message
+from practicus_runtime.channel import Channel, Listener, Message
 from practicus_runtime.horovod_store import Store
 from practicus_runtime.membership import Group, Limits, Member, Phase
 
@@ -27,22 +25,17 @@ HIRE = 2.0
 """Seconds between two looks for members that are missing."""
 
 
-class Coordinator(socketserver.ThreadingTCPServer):
+class Coordinator:
     """Listens for replicas, and leads them."""
 
-    daemon_threads = True
-    allow_reuse_address = True
-    request_queue_size = 1024
-
     def __init__(self, address: str, port: int, group: Group) -> None:
-        self.key = os.environ["PRACTICUS_KEY"]
         self.group = group
         self.changed = threading.Condition()
-        super().__init__((address, port), Introduction)
+        self.listener = Listener(address, port, os.environ["PRACTICUS_KEY"], self.attend)
 
     def run(self) -> None:
         """Lead until the job is over."""
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        self.listener.start()
         threading.Thread(target=self._hire, daemon=True).start()
         with self.changed:
             while self.group.phase is not Phase.OVER:
@@ -112,19 +105,6 @@ class Coordinator(socketserver.ThreadingTCPServer):
                         say(f"cannot have {wanted} workers now: {error}")
                     said = str(error)
             time.sleep(HIRE)
-
-
-class Introduction(socketserver.BaseRequestHandler):
-    """One connection."""
-
-    server: Coordinator
-
-    def handle(self) -> None:
-        """Let it in if it may, and hear it to its end."""
-        with contextlib.suppress(OSError):
-            channel = Channel(self.request)
-            channel.admit(self.server.key)
-            self.server.attend(channel)
 
 
 def say(*lines: str) -> None:

@@ -8,15 +8,16 @@ lists, which Gloo has had for longer; in torch 2.6, Debian's, it has no ``reduce
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from contextlib import nullcontext
 from importlib.machinery import ModuleSpec
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any, Callable, Optional
 
 FSDP = "fairscale.nn.data_parallel.fully_sharded_data_parallel"
+TESTED = "FairScale 0.4.13 with torch 2.6 and 2.13"
 STREAMS = ("fp32_to_fp16", "all_gather", "post_backward")
 
 
@@ -74,25 +75,59 @@ def patch(module: ModuleType) -> None:
     cls._setup_streams = with_streams
 
 
+class Unfit(ImportError):
+    """FairScale and torch do not go together."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"FairScale {installed('fairscale')} does not go together with torch {installed('torch')}: {reason}. "
+            f"Tests run {TESTED}: install that, such as by pip install fairscale==0.4.13 torch==2.13.0"
+        )
+
+
+def installed(name: str) -> str:
+    """The version of a package, by what its installation says."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "of an unknown version"
+
+
 class Finder:
-    """Finds FSDP's module as Python does, and has it patched once it is there."""
+    """Finds FairScale's modules as Python does, and has FSDP's patched once it is there. What they do not find in torch
+    is told as what it is."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:  # noqa: UP045
         """See ``importlib.abc.MetaPathFinder``."""
-        if name != FSDP:
+        if name.partition(".")[0] != "fairscale":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
             loader: Any = spec.loader
-            execute = loader.exec_module
-
-            def executed(module: ModuleType) -> None:
-                execute(module)
-                patch(module)
-
-            loader.exec_module = executed
+            loader.exec_module = told(loader.exec_module)
         return spec
+
+
+def told(execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+    """A loader's ``exec_module`` that says so where a module does not fit torch, or our patch does not fit it."""
+
+    def executed(module: ModuleType) -> None:
+        try:
+            execute(module)
+            if module.__name__ == FSDP:
+                patch(module)
+        except Unfit:
+            raise
+        except (ImportError, AttributeError) as error:
+            reason = str(error)
+            if isinstance(error, ModuleNotFoundError):
+                if "." not in (error.name or ""):
+                    raise  # a whole package, torch or another, is not there
+                reason = f"there is no {error.name}"  # and not Python's words, which read as if one could install it
+            raise Unfit(f"{module.__name__}: {reason}") from error
+
+    return executed
 
 
 def cuda() -> bool:

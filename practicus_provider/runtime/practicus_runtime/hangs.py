@@ -2,7 +2,8 @@
 
 The runner of each replica reads what its own ranks write, and tells that of the first replica how long ago each has
 written something: silence of one rank is no hang, as most jobs have rank 0 write for all. The first one knows of all,
-whoever reads the log, and so nothing beside the replicas has to be alive.
+whoever reads the log, and so nothing beside the replicas has to be alive. It hears those alone that hold the cluster's
+key, and is believed for the same reason: a neighbour on the machine can neither end a job nor keep one that hangs.
 
 A rank shows its stack by ``faulthandler``, which answers a signal from C, also where the rank waits in C for a peer and
 runs no Python. ``py-spy`` would show C's frames too, but needs a package, and to trace processes, which a container may
@@ -12,14 +13,15 @@ not.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import select
 import selectors
 import signal
 import socket
+import threading
 import time
-from typing import Any, Iterator, Mapping
+from typing import Any, Mapping
+
+from practicus_runtime.channel import Channel, Listener, Message
 
 STACK_SIGNAL = signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 """Asks a rank for its stack. SIGUSR1 and SIGUSR2 are the applications', and of schedulers that they know."""
@@ -31,48 +33,30 @@ STACK_PATIENCE = 1.0
 """Seconds that a rank has to write its stack."""
 STACK_LIMIT = 64 << 10
 """Bytes of a rank's stack, from its end on, where the main thread is."""
-LINE_LIMIT = 16 << 20
-"""Bytes of a message, after which its sender is none of ours."""
+MESSAGE_LIMIT = 16 << 20
+"""Bytes of a message: the stacks of a replica's ranks."""
 
 
 class Peer:
-    """The other end of a connection between two replicas: messages, as lines of JSON.
+    """Another replica, as the first one knows it.
 
     :ivar heard: rank -> when it last wrote something, by our clock; None: it has not yet.
+    :ivar stacks: rank -> its stack, once they were asked for and have come.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
-        connection.settimeout(1.0)
-        self.connection = connection
-        self.rest = b""
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
         self.open = True
         self.heard: dict[int, float | None] = {}
+        self.stacks: dict[int, str] | None = None
 
-    def send(self, **message: Any) -> None:
-        """Send one; a connection that breaks is closed."""
-        try:
-            self.connection.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:
-            self.close()
-
-    def take(self) -> Iterator[dict[str, Any]]:
-        """The messages that have come."""
-        while self.open and readable(self.connection):
-            try:
-                data = self.connection.recv(1 << 16)
-            except OSError:
-                data = b""
-            *lines, self.rest = (self.rest + data).split(b"\n")
-            if not data or len(self.rest) > LINE_LIMIT:
-                self.close()
-            for line in lines:
-                with contextlib.suppress(ValueError):
-                    yield json.loads(line)
-
-    def close(self) -> None:
-        """Let the other end know that we are done."""
-        self.open = False
-        self.connection.close()
+    def hear(self, message: Message) -> None:
+        """Take what it says."""
+        if "ages" in message:
+            now = time.monotonic()
+            self.heard = {int(rank): None if age is None else now - age for rank, age in message["ages"].items()}
+        elif "stacks" in message:
+            self.stacks = {int(rank): text for rank, text in message["stacks"].items()}
 
 
 class Watch:
@@ -89,10 +73,14 @@ class Watch:
         self.period = min(1.0, timeout / 10)
         self.next_look = 0.0
         self.address = os.environ["PRACTICUS_HANGS_ADDR"], int(os.environ["PRACTICUS_HANGS_PORT"])
-        self.server: socket.socket | None = None
-        if first:
-            self.server = socket.create_server((os.environ["PRACTICUS_HOST"], self.address[1]), backlog=1024)
+        self.key = os.environ.pop("PRACTICUS_KEY")  # ranks have no use for it
+        self.changed = threading.Condition()
         self.peers: list[Peer] = []
+        self.listener: Listener | None = None
+        if first:
+            self.listener = Listener(os.environ["PRACTICUS_HOST"], self.address[1], self.key, self._attend)
+        self.listening = False
+        self.channel: Channel | None = None  # to the first replica, where we are another one
         self.last: float | None = None  # that any rank wrote something; None until all replicas are there
 
     @classmethod
@@ -105,15 +93,22 @@ class Watch:
         return cls(float(timeout), int(os.environ["GROUP_WORLD_SIZE"]), first_rank == 0) if timeout else None
 
     def connected(self) -> bool:
-        """Whether the first replica knows of this one."""
-        if self.server is None and not self.peers:
-            with contextlib.suppress(OSError):
-                self.peers.append(Peer(socket.create_connection(self.address, timeout=1.0)))
-        return self.server is not None or bool(self.peers)
+        """Whether the first replica can know of this one."""
+        if self.listener is None and self.channel is None:
+            with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
+                connection = undo.enter_context(socket.create_connection(self.address, timeout=1.0))
+                channel = Channel(connection)
+                channel.introduce(self.key)
+                connection.settimeout(1.0)
+                undo.pop_all()
+                self.channel = channel
+        return self.listener is not None or self.channel is not None
 
     def waits(self) -> bool:
-        """Whether other replicas may still hang, which only this one would know."""
-        return self.server is not None and any(peer.open for peer in self.peers)
+        """Whether other replicas may still come or hang, which only this one would know."""
+        if self.listener is None:
+            return False
+        return len(self.peers) < self.number - 1 or any(peer.open for peer in self.peers)
 
     def look(self, heard: Mapping[int, float | None], pids: Mapping[int, int]) -> dict[str, Any] | None:
         """How this replica has failed, if the job hangs. By then the stacks are written.
@@ -125,15 +120,13 @@ class Watch:
         if now < self.next_look:
             return None
         self.next_look = now + self.period
-        if self.server is None:
+        if self.listener is None:
             return self._tell(heard, pids, now)
-        while readable(self.server):
-            self.peers.append(Peer(self.server.accept()[0]))
+        if not self.listening:  # not before the ranks were started: threads and forks do not go together
+            self.listening = True
+            self.listener.start()
         everyone = dict(heard)
         for peer in self.peers:
-            for message in peer.take():
-                ages = message.get("ages", {})
-                peer.heard = {int(rank): None if age is None else now - age for rank, age in ages.items()}
             everyone.update(peer.heard if peer.open else {})
         times = [at for at in everyone.values() if at is not None]
         if self.last is None:
@@ -148,39 +141,58 @@ class Watch:
         silent = round(now - spoke[rank], 1)
         return self._end({"rank": rank, "at": time.time(), "silent": silent}, pids)
 
+    def _attend(self, channel: Channel) -> None:
+        """Hear another replica until it is gone."""
+        peer = Peer(channel)
+        self.peers.append(peer)
+        try:
+            while True:
+                for message in channel.take(MESSAGE_LIMIT):
+                    with self.changed:
+                        peer.hear(message)
+                        self.changed.notify_all()
+        finally:
+            with self.changed:
+                peer.open = False
+                self.changed.notify_all()
+
     def _tell(self, heard: Mapping[int, float | None], pids: Mapping[int, int], now: float) -> dict[str, Any] | None:
         """Tell the first replica; once it says that the job hangs, it is ours too."""
-        for peer in self.peers:
-            peer.send(ages={rank: None if at is None else now - at for rank, at in heard.items()})
-            for message in peer.take():
-                if "hang" in message:
-                    found = stacks(pids)
-                    show(found)
-                    peer.send(stacks=found)
-                    give_up = time.monotonic() + 2 * PATIENCE
-                    while peer.open and time.monotonic() < give_up:  # it closes once it has written all
-                        select.select([peer.connection], [], [], 0.1)
-                        list(peer.take())
-                    return failure(message["hang"], pids)
-        return None
+        if self.channel is None:
+            return None
+        self.channel.send(ages={rank: None if at is None else now - at for rank, at in heard.items()})
+        try:
+            said = self.channel.take() if readable(self.channel.connection) else []
+        except OSError:  # it has ended, well or not
+            self.channel.connection.close()
+            self.channel = None
+            return None
+        hang = next((message["hang"] for message in said if "hang" in message), None)
+        if hang is None:
+            return None
+        found = stacks(pids)
+        show(found)
+        self.channel.send(stacks=found)
+        self.channel.connection.settimeout(2 * PATIENCE)
+        with contextlib.suppress(OSError):
+            self.channel.take()  # nothing comes: it closes once it has written all
+        return failure(hang, pids)
 
     def _end(self, hang: dict[str, Any], pids: Mapping[int, int]) -> dict[str, Any]:
         """Have every replica show its stacks, and end."""
         peers = [peer for peer in self.peers if peer.open]
         for peer in peers:
-            peer.send(hang=hang)
+            peer.channel.send(hang=hang)
         found = stacks(pids)
-        give_up, missing = time.monotonic() + PATIENCE, peers
-        while missing and time.monotonic() < give_up:
-            select.select([peer.connection for peer in missing], [], [], 0.1)
-            for peer in list(missing):
-                said = [message["stacks"] for message in peer.take() if "stacks" in message]
-                found.update({int(rank): text for each in said for rank, text in each.items()})
-                missing = [other for other in missing if other is not peer or (peer.open and not said)]
+        with self.changed:
+            self.changed.wait_for(lambda: all(peer.stacks is not None or not peer.open for peer in peers), PATIENCE)
+        for peer in peers:
+            found.update(peer.stacks or {})
         print(f"no rank has written anything for {self.timeout:g} s; where each of them is:", flush=True)
         show(found)
         for peer in peers:
-            peer.close()
+            with contextlib.suppress(OSError):
+                peer.channel.connection.shutdown(socket.SHUT_RDWR)
         return failure(hang, pids)
 
 

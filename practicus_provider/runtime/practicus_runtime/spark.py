@@ -41,7 +41,7 @@ def spark_home() -> str:
         return os.environ["SPARK_HOME"]
     found = find_spec("pyspark")
     if found is None or not found.submodule_search_locations:
-        sys.exit(f"{sys.executable} has no pyspark: install it there (pip install pyspark), or set SPARK_HOME")
+        sys.exit(f"{sys.executable}: No module named 'pyspark', and no SPARK_HOME is set")
     return next(iter(found.submodule_search_locations))
 
 
