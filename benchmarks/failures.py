@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scripts import SCRIPTS
 from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.base import Backend, Handle
@@ -45,30 +46,6 @@ LEASE = 30.0
 """Seconds that a training, which has no end of its own, goes on should we be killed."""
 OBJECTS = ("jobs", "pods", "configmaps", "services", "serviceaccounts", "networkpolicies")
 FIRST = "import os\nprint('rank', os.environ['RANK'], 'is', os.getpid(), flush=True)\n"
-MODEL = "import torch, torch.distributed as dist\nfrom torch import nn\nnet, x = nn.Linear(16, 1), torch.randn(8, 16)\n"
-STEPS = "while True:\n    optimizer.zero_grad(); net(x).sum().backward(); optimizer.step()\n"
-SCRIPTS = {
-    "torch": MODEL
-    + "dist.init_process_group('gloo'); net = nn.parallel.DistributedDataParallel(net)\n"
-    + "optimizer = torch.optim.AdamW(net.parameters())\n"
-    + STEPS,
-    "deepspeed": MODEL
-    + "import deepspeed; deepspeed.init_distributed()\n"
-    + "config = {'train_micro_batch_size_per_gpu': 8, 'zero_optimization': {'stage': 2},\n"
-    + "          'zero_allow_untested_optimizer': True}\n"
-    + "net, optimizer, _, _ = deepspeed.initialize(model=net, optimizer=torch.optim.AdamW(net.parameters()),\n"
-    + "                                            config=config)\n"
-    + "while True:\n    net.backward(net(x).sum()); net.step()\n",
-    "fairscale": MODEL
-    + "from fairscale.optim.oss import OSS\n"
-    + "dist.init_process_group('gloo'); optimizer = OSS(params=net.parameters(), optim=torch.optim.AdamW)\n"
-    + "net = nn.parallel.DistributedDataParallel(net)\n"
-    + STEPS,
-    "horovod": MODEL
-    + "import horovod.torch as hvd; hvd.init()\n"
-    + "optimizer = hvd.DistributedOptimizer(torch.optim.AdamW(net.parameters()), net.named_parameters())\n"
-    + STEPS,
-}
 
 
 @dataclass(frozen=True)
@@ -170,8 +147,9 @@ RANK_1 = re.compile(r"rank 1 is (\d+)$")
 
 
 def _plan(framework: str) -> Plan:
-    spec = JobSpec(adapter=framework, workers=2)
-    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": (FIRST + SCRIPTS[framework]).encode()})
+    spec, script = JobSpec(adapter=framework, workers=2), SCRIPTS[framework]
+    code = f"{FIRST}{script.imports}{script.meet}{script.prepare}while True:\n    {script.step}"
+    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": code.encode()})
 
 
 @contextlib.asynccontextmanager
