@@ -1,8 +1,9 @@
 """``python -m benchmarks.failures --json``: what becomes of a training whose rank 1 is killed at a random moment.
 
 Of each framework and backend, so many trainings of two workers: SIGKILL ends rank 1 at any time from its script's first
-line on, as it imports, as ranks meet, or as they train. Counted is how often rank 1 is named, and within 5 s; timed,
-from the kill to the verdict, and until nothing is left.
+line on, as it imports, as ranks meet, or as they train. Counted is how often rank 1 is named, how often the verdict
+comes within 5 s, and how often nothing is left then, no process and no object; timed, from the kill to the verdict, and
+until the cluster is deleted.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scripts import SCRIPTS
 from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.base import Backend, Handle
 from practicus_provider.backends.kubernetes.labels import CLUSTER, INDEX
 from practicus_provider.backends.local import LocalBackend
+from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
 from practicus_provider.lifecycle import Policy
 from practicus_provider.plan import Here, Plan
 from practicus_provider.spec import JobSpec
@@ -39,31 +42,10 @@ SOON = 5.0
 SPAN = 15.0
 """Seconds after the script's first line in which rank 1 is killed: imports take most of them on a busy machine."""
 PATIENCE = 300.0
+LEASE = 30.0
+"""Seconds that a training, which has no end of its own, goes on should we be killed."""
+OBJECTS = ("jobs", "pods", "configmaps", "services", "serviceaccounts", "networkpolicies")
 FIRST = "import os\nprint('rank', os.environ['RANK'], 'is', os.getpid(), flush=True)\n"
-MODEL = "import torch, torch.distributed as dist\nfrom torch import nn\nnet, x = nn.Linear(16, 1), torch.randn(8, 16)\n"
-STEPS = "while True:\n    optimizer.zero_grad(); net(x).sum().backward(); optimizer.step()\n"
-SCRIPTS = {
-    "torch": MODEL
-    + "dist.init_process_group('gloo'); net = nn.parallel.DistributedDataParallel(net)\n"
-    + "optimizer = torch.optim.AdamW(net.parameters())\n"
-    + STEPS,
-    "deepspeed": MODEL
-    + "import deepspeed; deepspeed.init_distributed()\n"
-    + "config = {'train_micro_batch_size_per_gpu': 8, 'zero_optimization': {'stage': 2},\n"
-    + "          'zero_allow_untested_optimizer': True}\n"
-    + "net, optimizer, _, _ = deepspeed.initialize(model=net, optimizer=torch.optim.AdamW(net.parameters()),\n"
-    + "                                            config=config)\n"
-    + "while True:\n    net.backward(net(x).sum()); net.step()\n",
-    "fairscale": MODEL
-    + "from fairscale.optim.oss import OSS\n"
-    + "dist.init_process_group('gloo'); optimizer = OSS(params=net.parameters(), optim=torch.optim.AdamW)\n"
-    + "net = nn.parallel.DistributedDataParallel(net)\n"
-    + STEPS,
-    "horovod": MODEL
-    + "import horovod.torch as hvd; hvd.init()\n"
-    + "optimizer = hvd.DistributedOptimizer(torch.optim.AdamW(net.parameters()), net.named_parameters())\n"
-    + STEPS,
-}
 
 
 @dataclass(frozen=True)
@@ -71,10 +53,12 @@ class Place:
     """Where trainings run.
 
     :param kill: ends a process of ``worker-1``; returns when, in seconds since the epoch.
+    :param left: names what there is of a cluster: processes, folders, objects.
     """
 
     backend: Backend
     kill: Callable[[Handle, int], float]
+    left: Callable[[Handle], list[str]]
 
 
 @dataclass(frozen=True)
@@ -83,12 +67,14 @@ class End:
 
     :param after: seconds from the script's first line to the kill.
     :param seconds: from the kill to the verdict.
-    :param gone: from the kill until nothing is left.
+    :param gone: from the kill until the cluster is deleted.
+    :param left: what there is of it then.
     """
 
     after: float
     seconds: float
     gone: float
+    left: list[str]
     message: str
 
     @property
@@ -106,6 +92,7 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", choices=PLACES, default=list(PLACES))
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left behind
     moments = random.Random(options.seed)
     rows = []
     for backend in options.backends:
@@ -128,6 +115,7 @@ async def _row(backend: str, framework: str, moments: list[float]) -> dict[str, 
         f"within {SOON:g} s": sum(end.seconds <= SOON for end in ends),
         "seconds, median": round(statistics.median(end.seconds for end in ends), 2),
         "seconds, most": round(max(end.seconds for end in ends), 2),
+        "nothing left": sum(not end.left for end in ends),
         "gone after, most": round(max(end.gone for end in ends), 2),
         "ends": [vars(end) for end in ends],
     }
@@ -137,8 +125,8 @@ async def _end(place: Place, framework: str, name: str, after: float) -> End:
     backend, plan = place.backend, _plan(framework)
     said: list[tuple[float, str]] = []
     async with backend.session():
-        handle = await backend.create(name, plan, task={})
-        policy = Policy(time.time() + PATIENCE, ("worker-0", "worker-1"))
+        handle = await backend.create(name, plan, task={}, lease=LEASE)
+        policy = Policy(time.time() + PATIENCE, ("worker-0", "worker-1"), lease=LEASE)
         following = asyncio.create_task(
             lifecycle.follow(backend, handle, policy, lambda line: said.append((time.time(), line)))
         )
@@ -150,15 +138,18 @@ async def _end(place: Place, framework: str, name: str, after: float) -> End:
         verdict: Verdict = (await following).verdict
         told = next(at for at, line in said if line.startswith(f"{verdict.reason}: "))
         await backend.delete(handle)
-    return End(round(after, 2), round(told - killed, 2), round(time.time() - killed, 2), verdict.message)
+        gone = time.time()
+        left = await asyncio.to_thread(place.left, handle)
+    return End(round(after, 2), round(told - killed, 2), round(gone - killed, 2), left, verdict.message)
 
 
 RANK_1 = re.compile(r"rank 1 is (\d+)$")
 
 
 def _plan(framework: str) -> Plan:
-    spec = JobSpec(adapter=framework, workers=2)
-    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": (FIRST + SCRIPTS[framework]).encode()})
+    spec, script = JobSpec(adapter=framework, workers=2), SCRIPTS[framework]
+    code = f"{FIRST}{script.imports}{script.meet}{script.prepare}while True:\n    {script.step}"
+    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": code.encode()})
 
 
 @contextlib.asynccontextmanager
@@ -170,8 +161,12 @@ async def _local() -> AsyncIterator[Place]:
         os.kill(pid, signal.SIGKILL)
         return at
 
+    def left(handle: Handle) -> list[str]:
+        processes = [f"process {process.pid}" for process in marked(CLUSTER_MARK, handle.uid)]
+        return [*processes, *map(str, Path(folder).glob(handle.name))]
+
     with tempfile.TemporaryDirectory() as folder:
-        yield Place(LocalBackend(Path(folder), python=str(environment.python())), kill)
+        yield Place(LocalBackend(Path(folder), python=str(environment.python())), kill, left)
 
 
 @contextlib.asynccontextmanager
@@ -191,7 +186,11 @@ async def _kubernetes() -> AsyncIterator[Place]:
             code = f"import os, time; print(time.time()); os.kill({pid}, 9)"
             return float(kubectl("exec", "-n", namespace.name, pod, "--", "python3", "-c", code))
 
-        yield Place(pods(namespace, target.image("training")), kill)
+        def left(handle: Handle) -> list[str]:
+            objects = ("get", ",".join(OBJECTS), "-n", namespace.name, "-l", f"{CLUSTER}={handle.name}", "-o", "name")
+            return kubectl(*objects).split()
+
+        yield Place(pods(namespace, target.image("training")), kill, left)
 
 
 PLACES = {"local": _local, "kubernetes": _kubernetes}

@@ -1,7 +1,7 @@
 """``python -m benchmarks.kubernetes --json``: what Kubernetes jobs cost, over Kubernetes itself and beside others.
 
 All in one run on one cluster, in a namespace of its own. Medians over the runs, in turn; see :mod:`.contestants` for
-who is compared and :mod:`.report` for what is printed:
+who is compared and :mod:`benchmarks.report` for what is printed:
 
 ``submit``    from the call until the user's code runs in all pods
 ``delete``    from the call until nothing is left of that, pods and all
@@ -49,8 +49,8 @@ def measure(runs: int, sizes: Sequence[int], tasks: int, seconds: float) -> dict
 
     from benchmarks.kubernetes.life import ended, submitted_and_deleted
     from benchmarks.kubernetes.place import place
-    from benchmarks.kubernetes.report import Row
     from benchmarks.kubernetes.waiting import waiting
+    from benchmarks.report import Row
 
     ExecutorSafeguard.test_mode = True  # it would warn that no task runner calls the operators
     rows: list[Row] = []

@@ -1,6 +1,6 @@
 """Submit -> all ranks run user code; user code's end -> the trigger's event; delete -> nothing left.
 
-The contestants take turns in an order that rotates. Of several rounds, one before them only warms up.
+The contestants take turns.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import pkgutil
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 
 from airflow.triggers.base import BaseTrigger
 
@@ -26,7 +25,7 @@ from benchmarks.kubernetes.contestants import (
     Waiting,
 )
 from benchmarks.kubernetes.place import BEGAN, ENDED, Place, complete, gone, stamp, terminated, until
-from benchmarks.kubernetes.report import Row, bounded, compared
+from benchmarks.report import Row, bounded, compared, turns
 from practicus_provider.backends.kubernetes.api import Api
 
 Samples = defaultdict[str, list[float]]
@@ -46,10 +45,10 @@ def submitted_and_deleted(place: Place, pods: int, runs: int) -> list[Row]:
     alone: list[type[Contestant]] = [PodOperator] if pods == 1 else []
     starters: list[type[Contestant]] = [*deleters, *alone, JobOperator]
     submits, deletes = Samples(list), Samples(list)
-    for turn, kind in _turns(starters, runs):
+    for turn, kind in turns(starters, runs):
         contestant = kind(place, _name(), pods, TIMEOUT)
         label = "raw" if kind is Kubectl else kind.label
-        took = asyncio.run(_submit(contestant))
+        took = asyncio.run(submitted(contestant, BEGAN))
         if kind in deleters:
             went = asyncio.run(_delete(contestant))
         else:
@@ -69,7 +68,7 @@ def ended(place: Place, pods: int, runs: int) -> Row:
     alone: list[type[Contestant]] = [Unstreamed, PodOperator] if pods == 1 else []
     kinds: list[type[Contestant]] = [Ours, Kubectl, *alone, JobOperator]
     samples = Samples(list)
-    for turn, kind in _turns(kinds, runs):
+    for turn, kind in turns(kinds, runs):
         spread = (turn - 0.5) / runs if turn else 0.0
         seconds = LEAST + STARTING.get(kind, 0.0) + PERIOD.get(kind, 1.0) * spread
         for label, took in asyncio.run(_end(kind(place, _name(), pods, seconds))).items():
@@ -79,16 +78,10 @@ def ended(place: Place, pods: int, runs: int) -> Row:
     return bounded(measure, samples, most=0.3, bar="at most 0.3 s; raw is a watch of the pods")
 
 
-def _turns(kinds: Sequence[type[Contestant]], runs: int) -> Iterator[tuple[int, type[Contestant]]]:
-    """Whose turn it is in which round; round 0 does not count."""
-    for turn in range(0 if runs > 1 else 1, runs + 1):
-        for place in range(len(kinds)):
-            yield turn, kinds[(turn + place) % len(kinds)]
-
-
-async def _submit(contestant: Contestant) -> float:
+async def submitted(contestant: Contestant, word: str) -> float:
+    """Seconds from the submission until the last of its pods says that word."""
     async with contestant.place.api() as api:
-        running = asyncio.create_task(stamp(api, contestant.selector, contestant.pods, BEGAN))
+        running = asyncio.create_task(stamp(api, contestant.selector, contestant.pods, word))
         await asyncio.sleep(LOOK)
         begin = time.time()
         await asyncio.to_thread(contestant.submit)

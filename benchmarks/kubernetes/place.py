@@ -68,14 +68,15 @@ class Place:
 
 
 @contextlib.contextmanager
-def place() -> Iterator[Place]:
+def place(image: str = "python") -> Iterator[Place]:
     """A fresh namespace, which is gone afterwards; Airflow has its connections.
 
+    :param image: one of ``images/``.
     :raises ClusterError: there is no cluster.
     """
     kubeconfig = target.kubeconfig()
     with fresh(str(kubeconfig)) as namespace:
-        found = Place(kubeconfig, namespace.name, target.image("python"), target.kubectl())
+        found = Place(kubeconfig, namespace.name, target.image(image), target.kubectl())
         connections(found, kubeconfig)
         asyncio.run(_inhabitable(found))
         yield found

@@ -26,7 +26,7 @@ from kubernetes import client, config
 
 from benchmarks.kubernetes.contestants import TIMEOUT, Ours, PodOperator, Waiting
 from benchmarks.kubernetes.place import PATIENCE, Place, connections, started, until
-from benchmarks.kubernetes.report import Row
+from benchmarks.report import Row
 from tests.cluster import target
 
 ACCOUNT = "triggerer"

@@ -1,11 +1,13 @@
-"""What was measured: one row for each question, with the bar that we set ourselves."""
+"""What was measured: one row for each question, with the bar that we set ourselves; and in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,23 @@ class Row:
         return "\n".join(lines)
 
 
-def compared(measure: str, samples: Mapping[str, Sequence[float]], *, most: float, bar: str) -> Row:
+def turns(contestants: Sequence[T], runs: int) -> Iterator[tuple[int, T]]:
+    """Whose turn it is in which round, in an order that rotates. Of several rounds one before them, 0, warms up."""
+    for turn in range(0 if runs > 1 else 1, runs + 1):
+        for place in range(len(contestants)):
+            yield turn, contestants[(turn + place) % len(contestants)]
+
+
+def compared(
+    measure: str, samples: Mapping[str, Sequence[float]], *, most: float | None = None, bar: str | None = None
+) -> Row:
     """Seconds of ``ours`` against ``raw``, and beside all others.
 
     :param samples: who -> seconds of each round.
-    :param most: of the ratio.
+    :param most: of the ratio; None: it is told for comparison.
     """
     ratio = median(mine / his for mine, his in zip(samples["ours"], samples["raw"], strict=True))
-    return _row(measure, samples, ratio, bar, ratio <= most)
+    return _row(measure, samples, ratio, bar, None if most is None else ratio <= most)
 
 
 def bounded(measure: str, samples: Mapping[str, Sequence[float]], *, most: float, bar: str) -> Row:
@@ -63,7 +74,7 @@ def bounded(measure: str, samples: Mapping[str, Sequence[float]], *, most: float
     return _row(measure, samples, ratio, bar, median(samples["ours"]) <= most)
 
 
-def _row(measure: str, samples: Mapping[str, Sequence[float]], ratio: float, bar: str, met: bool) -> Row:
+def _row(measure: str, samples: Mapping[str, Sequence[float]], ratio: float, bar: str | None, met: bool | None) -> Row:
     medians = {who: round(median(taken), 3) for who, taken in samples.items()}
     return Row(
         measure,
