@@ -23,7 +23,7 @@ with DAG(
     tags=["practicus", "horovod", "machine-learning"],
     params={
         "epochs": Param(8, type="integer", minimum=1, maximum=1000, title="Epochs"),
-        "learning_rate": Param(0.01, type="number", exclusiveMinimum=0, maximum=1, title="Learning rate"),
+        "learning_rate": Param(0.1, type="number", exclusiveMinimum=0, maximum=1, title="Learning rate"),
     },
 ):
     train = PracticusHorovodOperator(

@@ -55,8 +55,10 @@ def main() -> None:
     x, y = torch.tensor(pixels, dtype=torch.float32)[order] / 16, torch.tensor(labels)[order]
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    # Horovod begins with a step of zero gradients, to have a state to send: AdamW counts it, and SGD does not move.
     optimizer = hvd.DistributedOptimizer(
-        torch.optim.AdamW(network.parameters(), lr=args.learning_rate), named_parameters=network.named_parameters()
+        torch.optim.SGD(network.parameters(), lr=args.learning_rate, momentum=0.9),
+        named_parameters=network.named_parameters(),
     )
     state = hvd.elastic.TorchState(network, optimizer, epoch=0, losses=[], ranks=[])
     train(state, x[TEST:], y[TEST:], args.epochs)

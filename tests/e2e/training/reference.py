@@ -1,7 +1,8 @@
 """What one process with plain PyTorch loses in each epoch of the example DAGs' trainings.
 
 ``python reference.py EPOCHS FOLDER RATE...`` prints it as JSON: of the GPT; of the flights that Spark wrote into that
-folder; and of the digits, for each learning rate. The jobs and the runtime have to be on the path.
+folder; of the digits where workers come and go; and of the digits, for each learning rate. The jobs and the runtime
+have to be on the path.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from unittest import mock
 
 import torch
@@ -23,13 +25,18 @@ import lost_minutes  # noqa: E402
 
 
 def losses(
-    network: nn.Module, loss_of: Callable[[torch.Tensor], torch.Tensor], rows: int, batch: int, rate: float, clip: float
+    network: nn.Module,
+    loss_of: Callable[[torch.Tensor], torch.Tensor],
+    rows: int,
+    batch: int,
+    make_optimizer: Callable[..., torch.optim.Optimizer],
+    clip: float = float("inf"),
 ) -> list[float]:
     """The mean over the batches of each epoch.
 
-    :param loss_of: of the rows that these are.
+    :param loss_of: of some rows, by their numbers.
     """
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
+    optimizer = make_optimizer(network.parameters())
     means = []
     for epoch in range(EPOCHS):
         order = torch.randperm(rows, generator=torch.Generator().manual_seed(epoch))
@@ -52,10 +59,10 @@ def of_gpt() -> list[float]:
     def loss_of(chosen: torch.Tensor) -> torch.Tensor:
         return gpt.loss_of(network(blocks[chosen, :-1]), blocks[chosen])
 
-    return losses(network, loss_of, len(blocks), 64, 0.003, 1.0)
+    return losses(network, loss_of, len(blocks), 64, partial(torch.optim.AdamW, lr=0.003), clip=1.0)
 
 
-def of_digits(rate: float) -> list[float]:
+def of_digits(make_optimizer: Callable[..., torch.optim.Optimizer]) -> list[float]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     x, y = digits.digits()[0].tensors
@@ -63,7 +70,7 @@ def of_digits(rate: float) -> list[float]:
     def loss_of(chosen: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(network(x[chosen]), y[chosen])
 
-    return losses(network, loss_of, len(x), 64, rate, float("inf"))
+    return losses(network, loss_of, len(x), 64, make_optimizer)
 
 
 def of_flights(folder: str) -> list[float]:
@@ -74,11 +81,16 @@ def of_flights(folder: str) -> list[float]:
     def loss_of(chosen: torch.Tensor) -> torch.Tensor:
         return nn.functional.smooth_l1_loss(network(x[chosen]), y[chosen])
 
-    return losses(network, loss_of, len(x), 256, 0.003, float("inf"))
+    return losses(network, loss_of, len(x), 256, partial(torch.optim.AdamW, lr=0.003))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     EPOCHS, (folder, *rates) = int(sys.argv[1]), sys.argv[2:]
-    found = {"gpt": of_gpt(), "flights": of_flights(folder), **{rate: of_digits(float(rate)) for rate in rates}}
+    found = {
+        "gpt": of_gpt(),
+        "flights": of_flights(folder),
+        "elastic": of_digits(partial(torch.optim.SGD, lr=0.1, momentum=0.9)),
+        **{rate: of_digits(partial(torch.optim.AdamW, lr=float(rate))) for rate in rates},
+    }
     print(json.dumps(found))
