@@ -13,7 +13,7 @@ from benchmarks.report import Row, compared, turns
 from benchmarks.training.program import MET, RANKS, program
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes.api import Manifest
-from practicus_provider.backends.kubernetes.render import INDEX, MAIN
+from practicus_provider.backends.kubernetes.labels import INDEX, MAIN
 from practicus_provider.plan import Here, Plan
 from practicus_provider.spec import JobSpec
 
