@@ -385,7 +385,8 @@ def test_an_inline_kubeconfig_is_not_shown_with_the_access():
 
 def event(kind: str, version: str = "1", **more: Any) -> Manifest:
     labels = {"app.kubernetes.io/managed-by": "practicus", "practicus.ai/cluster": "c"}
-    return {"type": kind, "object": {"metadata": {"name": "p", "labels": labels, "resourceVersion": version}, **more}}
+    metadata = {"name": "p", "labels": labels, "resourceVersion": version}
+    return {"type": kind, "object": {"metadata": metadata, "spec": {}, **more}}
 
 
 async def test_a_watch_gives_each_event_however_its_bytes_arrive(server, api):
@@ -431,6 +432,36 @@ async def seen(server: Server, *versions: str) -> None:
                     await changed.wait()
                     changed.clear()
                     mirror.check()
+
+
+async def test_the_mirror_keeps_of_an_object_what_is_read_of_it(server):
+    containers = [{"name": "main", "image": "i", "resources": {"limits": {"cpu": "1"}}, "env": [{"name": "A"}]}]
+    spec = {"nodeName": "n", "containers": containers, "volumes": [{"name": "v"}], "tolerations": []}
+    pod = event("ADDED", spec=spec, status={"phase": "Running"})
+    pod["object"]["metadata"]["managedFields"] = [{"manager": "kubelet"}]
+    server.answers = [kubernetes(listing(pod), streams(end="never"))]
+    async with mirror_of(server.access, "jobs") as mirror:
+        [kept] = mirror.pods("c")
+    labels = pod["object"]["metadata"]["labels"]
+    assert kept == {
+        "metadata": {"name": "p", "labels": labels, "resourceVersion": "1"},
+        "spec": {
+            "nodeName": "n",
+            "containers": [{"name": "main", "image": "i", "resources": {"limits": {"cpu": "1"}}}],
+        },
+        "status": {"phase": "Running"},
+    }
+
+
+async def test_the_mirror_asks_for_a_long_list_in_parts(server):
+    first, second = event("ADDED"), event("ADDED", version="2")
+    second["object"]["metadata"]["name"] = "q"
+    begun = {"metadata": {"resourceVersion": "7", "continue": "more"}, "items": [first["object"]]}
+    server.answers = [kubernetes(says(begun), listing(second, version="7"), streams(end="never"))]
+    async with mirror_of(server.access, "jobs") as mirror:
+        assert [pod["metadata"]["name"] for pod in mirror.pods("c")] == ["p", "q"]
+    lists = [query for _, path, query, _ in server.asked if path == PODS and "watch" not in query]
+    assert [query.get("continue") for query in lists] == [None, "more"]
 
 
 @pytest.fixture

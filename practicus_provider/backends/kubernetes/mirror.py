@@ -45,6 +45,14 @@ TOLD_BY_EVENTS = {"Job": ("FailedCreate",), "Pod": ("FailedMount", "FailedAttach
 """Reasons of events that are all that tells why a pod is not made, or does not start; others are not kept."""
 NODES_KNOWN = 600.0
 """Seconds for which it is known how large nodes are."""
+PAGE = 500
+"""Objects that are asked for at a time, so that a list of thousands is never whole in memory."""
+READ = {
+    "Job": ("activeDeadlineSeconds", "suspend"),
+    "Pod": ("nodeName", "nodeSelector", "initContainers", "containers"),
+}
+"""What is read of a ``spec``; what is not is not kept, as it takes most of the room of an object that only waits."""
+READ_OF_CONTAINER = ("name", "image", "resources")
 WATCH_SECONDS = 600
 """How long the server keeps one watch open (``timeoutSeconds``)."""
 WATCH_SILENCE = 150.0
@@ -190,8 +198,14 @@ class Mirror:
             event.set()
 
     async def _list(self, kind: str) -> None:
-        found = await self.api.list(kind, **KINDS[kind])
-        new = {item["metadata"]["name"]: item for item in found["items"] if _kept(item)}
+        new: dict[str, Manifest] = {}
+        query = {**KINDS[kind], "limit": str(PAGE)}
+        while True:
+            found = await self.api.list(kind, **query)
+            new.update((item["metadata"]["name"], _read(kind, item)) for item in found["items"] if _kept(item))
+            if not (following := found["metadata"].get("continue")):
+                break
+            query["continue"] = following
         touched = {self._concerns(item) for item in (*self._objects[kind].values(), *new.values())}
         self._objects[kind], self._groups[kind] = {}, {}
         for item in new.values():
@@ -226,7 +240,7 @@ class Mirror:
         if event["type"] == "DELETED":
             self._drop(kind, item["metadata"]["name"])
         else:
-            self._put(kind, item)
+            self._put(kind, _read(kind, item))
         self._wake(self._concerns(item))
 
     def _put(self, kind: str, item: Manifest) -> None:
@@ -259,6 +273,18 @@ class Mirror:
 def _kept(item: Manifest) -> bool:
     about = item.get("involvedObject")
     return about is None or item.get("reason") in TOLD_BY_EVENTS.get(about.get("kind"), ())
+
+
+def _read(kind: str, item: Manifest) -> Manifest:
+    """What we read of an object."""
+    metadata = {key: value for key, value in item["metadata"].items() if key != "managedFields"}
+    if kind not in READ:
+        return {**item, "metadata": metadata}
+    spec = {key: item["spec"][key] for key in READ[kind] if key in item["spec"]}
+    for containers in ("initContainers", "containers"):
+        if containers in spec:
+            spec[containers] = [{key: one[key] for key in READ_OF_CONTAINER if key in one} for one in spec[containers]]
+    return {**item, "metadata": metadata, "spec": spec}
 
 
 def _group_of(item: Manifest) -> str:
