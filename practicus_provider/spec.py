@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from ipaddress import ip_network
-from math import inf
+from math import ceil, inf
 from posixpath import normpath
 from typing import Any, Literal, get_args
 
@@ -18,6 +18,9 @@ StreamLogs = Literal["coordinator", "all", "none"]
 
 GPU = "nvidia.com/gpu"
 """Kubernetes' name of what ``Resources(gpu=)`` asks for."""
+
+MOST_MEMORY_FACTOR = 10
+"""Of a try over the one before; beyond that it is a slip."""
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m|[kMGTPE]|[KMGTPE]i)?")
 _FACTOR = {None: Decimal(1), "m": Decimal(1) / 1000, "k": Decimal(1000)} | {
@@ -94,6 +97,10 @@ class Resources:
     def memory_bytes(self) -> int:
         """Memory in bytes."""
         return int(parse_quantity("memory", self.memory))
+
+    def with_memory(self, factor: float) -> Resources:
+        """The same with so much more memory, in whole MiB."""
+        return replace(self, memory=f"{ceil(self.memory_bytes * factor / (1 << 20))}Mi")
 
 
 @dataclass(frozen=True)
@@ -241,6 +248,7 @@ class JobSpec:
     start_timeout: float = 600
     progress_timeout: float | None = None
     preemption_retries: int = 0
+    oom_memory_factor: float | None = None
     teardown: Teardown = "always"
     stream_logs: StreamLogs = "coordinator"
 
@@ -284,6 +292,11 @@ class JobSpec:
             _positive_int("procs_per_worker", self.procs_per_worker)
         if self.preemption_retries != 0:
             _positive_int("preemption_retries", self.preemption_retries, "or 0")
+        if self.oom_memory_factor is not None and not (
+            isinstance(self.oom_memory_factor, (int, float)) and 1 < self.oom_memory_factor <= MOST_MEMORY_FACTOR
+        ):
+            way_out = f"give a number over 1 and up to {MOST_MEMORY_FACTOR}, such as 1.5"
+            raise SpecError("oom_memory_factor", self.oom_memory_factor, way_out)
         for name in ("worker_resources", "coordinator_resources"):
             _instance(name, getattr(self, name), Resources, "give Resources(cpu=..., memory=...)")
         for name in ("timeout", "start_timeout", "progress_timeout"):
@@ -295,6 +308,20 @@ class JobSpec:
         for name, choices in (("teardown", get_args(Teardown)), ("stream_logs", get_args(StreamLogs))):
             if getattr(self, name) not in choices:
                 raise SpecError(name, getattr(self, name), f"choose one of {', '.join(choices)}")
+
+    def with_memory(self, factors: Mapping[str, float]) -> JobSpec:
+        """The same with more memory.
+
+        :param factors: ``worker_resources`` (those of groups, too) or ``coordinator_resources`` -> by how much.
+        """
+        workers, factor = self.workers, factors.get("worker_resources", 1)
+        if self.groups:
+            workers = tuple(
+                replace(group, resources=group.resources.with_memory(factor)) if group.resources else group
+                for group in self.groups
+            )
+        more: dict[str, Any] = {name: getattr(self, name).with_memory(by) for name, by in factors.items()}
+        return replace(self, workers=workers, **more)
 
     def _check_volumes(self) -> None:
         if not (isinstance(self.volumes, tuple) and all(isinstance(volume, Volume) for volume in self.volumes)):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from practicus_provider.application import Shipment
     from practicus_provider.backends.base import Backend, Handle
-    from practicus_provider.lifecycle import Policy
+    from practicus_provider.lifecycle import Outcome, Policy
     from practicus_provider.plan import Plan
 
 
@@ -55,6 +55,8 @@ class PracticusRunJobOperator(ClusterOperator):
         that have ranks; then the job fails, and its log says where each rank was. None: for ever.
     :param preemption_retries: how often the job starts anew, from its checkpoint, after it was evicted, preempted or
         lost with its node: apart from Airflow's ``retries``, and without a try of the task's.
+    :param oom_memory_factor: by how much more memory the replicas have at the next of Airflow's ``retries``, where one
+        like them was killed for want of it (``OOMKilled``); None: as much.
     :param teardown: ``"always"``, ``"on_success"`` or ``"never"``; what stays is removed an hour later.
     :param stream_logs: whose output becomes the task's log: ``"coordinator"`` (where the application runs), ``"all"``,
         or ``"none"``.
@@ -102,6 +104,7 @@ class PracticusRunJobOperator(ClusterOperator):
         start_timeout: float | timedelta = timedelta(minutes=10),
         progress_timeout: float | timedelta | None = None,
         preemption_retries: int = 0,
+        oom_memory_factor: float | None = None,
         teardown: Teardown = "always",
         stream_logs: StreamLogs = "coordinator",
         **kwargs: Any,
@@ -127,6 +130,7 @@ class PracticusRunJobOperator(ClusterOperator):
         self.start_timeout = start_timeout
         self.progress_timeout = progress_timeout
         self.preemption_retries = preemption_retries
+        self.oom_memory_factor = oom_memory_factor
         self.teardown = teardown
         self.stream_logs = stream_logs
         check_early(self)
@@ -142,28 +146,56 @@ class PracticusRunJobOperator(ClusterOperator):
         """See :meth:`ClusterOperator.launch`."""
         from practicus_provider.lifecycle import Policy
 
-        plan, lease = self._plan(backend), self.lease(context)
+        spec, lease = self.spec(), self.lease(context)
+        if spec.oom_memory_factor:
+            spec = spec.with_memory(_memory_factors(context))
+        plan = self._plan(spec, backend)
         name, facts = task_key(context).cluster_name(), self._facts(context)
         handle = await backend.create(name, plan, task=facts, lease=lease)
-        return handle, Policy.of(self.spec(), plan, lease=lease, attempt=self._attempt)
+        return handle, Policy.of(spec, plan, lease=lease, attempt=self._attempt)
 
     def preview(self, backend: Backend, context: Context) -> Any:
         """See :meth:`ClusterOperator.preview`."""
         name, lease = task_key(context).cluster_name(), self.lease(context)
-        return backend.preview(name, self._plan(backend), task=self._facts(context), lease=lease)
+        return backend.preview(name, self._plan(self.spec(), backend), task=self._facts(context), lease=lease)
 
     def _facts(self, context: Context) -> dict[str, Any]:
         return {**task_facts(context), "attempt": self._attempt}
 
-    def _plan(self, backend: Backend) -> Plan:
+    def finishes_as_any(self) -> bool:
+        """See :meth:`ClusterOperator.finishes_as_any`."""
+        return type(self).finish is PracticusRunJobOperator.finish and self.oom_memory_factor is None
+
+    def finish(self, outcome: Outcome, context: Context) -> Any:
+        """See :meth:`ClusterOperator.finish`; the next try is told of what memory was too little."""
+        from practicus_provider.status import Reason
+
+        verdict = outcome.verdict
+        if self.oom_memory_factor and verdict.reason is Reason.OOM_KILLED:
+            of_worker = (verdict.replica or "").startswith("worker")
+            grown = "worker_resources" if of_worker else "coordinator_resources"
+            factors = _memory_factors(context)
+            factors[grown] = factors.get(grown, 1) * self.oom_memory_factor
+            context["task_state_store"].set(MEMORY_FACTORS, {**factors})
+            self.log.info("the next try has %g times the memory of %s", factors[grown], grown)
+        return super().finish(outcome, context)
+
+    def _plan(self, spec: JobSpec, backend: Backend) -> Plan:
         from practicus_provider import adapters
 
-        spec = self.spec()
         shipment = shipment_of(self, spec)
         return adapters.make_plan(spec, shipment.program, shipment.files, pods=backend.pods)
 
 
+MEMORY_FACTORS = "practicus_memory_factors"
+"""Key in the task instance's state store, which outlives its tries: field of the spec -> by how much it has grown."""
 SPEC_FIELDS = tuple(JobSpec.__dataclass_fields__)
+
+
+def _memory_factors(context: Context) -> dict[str, float]:
+    """Field of the spec -> by how much it has grown over the tries so far."""
+    stored: Any = context["task_state_store"].get(MEMORY_FACTORS)
+    return dict(stored or {})
 
 
 def job_spec(operator: Any, **known: Any) -> JobSpec:

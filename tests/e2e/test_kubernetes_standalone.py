@@ -60,6 +60,17 @@ def test_a_deferred_job_ends_with_its_result_and_its_log_each_line_once(airflow:
     eventually("nothing of it is left", lambda: not left(), 30)
 
 
+def test_who_was_out_of_memory_is_tried_again_with_more_if_asked_and_else_not_at_all(airflow: Airflow, left) -> None:
+    for name in ("grows", "does_not_grow"):
+        airflow.trigger(f"pods_memory_{name}", "once", {})
+    assert airflow.await_state("pods_memory_grows", "once", "success", "failed") == "success"
+    assert airflow.xcom("pods_memory_grows", "once") == 256
+    assert "the next try has 4 times the memory of coordinator_resources" in airflow.log("pods_memory_grows", "once")
+    assert airflow.await_state("pods_memory_does_not_grow", "once", "success", "failed") == "failed"
+    tries = [airflow.task(f"pods_memory_{name}", "once")["try_number"] for name in ("grows", "does_not_grow")]
+    assert tries == [2, 1]
+
+
 def test_marking_a_deferred_task_failed_removes_its_cluster(airflow: Airflow, left) -> None:
     airflow.trigger("pods_deferred", "marked", {"seconds": 600})
     one_pod(left)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -340,6 +341,28 @@ def test_settings_in_a_file_where_the_job_runs_are_not_every_frameworks():
     spec = JobSpec(adapter="dask", conf="local:///etc/dask.json")
     with pytest.raises(SpecError, match=refusal("conf", spec.conf, "dask takes a dict, or a file beside the DAG")):
         assert spec.settings
+
+
+def test_more_memory_is_asked_for_in_whole_mebibytes_and_nothing_else_changes():
+    assert Resources(cpu=2, memory="1Gi", gpu=1).with_memory(1.5) == Resources(cpu=2, memory="1536Mi", gpu=1)
+    groups = (WorkerGroup(2, Resources(memory="1Gi")), WorkerGroup(1))
+    spec = JobSpec(adapter="torch", workers=groups, worker_resources=Resources(memory="3Gi"))
+    assert spec.with_memory({"worker_resources": 2}) == replace(
+        spec,
+        workers=(WorkerGroup(2, Resources(memory="2048Mi")), WorkerGroup(1)),
+        worker_resources=Resources(memory="6144Mi"),
+    )
+    plain = JobSpec(adapter="dask", coordinator_resources=Resources(memory="1Gi"))
+    grown = replace(plain, coordinator_resources=Resources(memory="1127Mi"))
+    assert plain.with_memory({"coordinator_resources": 1.1}) == grown
+    assert plain.with_memory({}) == plain
+
+
+@pytest.mark.parametrize("value", [1, 0.5, 11, "2", True])
+def test_memory_grows_by_a_factor_that_makes_sense(value):
+    way_out = "give a number over 1 and up to 10, such as 1.5"
+    with pytest.raises(SpecError, match=refusal("oom_memory_factor", value, way_out)):
+        JobSpec(adapter="dask", oom_memory_factor=value)
 
 
 def test_what_is_not_given_has_the_documented_default():

@@ -5,6 +5,8 @@ from datetime import timedelta
 from airflow.sdk import DAG
 
 from practicus_provider.operators.job import PracticusRunJobOperator
+from practicus_provider.operators.retry_policy import VerdictRetryPolicy
+from practicus_provider.spec import Resources
 
 JOBS = (("deferred", True, 0), ("deleted", True, 0), ("last_try", False, 0), ("retried", False, 1))
 for name, deferrable, retries in JOBS:
@@ -28,3 +30,17 @@ with DAG("Über_" + "DAG" * 80, params={"seconds": 0}):
         application_args=["{{ params.seconds }}"],
         deferrable=True,
     )
+
+for name, factor in (("grows", 4), ("does_not_grow", None)):
+    with DAG(f"pods_memory_{name}"):
+        PracticusRunJobOperator(
+            task_id="job",
+            adapter="single.SingleAdapter",
+            application="memory.py",
+            coordinator_resources=Resources(cpu=1, memory="64Mi"),
+            oom_memory_factor=factor,
+            deferrable=True,
+            retries=1,
+            retry_delay=timedelta(seconds=1),
+            retry_policy=VerdictRetryPolicy(),
+        )

@@ -12,4 +12,4 @@ class SingleAdapter(Adapter):
 
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
         """The driver."""
-        return (Role("driver", Launch(program, env=dict(spec.env))),)
+        return (Role("driver", Launch(program, env=dict(spec.env)), resources=spec.coordinator_resources),)
