@@ -342,9 +342,9 @@ async def test_a_server_that_cannot_be_reached_is_named(server, unused_tcp_port)
 
 
 async def test_a_server_that_does_not_answer_is_named(server, api, monkeypatch):
-    monkeypatch.setattr(api_module, "TIMEOUT", 0.05)
+    monkeypatch.setattr(api_module, "TIMEOUT", 0.3)
     server.answers = [streams(b"{", end="never")]
-    with refused(f"the Kubernetes API server at {server.url} does not answer within 0.05 s", BackendError):
+    with refused(f"the Kubernetes API server at {server.url} does not answer within 0.3 s", BackendError):
         await api.get("Pod", "p")
     assert len(server.asked) == TRIES
 
