@@ -494,9 +494,9 @@ class KubernetesBackend(Backend):
 
 async def _status(api: Api, root: Manifest) -> Status:
     """What there is of a cluster, for who has no mirror."""
-    own = {"labelSelector": f"{CLUSTER}={root['metadata']['name']}"}
-    pods, jobs = await asyncio.gather(api.list("Pod", **own), api.list("Job", **own))
-    return observe(root, pods["items"], jobs=jobs["items"]).status
+    own = f"{CLUSTER}={root['metadata']['name']}"
+    pods, jobs = await asyncio.gather(api.list("Pod", labelSelector=own), _deciding_jobs(api, root))
+    return observe(root, pods["items"], jobs=jobs).status
 
 
 async def _deciding_jobs(api: Api, root: Manifest) -> list[Manifest]:

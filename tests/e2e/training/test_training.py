@@ -132,10 +132,8 @@ async def test_a_rank_that_raises_is_named_with_its_own_last_lines(backend: Back
     async with created(backend, "job", training("torch", "torch_ddp.py", "raise", "1", workers=2)) as handle:
         verdict = (await end(backend, handle, PATIENCE)).verdict
     assert verdict is not None
-    assert (verdict.message, verdict.log_tail[-1]) == (
-        "rank 1 (worker-1) exited with code 1",
-        "ValueError: no such data",
-    )
+    assert verdict.message == "rank 1 (worker-1) exited with code 1"
+    assert "ValueError: no such data" in verdict.log_tail  # what it has printed may come later: another stream
 
 
 async def waiting(backend: Backend, handle: Handle) -> dict[str, int]:
