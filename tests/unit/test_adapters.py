@@ -126,6 +126,11 @@ def test_a_built_in_adapter_loads_by_its_name(name):
     assert f"{type(load(name)).__module__}.{type(load(name)).__qualname__}" == BUILT_IN[name]
 
 
+def test_a_built_in_adapter_is_found_without_a_look_at_all_packages_that_are_installed(monkeypatch):
+    monkeypatch.delattr("practicus_provider.adapters.entry_points")
+    assert isinstance(load("dask"), DaskAdapter)
+
+
 @pytest.mark.parametrize("path", [mine(Alone), mine(Alone).replace(".", ":")])
 def test_an_adapter_loads_by_its_dotted_path(path):
     assert type(load(path)) is Alone
