@@ -1,9 +1,9 @@
 """### DeepSpeed: a small GPT, by ZeRO-2 and by ZeRO-3
 
-Two workers train a GPT of 137,216 parameters on 97 kB of scikit-learn's documentation and code, byte by byte, and let
-it write. One task splits the gradients and the optimizer's state among the ranks (ZeRO-2), the other one also the
-parameters (ZeRO-3). That only changes the memory that a rank needs, so the last task fails where the two do not learn
-the same. Keep the first one that your model fits in. The workers' Python needs DeepSpeed and scikit-learn.
+Two workers train a GPT of 137,216 parameters on scikit-learn's documentation and code, byte by byte, and let it write.
+One task splits the gradients and the optimizer's state among the ranks (ZeRO-2), the other one also the parameters
+(ZeRO-3). That only changes the memory that a rank needs, so the last task fails where the two do not learn the same.
+Keep the first one that your model fits in. The workers' Python needs DeepSpeed and scikit-learn.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ with DAG(
     tags=["practicus", "deepspeed", "machine-learning"],
     params={
         "epochs": Param(20, type="integer", minimum=1, maximum=1000, title="Epochs"),
+        "kilobytes": Param(97, type="integer", minimum=10, maximum=97, title="Kilobytes of the text to learn from"),
         "start": Param("The data", type="string", minLength=1, title="What the text that it writes begins with"),
     },
 ):
@@ -31,7 +32,11 @@ with DAG(
         return PracticusDeepSpeedOperator(
             task_id=f"zero{stage}",
             application="jobs/gpt.py",
-            application_args=["--epochs", "{{ params.epochs }}", "--start", "{{ params.start }}"],
+            application_args=[
+                *("--epochs", "{{ params.epochs }}"),
+                *("--kilobytes", "{{ params.kilobytes }}"),
+                *("--start", "{{ params.start }}"),
+            ],
             ds_config={
                 "train_batch_size": 64,
                 "optimizer": {"type": "AdamW", "params": {"lr": 0.003, "torch_adam": True}},

@@ -58,9 +58,9 @@ class GPT(nn.Module):
         return self.scores(self.layers(self.byte(x) + self.position(torch.arange(x.shape[1], device=x.device))))
 
 
-def blocks() -> torch.Tensor:
-    """The text, cut into rows of ``CONTEXT`` bytes and the one after them."""
-    return torch.frombuffer(bytearray(text()), dtype=torch.uint8).unfold(0, CONTEXT + 1, CONTEXT).long()
+def blocks(size: int) -> torch.Tensor:
+    """The first bytes of the text, cut into rows of ``CONTEXT`` bytes and the one after them."""
+    return torch.frombuffer(bytearray(text()[:size]), dtype=torch.uint8).unfold(0, CONTEXT + 1, CONTEXT).long()
 
 
 def loss_of(scores: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
@@ -82,6 +82,7 @@ def write(engine: deepspeed.DeepSpeedEngine, start: str, length: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--kilobytes", type=int, required=True, help="of the text that it learns from")
     parser.add_argument("--start", required=True, help="what the text begins with that the GPT writes in the end")
     args = deepspeed.add_config_arguments(parser).parse_args()
     deepspeed.init_distributed()
@@ -91,7 +92,7 @@ def main() -> None:
     network = GPT()
     size = sum(parameter.numel() for parameter in network.parameters())
     engine, *_ = deepspeed.initialize(args=args, model=network, model_parameters=network.parameters())
-    data, batch = blocks().to(engine.device), engine.train_batch_size()
+    data, batch = blocks(1000 * args.kilobytes).to(engine.device), engine.train_batch_size()
     losses = []
     for epoch in range(args.epochs):
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(epoch))

@@ -1,8 +1,8 @@
 """What one process with plain PyTorch loses in each epoch of the example DAGs' trainings.
 
-``python reference.py EPOCHS FOLDER RATE...`` prints it as JSON: of the GPT; of the flights that Spark wrote into that
-folder; of the digits where workers come and go; and of the digits, for each learning rate. The jobs and the runtime
-have to be on the path.
+``python reference.py EPOCHS KILOBYTES FOLDER RATE...`` prints it as JSON: of the GPT, and so much text; of the flights
+that Spark wrote into that folder; of the digits where workers come and go; and of the digits, for each learning rate.
+The jobs and the runtime have to be on the path.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def losses(
     return means
 
 
-def of_gpt() -> list[float]:
+def of_gpt(kilobytes: int) -> list[float]:
     torch.manual_seed(0)
-    network, blocks = gpt.GPT(), gpt.blocks()
+    network, blocks = gpt.GPT(), gpt.blocks(1000 * kilobytes)
 
     def loss_of(chosen: torch.Tensor) -> torch.Tensor:
         return gpt.loss_of(network(blocks[chosen, :-1]), blocks[chosen])
@@ -86,9 +86,9 @@ def of_flights(folder: str) -> list[float]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    EPOCHS, (folder, *rates) = int(sys.argv[1]), sys.argv[2:]
+    EPOCHS, kilobytes, (folder, *rates) = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     found = {
-        "gpt": of_gpt(),
+        "gpt": of_gpt(kilobytes),
         "flights": of_flights(folder),
         "elastic": of_digits(partial(torch.optim.SGD, lr=0.1, momentum=0.9)),
         **{rate: of_digits(partial(torch.optim.AdamW, lr=float(rate))) for rate in rates},

@@ -22,14 +22,14 @@ from tests.e2e.kubernetes_place import connection, shared_folder
 from tests.e2e.test_example_dags import DAGS, Run, by_dags_test
 from tests.kubernetes import fresh
 
-EPOCHS = 2
+EPOCHS, KILOBYTES = 2, 20
 RATE, OTHER_RATE = 0.02, 0.001
 PARAMS: Mapping[str, Mapping[str, Any]] = {
     "training_digits": {"epochs": EPOCHS, "learning_rate": RATE},
     "training_fairscale": {"epochs": EPOCHS, "learning_rate": RATE},
     "training_elastic": {"epochs": EPOCHS},
     "training_search": {"epochs": EPOCHS, "learning_rates": [OTHER_RATE, RATE]},
-    "training_gpt": {"epochs": EPOCHS},
+    "training_gpt": {"epochs": EPOCHS, "kilobytes": KILOBYTES},
     "etl_then_training": {"epochs": EPOCHS},
 }
 """DAG -> its params."""
@@ -76,8 +76,9 @@ def reference(run_example: RunExample, python: str) -> Mapping[str, list[float]]
     """What is trained -> the loss of each epoch, where one process trains it by PyTorch alone."""
     folder = run_example("etl_then_training").result("etl")["path"]
     path = os.pathsep.join(map(str, (DAGS / "jobs", REPO / "practicus_provider" / "runtime")))
+    args = (EPOCHS, KILOBYTES, folder, RATE, OTHER_RATE)
     done = subprocess.run(
-        [python, str(Path(__file__).with_name("reference.py")), str(EPOCHS), folder, str(RATE), str(OTHER_RATE)],
+        [python, str(Path(__file__).with_name("reference.py")), *map(str, args)],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
