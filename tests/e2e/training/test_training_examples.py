@@ -90,13 +90,13 @@ def reference(run_example: RunExample, python: str) -> Mapping[str, list[float]]
 
 
 def said(run: Run) -> list[tuple[str, str]]:
-    """Epoch and loss, of each line of progress in the log."""
-    return re.findall(r"\[progress +\d+%\] epoch (\d): loss ([\d.]+)", run.output)
+    """Epoch and loss of each line of progress in the log, in their own order: tasks may run in any."""
+    return sorted(re.findall(r"\[progress +\d+%\] epoch (\d): loss ([\d.]+)", run.output))
 
 
 def lines(*trainings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Those lines, of trainings one after the other."""
-    return [(str(epoch), str(loss)) for one in trainings for epoch, loss in enumerate(one["losses"], start=1)]
+    """Those of trainings with these metrics."""
+    return sorted((str(epoch), str(loss)) for one in trainings for epoch, loss in enumerate(one["losses"], start=1))
 
 
 @pytest.mark.parametrize(
