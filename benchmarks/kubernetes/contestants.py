@@ -32,9 +32,15 @@ from practicus_provider.triggers.job import PracticusJobTrigger
 
 ROLE = "rank"
 MEMORY = "64Mi"
-RESOURCES = {"requests": {"cpu": "10m", "memory": MEMORY}, "limits": {"cpu": "2", "memory": MEMORY}}
-"""Of every contestant's pod: a hundred of them fit on a small machine, and none is slowed down as it starts."""
 TIMEOUT = 3600.0
+
+
+def resources(memory: str) -> dict[str, dict[str, str]]:
+    """Of every contestant's pod: a hundred of them fit on a small machine, and none is slowed down as it starts."""
+    return {"requests": {"cpu": "10m", "memory": memory}, "limits": {"cpu": "2", "memory": memory}}
+
+
+RESOURCES = resources(MEMORY)
 
 
 class Contestant(ABC):

@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections import defaultdict
 
-from benchmarks.kubernetes.contestants import TIMEOUT, Kubectl, Ours, Planned
+from benchmarks.kubernetes.contestants import TIMEOUT, Kubectl, Ours, Planned, resources
 from benchmarks.kubernetes.life import submitted
 from benchmarks.kubernetes.place import Place
 from benchmarks.report import Row, compared, turns
@@ -18,9 +18,7 @@ from practicus_provider.plan import Here, Plan
 from practicus_provider.spec import JobSpec
 
 STEPS = 1
-MEMORY = "2Gi"
-RESOURCES = {"requests": {"cpu": "10m", "memory": MEMORY}, "limits": {"cpu": "2", "memory": MEMORY}}
-"""Of every contestant's pod: there is room for both on a small machine, and none is slowed down as it starts."""
+RESOURCES = resources("2Gi")
 PORT = "29500"
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.layout import REPOSITORY
+from tests.benchmarks import measured
 
 pytestmark = pytest.mark.cluster
 TIMED = {"ours", "raw", "KubernetesPodOperator", "KubernetesJobOperator"}
@@ -22,11 +18,7 @@ def test_it_measures_ours_beside_the_others_and_leaves_nothing(
 ) -> None:
     image("python")
     tiny = ("--runs", "1", "--pods", "1", "--tasks", "2", "--seconds", "1")
-    command = [sys.executable, "-m", "benchmarks.kubernetes", "--json", *tiny]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    done = subprocess.run(command, cwd=REPOSITORY, env=env, check=True, stdout=subprocess.PIPE, text=True)
-    report = json.loads(done.stdout)
-    rows = {row["measure"]: row for row in report["measures"]}
+    report, rows = measured("benchmarks.kubernetes", *tiny)
     assert list(rows) == [
         "submit -> user code runs, 1 pod",
         "delete -> nothing left, 1 pod",

@@ -12,6 +12,7 @@ import json
 import math
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from practicus_provider.backends.kubernetes.labels import (
     RELEASED,
     ROLE,
     TOLD,
+    cluster_of,
 )
 from practicus_provider.backends.kubernetes.logs import Reader, tail
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
@@ -195,9 +197,11 @@ class KubernetesBackend(Backend):
             jobs = (await api.list("Job", labelSelector=SELECTOR))["items"]
             pods = (await api.list("Pod", labelSelector=SELECTOR))["items"]
         roots = [job for job in jobs if FACTS in job["metadata"].get("annotations", {})]
+        jobs_of, pods_of = _by_cluster(jobs), _by_cluster(pods)
         listings = []
         for root in roots:
-            status = observe(root, pods, jobs=jobs).status
+            name = root["metadata"]["name"]
+            status = observe(root, pods_of[name], jobs=jobs_of[name]).status
             if status.verdict is None or status.verdict.reason is not Reason.ABANDONED:
                 listings.append(_listing(root, status))
         return listings
@@ -490,6 +494,14 @@ class KubernetesBackend(Backend):
                     deadline = max(1, math.ceil(min(most, _age(api, job) + ahead)))
                     change = {**_annotate(_handle(job), {}), "spec": {"activeDeadlineSeconds": deadline}}
                     await api.patch("Job", job["metadata"]["name"], change)
+
+
+def _by_cluster(items: Iterable[Manifest]) -> defaultdict[str, list[Manifest]]:
+    """Objects by the name of the cluster that they belong to."""
+    found: defaultdict[str, list[Manifest]] = defaultdict(list)
+    for item in items:
+        found[cluster_of(item)].append(item)
+    return found
 
 
 async def _status(api: Api, root: Manifest) -> Status:

@@ -86,11 +86,10 @@ def lacking(pod: Pod, facts: Mapping[str, Any]) -> dict[str, str]:
     framework = facts.get("framework")
     if not framework:
         return {}
-    image = pod.manifest["spec"]["containers"][0]["image"]
     made = f" {framework['dockerfile']} makes one." if framework["dockerfile"] else ""
     return {
-        module: f"Image {image} has no Python module {module!r}, which adapter {facts['adapter']!r} needs: give image= "
-        f"one that has it.{made}"
+        module: f"Image {pod.image} has no Python module {module!r}, which adapter {facts['adapter']!r} needs: "
+        f"give image= one that has it.{made}"
         for module in framework["modules"]
     }
 
@@ -110,8 +109,7 @@ def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decid
         return Verdict(State.FAILED, Reason.INIT_FAILED, message, advice, replica=replica.name)
     reason = (pod.ended or {}).get("reason") or pod.manifest["status"].get("reason") or ""
     if reason in ("StartError", "ContainerCannotRun"):
-        image = pod.manifest["spec"]["containers"][0]["image"]
-        message = f"{replica.name} cannot start in image {image}: {(pod.ended or {}).get('message', '').strip()}"
+        message = f"{replica.name} cannot start in image {pod.image}: {(pod.ended or {}).get('message', '').strip()}"
         advice = "An image needs python3 (3.8 or newer) on its PATH, and what the job imports."
         return Verdict(State.FAILED, Reason.CONFIG_ERROR, message, advice, replica=replica.name)
     if reason == "OOMKilled":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.runtime.practicus_runtime import pods
 
 DOMAIN = "practicus.ai"
@@ -26,3 +27,8 @@ DIGEST = f"{DOMAIN}/digest"
 """Annotation of the root: of all manifests, to tell whether another's half-made cluster is the same."""
 MAIN = "main"
 """Name of the one container."""
+
+
+def cluster_of(item: Manifest) -> str:
+    """Name of the cluster that an object belongs to; empty if that is none of ours."""
+    return str(item["metadata"]["labels"].get(CLUSTER, ""))

@@ -29,7 +29,7 @@ from practicus_provider.backends.kubernetes.api import (
     Manifest,
     connected,
 )
-from practicus_provider.backends.kubernetes.labels import CLUSTER, MANAGED
+from practicus_provider.backends.kubernetes.labels import MANAGED, cluster_of
 from practicus_provider.backends.kubernetes.quota import largest
 from practicus_provider.errors import BackendError
 
@@ -48,7 +48,7 @@ NODES_KNOWN = 600.0
 PAGE = 500
 """Objects that are asked for at a time, so that a list of thousands is never whole in memory."""
 READ = {
-    "Job": ("activeDeadlineSeconds", "suspend"),
+    "Job": ("activeDeadlineSeconds",),
     "Pod": ("nodeName", "nodeSelector", "initContainers", "containers"),
 }
 """What is read of a ``spec``; what is not is not kept, as it takes most of the room of an object that only waits."""
@@ -260,10 +260,10 @@ class Mirror:
     def _concerns(self, item: Manifest) -> str:
         """The cluster that an object belongs to, or that an event is about."""
         if "involvedObject" not in item:
-            return _cluster(item)
+            return cluster_of(item)
         about = item["involvedObject"]
         found = self._objects[about["kind"]].get(about.get("name", ""))
-        return _cluster(found) if found else ""
+        return cluster_of(found) if found else ""
 
     def _wake(self, cluster: str) -> None:
         for event in self._waiting.get(cluster, ()):
@@ -290,11 +290,7 @@ def _read(kind: str, item: Manifest) -> Manifest:
 def _group_of(item: Manifest) -> str:
     """What it is looked up by: its cluster; of an event, the uid of what that is about."""
     about = item.get("involvedObject")
-    return _cluster(item) if about is None else str(about.get("uid"))
-
-
-def _cluster(item: Manifest) -> str:
-    return str(item["metadata"]["labels"].get(CLUSTER, ""))
+    return cluster_of(item) if about is None else str(about.get("uid"))
 
 
 @dataclass

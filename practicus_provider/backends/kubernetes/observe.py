@@ -10,7 +10,7 @@ from typing import Any
 from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, taken_away, vanished
-from practicus_provider.backends.kubernetes.labels import CLUSTER, FACTS, RELEASED, ROLE, TOLD
+from practicus_provider.backends.kubernetes.labels import FACTS, RELEASED, ROLE, TOLD, cluster_of
 from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod
 from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, VOLUME_TYPE
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
@@ -73,8 +73,8 @@ def observe(
     roles: dict[str, Any] = facts["roles"]
     order = list(roles)
     name = root["metadata"]["name"]
-    all_pods = [Pod(pod, largest or {}) for pod in pods if _cluster(pod) == name]
-    jobs = [job for job in jobs if _cluster(job) == name]
+    all_pods = [Pod(pod, largest or {}) for pod in pods if cluster_of(pod) == name]
+    jobs = [job for job in jobs if cluster_of(job) == name]
     all_pods.sort(key=lambda pod: (order.index(pod.role) if pod.role in order else len(order), pod.index))
     shown = [pod for pod in all_pods if not (_elastic(roles, pod) and (pod.ended is not None or pod.leaving))]
     warnings = [event for event in events if _about(event).get("kind") != "Pod"]
@@ -182,10 +182,6 @@ def _completed(
     verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{decides} ended", exit_code=0)
     first = next((pod for pod in words if pod.startswith(f"{name}-0-")), next(iter(words)))
     return Observation(replace(_ended(status, verdict), result=words[first]["result"]))
-
-
-def _cluster(item: Manifest) -> str:
-    return str(item["metadata"]["labels"].get(CLUSTER, ""))
 
 
 def _role(job: Manifest) -> str:

@@ -108,6 +108,11 @@ class Pod:
         """Name of its node; empty before it has one."""
         return str(self.manifest["spec"].get("nodeName", ""))
 
+    @property
+    def image(self) -> str:
+        """The image of its first container."""
+        return str(self.manifest["spec"]["containers"][0]["image"])
+
     def lost(self, now: float) -> bool:
         """Whether it should have ended by now, and nobody says that it has: its node does not answer.
 

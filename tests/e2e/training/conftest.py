@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from practicus_provider.backends.base import Backend
+from practicus_provider.backends.kubernetes import KubernetesBackend
+from practicus_provider.backends.local import LocalBackend
+from tests.kubernetes import pods
+
 
 @pytest.fixture(scope="session")
 def python() -> str:
@@ -14,6 +19,23 @@ def python() -> str:
     from tests.training import environment
 
     return str(environment.python())
+
+
+@pytest.fixture
+def local(tmp_path: Path, request: pytest.FixtureRequest) -> LocalBackend:
+    return LocalBackend(tmp_path / "root", python=request.getfixturevalue("python"))
+
+
+@pytest.fixture
+def in_pods(request: pytest.FixtureRequest) -> KubernetesBackend:
+    namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
+    return pods(namespace, image("training"))
+
+
+@pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    backend: Backend = request.getfixturevalue("local" if request.param == "local" else "in_pods")
+    return backend
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

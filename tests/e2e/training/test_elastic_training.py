@@ -13,12 +13,10 @@ from practicus_provider.adapters import make_plan
 from practicus_provider.application import ship
 from practicus_provider.backends.base import Backend, Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.local import LocalBackend
 from practicus_provider.backends.local.processes import REPLICA_MARK, kill_marked
 from practicus_provider.plan import Plan
 from practicus_provider.spec import Elastic, JobSpec
 from practicus_provider.status import State, Status
-from tests.kubernetes import pods
 from tests.plans import created
 
 JOBS = Path(__file__).parent / "jobs"
@@ -27,14 +25,6 @@ PATIENCE = 300
 LAST_CALL = {"torch": PATIENCE, "horovod": 0}
 """Seconds that a round waits for those who may still come. torch's wait, since each costs all an import; Horovod's do
 not, and go on without the one that is lost."""
-
-
-@pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    if request.param == "local":
-        return LocalBackend(tmp_path / "root", python=request.getfixturevalue("python"))
-    namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
-    return pods(namespace, image("training"))
 
 
 def training(framework: str) -> Plan:

@@ -23,7 +23,6 @@ from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
 from practicus_provider.plan import Plan
 from practicus_provider.spec import JobSpec, WorkerGroup
 from practicus_provider.status import Reason, State
-from tests.kubernetes import pods
 from tests.plans import TASK, created, end
 
 JOBS = Path(__file__).parent / "jobs"
@@ -44,22 +43,6 @@ TRAININGS: dict[str, tuple[str, str, tuple[str, ...], dict[str, Any]]] = {
     "horovod": ("horovod", "horovod_torch.py", (), {}),
 }
 """Name -> adapter, script, its arguments, and conf."""
-
-
-@pytest.fixture
-def local(tmp_path: Path, request: pytest.FixtureRequest) -> LocalBackend:
-    return LocalBackend(tmp_path / "root", python=request.getfixturevalue("python"))
-
-
-@pytest.fixture
-def in_pods(request: pytest.FixtureRequest) -> KubernetesBackend:
-    namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
-    return pods(namespace, image("training"))
-
-
-@pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return request.getfixturevalue("local" if request.param == "local" else "in_pods")
 
 
 def training(adapter: str, script: str, *args: str, **more: Any) -> Plan:

@@ -20,7 +20,6 @@ from practicus_provider.backends.base import Backend
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.spec import Elastic, JobSpec
 from practicus_provider.status import State
-from tests.kubernetes import pods
 from tests.plans import created, end
 
 UPSTREAM = os.environ.get("PRACTICUS_TEST_UPSTREAM", "")
@@ -51,14 +50,6 @@ EXAMPLES: dict[str, tuple[str, str, str, str, dict[str, Any]]] = {
 """Name -> adapter, script, its own arguments that make it small, what it then prints, and what the job asks for."""
 
 
-@pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    if request.param == "local":
-        return LocalBackend(tmp_path / "root", python=request.getfixturevalue("python"))
-    namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
-    return pods(namespace, image("training"))
-
-
 async def log(backend: Backend, adapter: str, script: str, args: str, **how: Any) -> str:
     """The job's log of an example that went well."""
     spec = JobSpec(
@@ -87,8 +78,5 @@ def packages(python: str) -> str:
     return subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip()
 
 
-async def test_so_does_fairscale_s_benchmark_which_starts_its_ranks_itself(
-    tmp_path: Path, python: str, packages: str
-) -> None:
-    backend = LocalBackend(tmp_path / "root", python=python)
-    assert "[1] : Training done." in await log(backend, "fairscale", f"local://{packages}/benchmarks/oss.py", OSS)
+async def test_so_does_fairscale_s_benchmark_which_starts_its_ranks_itself(local: LocalBackend, packages: str) -> None:
+    assert "[1] : Training done." in await log(local, "fairscale", f"local://{packages}/benchmarks/oss.py", OSS)
