@@ -29,6 +29,7 @@ class DeepSpeedAdapter(SpmdAdapter):
     """
 
     client = "practicus_runtime.groups:deepspeed_group"
+    meets = "torch"
     framework = Framework({"deepspeed": "pip install deepspeed", "torch": "pip install torch"}, TRAINING)
 
     def env(self, spec: JobSpec) -> dict[str, Text]:

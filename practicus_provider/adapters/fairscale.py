@@ -15,6 +15,7 @@ class FairScaleAdapter(SpmdAdapter):
     """FairScale; its FSDP runs without GPUs, too, by a shim that is off where there is one."""
 
     client = "practicus_runtime.groups:torch_group"
+    meets = "torch"
     framework = Framework({"fairscale": "pip install fairscale==0.4.13", "torch": "pip install torch"}, TRAINING)
 
     def env(self, spec: JobSpec) -> dict[str, Text]:

@@ -20,6 +20,7 @@ class HorovodAdapter(ElasticAdapter):
     """Horovod; ``hvd.init()`` finds the other ranks."""
 
     client = "practicus_runtime.groups:horovod"
+    meets = "horovod"
     framework = Framework(
         {"horovod": "it has no wheel: images/training/build.sh builds one", "torch": "pip install torch"}, TRAINING
     )

@@ -8,7 +8,7 @@ Sources: torch's *Environment variable initialization* (https://docs.pytorch.org
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from practicus_provider.adapters import Adapter, Program
 from practicus_provider.errors import SpecError
@@ -25,11 +25,14 @@ class SpmdAdapter(Adapter):
     A script that reads what torchrun tells runs unchanged.
 
     :cvar runner: module of ``practicus_runtime`` that starts a replica's ranks.
+    :cvar meets: whose function ranks wait in until the place is there where they meet, torch's or Horovod's; None: they
+        wait before they start.
     """
 
     decides = "worker"
     ranked = True
     runner: ClassVar[str] = "practicus_runtime.ranks"
+    meets: ClassVar[Literal["torch", "horovod"] | None] = None
 
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
         """``spec.workers`` replicas of :func:`procs` ranks each, group by group."""
@@ -74,6 +77,7 @@ class SpmdAdapter(Adapter):
             "LOCAL_WORLD_SIZE": str(procs(spec)),
             "GROUP_RANK": Here.INDEX,
             "GROUP_WORLD_SIZE": str(spec.min_workers),
+            **({"PRACTICUS_MEETS": self.meets} if self.meets else {}),
         }
 
     def arguments(self, spec: JobSpec) -> Program:

@@ -87,6 +87,9 @@ def components(layout: Layout, binaries: Binaries, authority: Authority, node: N
         # It is the host's disk: no reason to give up pods or images early.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
+        # A watch of a ConfigMap, the default, is often refused: it comes before the API server's node authorizer has
+        # heard of the pod, and the kubelet waits for a second before it tries again.
+        "configMapAndSecretChangeDetectionStrategy": "Get",
         "volumePluginDir": str(own / "volume-plugins"),
         # With the controller manager's grace period, a lost node is known within half a minute.
         "nodeLeaseDurationSeconds": LEASE_SECONDS,

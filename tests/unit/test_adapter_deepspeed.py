@@ -36,6 +36,7 @@ def env(workers: int, **more: Any) -> dict[str, Any]:
         "LOCAL_WORLD_SIZE": "1",
         "GROUP_RANK": Here.INDEX,
         "GROUP_WORLD_SIZE": str(workers),
+        "PRACTICUS_MEETS": "torch",
         "LOCAL_SIZE": "1",
         **more,
     }

@@ -20,7 +20,7 @@ RANKED = ("torch", "deepspeed", "fairscale", "horovod")
 ALL = pytest.mark.parametrize("adapter", RANKED)
 
 
-def told(workers: int, procs: int, threads: int = 1) -> dict[str, Any]:
+def told(workers: int, procs: int, threads: int = 1, meets: str = "torch") -> dict[str, Any]:
     """What ranks are told whatever their framework."""
     return {
         "OMP_NUM_THREADS": str(threads),
@@ -30,6 +30,7 @@ def told(workers: int, procs: int, threads: int = 1) -> dict[str, Any]:
         "LOCAL_WORLD_SIZE": str(procs),
         "GROUP_RANK": Here.INDEX,
         "GROUP_WORLD_SIZE": str(workers),
+        "PRACTICUS_MEETS": meets,
     }
 
 
@@ -72,7 +73,7 @@ def test_horovod_s_ranks_are_told_what_horovodrun_tells():
     assert worker("horovod", workers=2, procs_per_worker=3).launch == Launch(
         (Here.PYTHON, "-m", "practicus_runtime.horovod", *SCRIPT),
         {
-            **told(2, 3),
+            **told(2, 3, meets="horovod"),
             "HOROVOD_SIZE": "6",
             "HOROVOD_LOCAL_SIZE": "3",
             "HOROVOD_CROSS_RANK": Here.INDEX,

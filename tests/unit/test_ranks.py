@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -200,6 +201,54 @@ def test_no_rank_starts_before_the_place_where_they_meet_is_known_and_sigterm_en
         replica.process.wait(1.0)
     replica.process.terminate()
     assert replica.end() == (143, [])
+
+
+MEETING = {
+    "torch": ("torch/distributed/rendezvous.py", "def rendezvous(url): print(url)", "rendezvous('met')"),
+    "horovod": (
+        "horovod/common/basics.py",
+        "class HorovodBasics:\n    def init(self): print('met')",
+        "HorovodBasics().init()",
+    ),
+}
+
+
+@pytest.fixture(params=MEETING)
+def early(request, start, tmp_path) -> Callable[..., Replica]:
+    """Starts a rank of a made-up framework, which says when it is ready, and when it has met the others."""
+    path, module, call = MEETING[request.param]
+    file = tmp_path / path
+    file.parent.mkdir(parents=True)
+    file.write_text(module)
+    imported = path.removesuffix(".py").replace("/", ".")
+    script = f"from {imported} import *; print('ready', flush=True); {call}"
+    return lambda **env: start(script, PRACTICUS_MEETS=request.param, **env)
+
+
+def test_a_rank_of_a_framework_that_we_know_waits_for_the_place_where_they_meet_once_it_is_ready(early):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    place = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_RENDEZVOUS_PORT": port}
+    replica = early(MASTER_ADDR="nowhere.invalid", **place)
+    replica.says(1, "ready")
+    with pytest.raises(subprocess.TimeoutExpired):
+        replica.process.wait(0.5)
+    replica.process.terminate()
+    assert replica.end() == (143, ["ready"])
+
+
+def test_a_rank_that_waited_meets_the_others(early):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        place = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_RENDEZVOUS_PORT": port}
+        assert early(**place).end() == (0, ["met", "ready"])
+
+
+def test_a_version_whose_function_has_another_name_is_left_alone(start, tmp_path):
+    (tmp_path / "torch/distributed").mkdir(parents=True)
+    (tmp_path / "torch/distributed/rendezvous.py").write_text("def other(): print('met')")
+    script = "from torch.distributed.rendezvous import other; other()"
+    assert start(script, PRACTICUS_MEETS="torch", MASTER_ADDR="nowhere.invalid").end() == (0, ["met"])
 
 
 def test_ranks_die_with_the_process_that_started_them(start):

@@ -38,7 +38,7 @@ from practicus_provider.backends.kubernetes.labels import (
 )
 from practicus_provider.backends.kubernetes.logs import Reader, tail
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
-from practicus_provider.backends.kubernetes.observe import Observation, deciding_roles, facts_of, observe
+from practicus_provider.backends.kubernetes.observe import Observation, deciding_roles, facts_of, noted, observe
 from practicus_provider.backends.kubernetes.pod import Pod
 from practicus_provider.backends.kubernetes.pod_template import GRACE, Site
 from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
@@ -134,20 +134,25 @@ class KubernetesBackend(Backend):
         """See :meth:`Backend.logs`."""
         async with mirror_of(self.access, self.site.namespace) as mirror:
             root = await self._root(mirror.api, handle)
-            taken = "{}" if whole else root["metadata"]["annotations"].get(CURSOR, "{}")
-            cursor: dict[str, str] = json.loads(taken)
-            reader = Reader(mirror, handle, sources, cursor)
-            before = dict(cursor)
+            before, over = ({}, {}) if whole else (noted(root, CURSOR), noted(root, TOLD))
+            cursor = dict(before)
+            reader = Reader(mirror, handle, sources, before, over)
             try:
-                async with contextlib.aclosing(reader.lines(self._observations(mirror, handle))) as lines:
-                    async for line in lines:
-                        yield line
+                async with contextlib.aclosing(reader.read(self._observations(mirror, handle))) as found:
+                    async for read in found:
+                        cursor[read.pod] = read.place
+                        if read.line is not None:
+                            yield read.line
+                        elif not whole:  # all its lines are with whoever follows: that end may be kept
+                            mirror.tell(handle.name, read.pod, read.last_words)
             except BaseException:  # whoever comes next goes on from there
                 if cursor != before and not whole:
                     async with self._parting() as api:
                         await self._remember(api, handle, cursor)
                 raise
-            if cursor != before and not whole:
+            now = mirror.job(handle.name)
+            kept = noted(now, TOLD) if now else {}
+            if not whole and any(place != before.get(pod) for pod, place in cursor.items() if pod not in kept):
                 with contextlib.suppress(BackendError):
                     await self._remember(mirror.api, handle, cursor)
 

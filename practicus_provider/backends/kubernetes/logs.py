@@ -161,29 +161,46 @@ async def _cut_late(log: PodLog, ended: asyncio.Event) -> None:
     log.cut()
 
 
+@dataclass(frozen=True)
+class Read:
+    """What was read of a pod's log.
+
+    :param place: up to where, as :attr:`PodLog.taken`.
+    :param line: one line of it; None: it is over.
+    :param last_words: what its end says.
+    """
+
+    pod: str
+    place: str
+    line: LogLine | None = None
+    last_words: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Reader:
     """Follows some pods at once.
 
     :param sources: roles, or single replicas.
-    :param taken: pod -> the last line of its log that was taken; goes on as lines are.
+    :param taken: pod -> the last line of its log that was taken before.
+    :param over: pods whose logs were taken to their ends.
     """
 
-    def __init__(self, mirror: Mirror, handle: Handle, sources: Collection[str], taken: dict[str, str]) -> None:
+    def __init__(
+        self, mirror: Mirror, handle: Handle, sources: Collection[str], taken: Mapping[str, str], over: Collection[str]
+    ) -> None:
         self.mirror = mirror
         self.handle = handle
         self.sources = frozenset(sources)
         self.taken = taken
-        self.found: asyncio.Queue[tuple[LogLine, str, str] | None] = asyncio.Queue()
+        self.over = frozenset(over)
+        self.found: asyncio.Queue[Read | None] = asyncio.Queue()
 
-    async def lines(self, observations: AsyncIterator[object]) -> AsyncGenerator[LogLine, None]:
-        """All further lines until the cluster's end."""
+    async def read(self, observations: AsyncIterator[object]) -> AsyncGenerator[Read, None]:
+        """All further lines, and each log's end, until the cluster's end."""
         attending = asyncio.create_task(self._attend(observations))
         attending.add_done_callback(lambda _: self.found.put_nowait(None))
         try:
             while (found := await self.found.get()) is not None:
-                line, pod, place = found
-                self.taken[pod] = place
-                yield line
+                yield found
             await attending
         finally:
             attending.cancel()
@@ -196,7 +213,7 @@ class Reader:
         try:
             async for _ in observations:
                 for pod in map(Pod, self.mirror.pods(self.handle.name)):
-                    if self.sources.isdisjoint((pod.role, f"{pod.role}-{pod.index}")) or not pod.started:
+                    if not self._is_wanted(pod):
                         continue
                     over = ended.setdefault(pod.name, asyncio.Event())
                     if pod.ended is not None:
@@ -211,13 +228,17 @@ class Reader:
             for task in reading.values():
                 task.cancel()
 
+    def _is_wanted(self, pod: Pod) -> bool:
+        named = not self.sources.isdisjoint((pod.role, f"{pod.role}-{pod.index}"))
+        return named and pod.started and pod.name not in self.over
+
     async def _read(self, pod: Pod, ended: asyncio.Event) -> None:
         log = PodLog(self.mirror.api, pod.name, pod.uid, self.taken.get(pod.name, ""))
         try:
             async for text in follow(log, ended):
-                self.found.put_nowait((LogLine(pod.role, pod.index, text), pod.name, log.taken))
+                self.found.put_nowait(Read(pod.name, log.taken, LogLine(pod.role, pod.index, text)))
             if log.ended:
-                self.mirror.tell(self.handle.name, pod.name, log.last_words)
+                self.found.put_nowait(Read(pod.name, log.taken, last_words=log.last_words))
         except BackendError as error:
             line = LogLine(pod.role, pod.index, f"(the log of {pod.name} cannot be read: {error})")
-            self.found.put_nowait((line, pod.name, log.taken))
+            self.found.put_nowait(Read(pod.name, log.taken, line))

@@ -45,6 +45,12 @@ def facts_of(root: Manifest) -> dict[str, Any]:
     return facts
 
 
+def noted(root: Manifest, annotation: str) -> dict[str, Any]:
+    """What the root keeps of each pod: :data:`~.labels.CURSOR` or :data:`~.labels.TOLD`."""
+    notes: dict[str, Any] = json.loads(root["metadata"]["annotations"].get(annotation, "{}"))
+    return notes
+
+
 def deciding_roles(facts: Mapping[str, Any]) -> list[str]:
     """The roles whose end is the job's end: the one that decides, and its further parts."""
     decides = facts["decides"]
@@ -69,7 +75,7 @@ def observe(
     :param largest: resource -> the most of it that one node has, where that is known.
     """
     facts = facts_of(root)
-    told = {**json.loads(root["metadata"]["annotations"].get(TOLD, "{}")), **(told or {})}
+    told = {**noted(root, TOLD), **(told or {})}
     roles: dict[str, Any] = facts["roles"]
     order = list(roles)
     name = root["metadata"]["name"]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from practicus_runtime.meeting import answers
 from practicus_runtime.ranks import Ranks
 
 KEY = re.compile(r"(/[-.\w]{1,128}){2,4}")
@@ -89,16 +89,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: the log is the application's."""
-
-
-def answers() -> bool:
-    """Whether the rendezvous does; Horovod itself asks three times only."""
-    address = (os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]))
-    try:
-        socket.create_connection(address, timeout=1.0).close()
-    except OSError:
-        return False
-    return True
 
 
 def main(*program: str) -> int:

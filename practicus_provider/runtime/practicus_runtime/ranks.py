@@ -23,6 +23,7 @@ from typing import Any, Callable, Mapping, Optional
 
 from practicus_runtime import fetch, hangs
 from practicus_runtime.launcher import LINUX, own_group
+from practicus_runtime.meeting import known
 
 POLL = 0.1
 """Seconds between two looks for the place where ranks meet."""
@@ -38,7 +39,8 @@ INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 class Ranks:
     """The processes of one replica, from start to end.
 
-    :param met: says whether the place where ranks meet is there.
+    :param met: says whether the place where ranks meet is there: they start then, if they do not wait for it
+        themselves; see :mod:`practicus_runtime.meeting`.
     :param names: a framework's own name of a variable -> ours.
     """
 
@@ -65,7 +67,7 @@ class Ranks:
     def run(self) -> int:
         """Start all, watch them, end with the last one; the exit code is that of the first one that failed."""
         self._listen()
-        while not (self.stopping or (self.met() and (self.watch is None or self.watch.connected()))):
+        while not (self.stopping or self._may_start()):
             time.sleep(POLL)
         if self.stopping:
             return 128 + signal.SIGTERM
@@ -79,6 +81,10 @@ class Ranks:
         for output in self.outputs.values():
             output.end()
         return 128 - self.status if self.status < 0 else self.status
+
+    def _may_start(self) -> bool:
+        met = "PRACTICUS_MEETS" in os.environ or self.met()
+        return met and (self.watch is None or self.watch.connected())
 
     def _environment(self, local_rank: int) -> dict[str, str]:
         """Of one rank. The job's result is rank 0's."""
@@ -177,15 +183,6 @@ class Ranks:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, number)
-
-
-def known() -> bool:
-    """Whether DNS knows where ranks meet: it does not before that pod has an address."""
-    try:
-        socket.getaddrinfo(os.environ["MASTER_ADDR"], None)
-    except OSError:
-        return False
-    return True
 
 
 class Output:

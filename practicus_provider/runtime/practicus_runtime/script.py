@@ -3,9 +3,10 @@
 An interpreter that winds up while a process group is referenced may abort: torch 2.13 with Gloo then ends by SIGABRT
 after all went well. So once Python's own end is done, the process is left without what follows: destructors.
 
-The module ``PRACTICUS_PREPARE``, if there is one, is imported first. A failure's time is written to the file
-``PRACTICUS_RANK_FAILURE`` at once: peers fail in consequence, and may be noticed before. At a signal the stacks of all
-threads are written to the file ``PRACTICUS_STACK``, where there is to be one.
+Modules that prepare for it are imported first: ``practicus_runtime.meeting``, if ``PRACTICUS_MEETS`` is set, and what
+``PRACTICUS_PREPARE`` names. A failure's time is written to the file ``PRACTICUS_RANK_FAILURE`` at once: peers fail in
+consequence, and may be noticed before. At a signal the stacks of all threads are written to the file
+``PRACTICUS_STACK``, where there is to be one.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def main(path: str, *args: str) -> int:
         # It stays open, and is written to from C.
         faulthandler.register(STACK_SIGNAL, os.open(os.environ["PRACTICUS_STACK"], os.O_WRONLY | os.O_CREAT, 0o600))
     try:
+        if "PRACTICUS_MEETS" in os.environ:
+            importlib.import_module("practicus_runtime.meeting")
         if os.environ.get("PRACTICUS_PREPARE"):
             importlib.import_module(os.environ["PRACTICUS_PREPARE"])
         if os.path.isdir(path) or zipfile.is_zipfile(path):
