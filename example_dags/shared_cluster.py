@@ -1,8 +1,8 @@
 """### One cluster for several tasks
 
 Starting a cluster takes longer than these questions do, so they share one. It is deleted after the last of them, also
-after a failure: the group's first and last tasks are Airflow's setup and teardown. The third question is submitted and
-not waited for: a sensor does that later, while other tasks could go on.
+after a failure: the group's first and last tasks are Airflow's setup and teardown. The second question is a function.
+The third is submitted and not waited for: a sensor does that later, while other tasks could go on.
 """
 
 from __future__ import annotations
@@ -47,7 +47,21 @@ with DAG(
                 **options,
             )
 
+        @task.practicus(cluster=cluster)
+        def by_carrier(folder: str, month: str):
+            """Of each carrier what the other questions ask of each origin and each hour."""
+            import json
+
+            import dask.dataframe as dd
+            import practicus_runtime
+
+            practicus_runtime.get_client()
+            flights = dd.read_parquet(f"{folder}/flights", filters=[("month", "==", int(month))])
+            by = flights.groupby("carrier").agg({"flight": "count", "dep_delay": "mean"}).compute()
+            delays = by["dep_delay"].round(3)
+            return {"flights": json.loads(by["flight"].to_json()), "mean_delay": json.loads(delays.to_json())}
+
         ask("origin")
-        ask("carrier")
+        by_carrier(folder, "{{ params.month }}")
         by_hour = ask("hour", wait_for_completion=False)
         PracticusJobSensor(task_id="by_hour_done", job=by_hour.output, deferrable=True)

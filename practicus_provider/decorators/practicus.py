@@ -1,4 +1,4 @@
-"""``@task.practicus``: a function as a job on a temporary cluster of its own."""
+"""``@task.practicus``: a function as a job."""
 
 from __future__ import annotations
 
@@ -13,25 +13,19 @@ from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 
 from practicus_provider import function
 from practicus_provider.errors import SpecError
-from practicus_provider.operators.job import PracticusRunJobOperator, job_spec
-from practicus_provider.spec import JobSpec
+from practicus_provider.operators.cluster import PracticusSubmitJobOperator
+from practicus_provider.operators.job import PracticusRunJobOperator
+from practicus_provider.spec import Function, JobSpec
 
 TEXTS = ("ds", "ds_nodash", "run_id", "task_instance_key_str", "ts", "ts_nodash", "ts_nodash_with_tz")
 """What of Airflow's context is text, and so may be a parameter that nobody gives."""
 
 
-class PracticusDecoratedOperator(DecoratedOperator, PracticusRunJobOperator):
-    """Runs a function where :class:`~practicus_provider.operators.job.PracticusRunJobOperator` runs a file."""
+class FunctionOperator(DecoratedOperator):
+    """What runs a function where its other base runs a file."""
 
     custom_operator_name = "@task.practicus"
-    template_fields: Sequence[str] = (
-        *DecoratedOperator.template_fields,
-        *(name for name in PracticusRunJobOperator.template_fields if not name.startswith("application")),
-    )
-    template_fields_renderers: ClassVar[dict[str, str]] = {
-        **DecoratedOperator.template_fields_renderers,
-        **PracticusRunJobOperator.template_fields_renderers,
-    }
+    application: Any
 
     def __init__(
         self,
@@ -46,21 +40,57 @@ class PracticusDecoratedOperator(DecoratedOperator, PracticusRunJobOperator):
                 raise SpecError(name, kwargs[name], "leave it out: the application is the function")
         op_kwargs = {name: f"{{{{ {name} }}}}" for name in _texts(python_callable)} | dict(op_kwargs or {})
         function.arguments(op_args, op_kwargs, _later)
-        self.function = function.read(python_callable)
         super().__init__(
-            python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, application=self.function, **kwargs
+            python_callable=python_callable,
+            op_args=op_args,
+            op_kwargs=op_kwargs,
+            application=function.read(python_callable),
+            **kwargs,
         )
 
+    def call(self) -> Function:
+        """The function with its arguments, which are known once the task runs."""
+        called: Function = replace(self.application, arguments=function.arguments(self.op_args, self.op_kwargs, _later))
+        return called
+
+
+def _fields(operator: type[Any]) -> tuple[str, ...]:
+    others = (name for name in operator.template_fields if not name.startswith("application"))
+    return (*DecoratedOperator.template_fields, *others)
+
+
+class PracticusDecoratedOperator(FunctionOperator, PracticusRunJobOperator):
+    """Runs a function where :class:`~practicus_provider.operators.job.PracticusRunJobOperator` runs a file."""
+
+    template_fields: Sequence[str] = _fields(PracticusRunJobOperator)
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        **PracticusRunJobOperator.template_fields_renderers,
+    }
+
     def spec(self) -> JobSpec:
-        """See :meth:`PracticusRunJobOperator.spec`; the function's arguments are known now."""
-        given = function.arguments(self.op_args, self.op_kwargs, _later)
-        return job_spec(self, application=replace(self.function, arguments=given))
+        """See :meth:`PracticusRunJobOperator.spec`."""
+        return replace(super().spec(), application=self.call())
+
+
+class PracticusSubmitDecoratedOperator(FunctionOperator, PracticusSubmitJobOperator):
+    """Runs a function where :class:`~practicus_provider.operators.cluster.PracticusSubmitJobOperator` runs a file."""
+
+    template_fields: Sequence[str] = _fields(PracticusSubmitJobOperator)
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        **PracticusSubmitJobOperator.template_fields_renderers,
+    }
+
+    def spec(self) -> JobSpec:
+        """See :meth:`PracticusSubmitJobOperator.spec`."""
+        return replace(super().spec(), application=self.call())
 
 
 def practicus_task(
     python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
 ) -> Any:
-    """Make a function a task that runs it as a job on a temporary cluster of its own.
+    """Make a function a task that runs it as a job on a temporary cluster of its own, or on a shared ``cluster``.
 
     Only the function's source travels, so it imports inside itself what it uses. It is called where an application
     would run, by each rank if there are ranks; its arguments and its result are what JSON can hold. A parameter that
@@ -71,7 +101,8 @@ def practicus_task(
     :param python_callable: the function.
     :param multiple_outputs: whether each key of the dict that it returns is an XCom of its own; None: whether it is
         annotated to return a dict.
-    :param kwargs: of :class:`~practicus_provider.operators.job.PracticusRunJobOperator`, but for the application.
+    :param kwargs: of :class:`~practicus_provider.operators.job.PracticusRunJobOperator`, but for the application; with
+        ``cluster`` of :class:`~practicus_provider.operators.cluster.PracticusSubmitJobOperator`.
     :raises SpecError: the function takes something from outside itself, or an argument is wrong.
     """
 
@@ -81,7 +112,9 @@ def practicus_task(
         return task_decorator_factory(
             python_callable=decorated,
             multiple_outputs=multiple_outputs,
-            decorated_operator_class=PracticusDecoratedOperator,
+            decorated_operator_class=PracticusSubmitDecoratedOperator
+            if "cluster" in kwargs
+            else PracticusDecoratedOperator,
             **kwargs,
         )
 

@@ -183,8 +183,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
         from practicus_provider.lifecycle import Policy
         from practicus_provider.names import job_name
 
-        parent = as_handle("cluster", self.cluster)
-        spec = job_spec(self, **self._shared())
+        parent, spec = as_handle("cluster", self.cluster), self.spec()
         shipment = shipment_of(self, spec)
         plan = adapters.make_plan(spec, shipment.program, shipment.files).deciding()
         lease = self.lease(context) if self.wait_for_completion else None
@@ -192,6 +191,13 @@ class PracticusSubmitJobOperator(ClusterOperator):
             job_name(parent.name, task_key(context)), plan, task=task_facts(context), lease=lease, parent=parent
         )
         return handle, Policy.of(spec, plan, lease=lease)
+
+    def spec(self) -> JobSpec:
+        """What the arguments ask for, on the cluster as it is.
+
+        :raises SpecError: naming the first that is wrong.
+        """
+        return job_spec(self, **self._shared())
 
     def _shared(self) -> dict[str, Any]:
         """What the cluster's own spec says, this job's ``conf`` over its."""

@@ -8,7 +8,8 @@ from airflow.sdk import DAG, Param, task
 
 from practicus_provider.decorators.practicus import PracticusDecoratedOperator, practicus_task
 from practicus_provider.errors import AdapterError, SpecError
-from practicus_provider.spec import Elastic, Function
+from practicus_provider.operators.cluster import PracticusSubmitJobOperator, _shared_spec, practicus_cluster
+from practicus_provider.spec import Elastic, Function, JobSpec
 
 OUTSIDE = 1
 
@@ -78,6 +79,27 @@ def test_a_dict_is_several_xcoms_where_the_function_is_annotated_so():
         metrics()
         whole()
     assert [task.multiple_outputs for task in dag.tasks] == [True, False]
+
+
+def test_a_function_runs_on_a_shared_cluster_too_and_is_what_that_is():
+    with DAG("d") as dag, practicus_cluster(adapter="dask", workers=3) as cluster:
+
+        @task.practicus(cluster=cluster, conf={"distributed.scheduler.work-stealing": False})
+        def half(x: int):
+            return x / 2
+
+        half(4)
+    job = dag.get_task("cluster.half")
+    assert isinstance(job, PracticusSubmitJobOperator)
+    assert job.upstream_task_ids == {"cluster.create"}
+    job.cluster = {"name": "n", "uid": "u", "spec": _shared_spec(JobSpec(adapter="dask", workers=3))}
+    spec = job.spec()
+    assert (spec.adapter, spec.workers, dict(spec.settings)) == (
+        "dask",
+        3,
+        {"distributed.scheduler.work-stealing": False},
+    )
+    assert json.loads(spec.application.arguments) == {"args": [4], "kwargs": {}}
 
 
 def test_what_cannot_be_shipped_is_refused_when_the_dag_is_parsed_mapped_or_not():
