@@ -317,11 +317,18 @@ ABANDONED = Verdict(
     ],
     ids=["timeout", "timeout before the lease", "lease", "released"],
 )
-@pytest.mark.parametrize("pods", [[], [pod("driver", 0, runs(), **LEAVING)]], ids=["gone", "leaving"])
+@pytest.mark.parametrize(
+    ("pods", "replica"),
+    [
+        ([], pending("driver")),
+        ([pod("driver", 0, runs(), **LEAVING)], running("driver")),
+        ([pod("driver", 0, ended(143), **LEAVING)], over("driver", code=None, signal="SIGTERM")),
+    ],
+    ids=["gone", "leaving", "ended by it"],
+)
 @pytest.mark.parametrize("conditions", [ends("DeadlineExceeded"), ends("DeadlineExceeded")[:1]], ids=["ended", "soon"])
-def test_a_root_that_met_its_deadline_says_whose_it_was(how, verdict, pods, conditions):
+def test_a_root_that_met_its_deadline_says_whose_it_was(how, verdict, pods, replica, conditions):
     found = observe(job(ALONE, *conditions, **how), pods)
-    replica = running("driver") if pods else pending("driver")
     assert found == Observation(Status(verdict.state, (replica,), verdict))
 
 

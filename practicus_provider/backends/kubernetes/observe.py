@@ -102,11 +102,11 @@ def observe(
     done = sum(_condition(job, "Complete") is not None for job in deciding_jobs) == len(deciding) > 0
     if observation.status.verdict is None and done and all(pod.ended for pod in decisive):
         observation = _completed(name, status, facts["decides"], expected, told)
+    out_of_time = next(filter(None, (_out_of_time(job, root, facts) for job in deciding_jobs or [root])), None)
+    if out_of_time and observation.failed is not None and observation.failed.leaving:  # as the Job controller ended it
+        return Observation(_ended(status, out_of_time))
     if observation.status.verdict is None:
-        verdict = _taken(shown, roles, replicas) or hopeless(shown, replicas) or _refused(root, warnings)
-        deciding_jobs = deciding_jobs or [root]
-        out_of_time = (_out_of_time(job, root, facts) for job in deciding_jobs)
-        verdict = verdict or next(filter(None, out_of_time), None)
+        verdict = _taken(shown, roles, replicas) or hopeless(shown, replicas) or _refused(root, warnings) or out_of_time
         if verdict is not None:
             return Observation(_ended(status, verdict))
     if observation.status.verdict is not None or observation.ending is not None:
