@@ -56,13 +56,7 @@ class SpmdAdapter(Adapter):
         python, *application = (*program, *self.arguments(spec))
         launch = Launch(
             command=(python, "-m", self.runner, *application),
-            env={
-                "OMP_NUM_THREADS": threads(spec),
-                **spec.env,
-                **self.env(spec),
-                **_hangs(spec),
-                **env,
-            },
+            env={"OMP_NUM_THREADS": threads(spec), **spec.env, **self.env(spec), **_hangs(spec), **env},
             files=self.files(spec),
             ports={"rendezvous": 29500, **({} if spec.progress_timeout is None else {"hangs": 29501})},
         )
