@@ -60,6 +60,11 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Part of a pod template that changes every pod, such as a node selector.",
                         "schema": {"type": ["object", "null"]},
                     },
+                    "pricing": {
+                        "label": "Pricing",
+                        "description": 'Hours\' prices, such as {"currency": "USD", "cpu_hour": 0.04}.',
+                        "schema": {"type": ["object", "null"]},
+                    },
                     "kubeconfig": {
                         "label": "Kubeconfig",
                         "description": "Path, or content; empty: KUBECONFIG or ~/.kube/config.",

@@ -10,12 +10,13 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from practicus_provider.backends.base import Backend, Handle, Lease, Listing
 from practicus_provider.errors import JobFailed, NotFound
 from practicus_provider.plan import Plan
+from practicus_provider.pricing import Meter, Tariff, cost, cost_line
 from practicus_provider.spec import JobSpec, StreamLogs, Teardown
 from practicus_provider.status import PREEMPTIONS, Reason, State, Status, Verdict
 
@@ -38,6 +39,9 @@ class Policy:
     :param until_running: stop following as soon as the cluster runs; it then stays.
     :param attempt: which cluster of the task's this is, from 1 on, where it may have further ones after preemptions.
     :param attempts: how many it may have.
+    :param adapter: name of the framework, for whoever counts jobs; None: of another task's job, which nobody counts.
+    :param launched_at: seconds since the epoch, once all of it was submitted.
+    :param tariff: what its replicas cost; None: nobody says.
     """
 
     start_deadline: float
@@ -47,14 +51,27 @@ class Policy:
     until_running: bool = False
     attempt: int = 1
     attempts: int = 1
+    adapter: str | None = None
+    launched_at: float = 0.0
+    tariff: Tariff | None = None
 
     @classmethod
     def of(
         cls, spec: JobSpec, plan: Plan, *, lease: Lease = None, until_running: bool = False, attempt: int = 1
     ) -> Policy:
         """The policy that a spec asks for."""
-        streamed, deadline = _streamed(plan, spec.stream_logs), time.time() + spec.start_timeout
-        return cls(deadline, streamed, spec.teardown, lease, until_running, attempt, spec.preemption_retries + 1)
+        now = time.time()
+        return cls(
+            start_deadline=now + spec.start_timeout,
+            streamed=_streamed(plan, spec.stream_logs),
+            teardown=spec.teardown,
+            lease=lease,
+            until_running=until_running,
+            attempt=attempt,
+            attempts=spec.preemption_retries + 1,
+            adapter=plan.adapter,
+            launched_at=now,
+        )
 
     def next_attempt(self, verdict: Verdict) -> int | None:
         """The attempt that is due after that end; None: it is the task's own end."""
@@ -72,7 +89,8 @@ class Policy:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
         """Inverse of :meth:`to_json`."""
-        return cls(**{**data, "streamed": tuple(data["streamed"])})
+        tariff = Tariff(**data["tariff"]) if data.get("tariff") else None
+        return cls(**{**data, "streamed": tuple(data["streamed"]), "tariff": tariff})
 
 
 def _streamed(plan: Plan, streamed: StreamLogs) -> tuple[str, ...]:
@@ -95,20 +113,34 @@ class Outcome:
 
     :param result: JSON text that the application left as its result, or None.
     :param next_attempt: number of the attempt that is due, as this one was preempted; None: that was all.
+    :param cluster: its name.
+    :param seconds: phase (``pending``, ``run``, ``teardown``) -> how long it took, of those that there were.
+    :param cost: what it has cost, earlier attempts included, as :func:`~practicus_provider.pricing.cost` says it; None:
+        nobody says what anything costs.
     """
 
     verdict: Verdict
     result: str | None = None
     next_attempt: int | None = None
+    cluster: str = field(default="", compare=False)
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+    cost: Mapping[str, Any] | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able mapping; :meth:`from_json` reads it back."""
-        return {"verdict": self.verdict.to_json(), "result": self.result, "next_attempt": self.next_attempt}
+        return {
+            "verdict": self.verdict.to_json(),
+            "result": self.result,
+            "next_attempt": self.next_attempt,
+            "cluster": self.cluster,
+            "seconds": dict(self.seconds),
+            "cost": dict(self.cost) if self.cost else None,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """Inverse of :meth:`to_json`."""
-        return cls(Verdict.from_json(data["verdict"]), data["result"], data["next_attempt"])
+        return cls(**{**data, "verdict": Verdict.from_json(data["verdict"])})
 
     def value(self) -> Any:
         """What the application gave to ``set_result``, or None.
@@ -130,24 +162,68 @@ async def follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> 
 
 
 async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Outcome:
+    record = _Record(handle, policy)
     try:
-        status = await _watch(backend, handle, policy, say)
+        status = await _watch(backend, handle, policy, say, record)
     except NotFound:
         message = f"cluster {handle.name} was deleted while its task waited for it"
-        return Outcome(Verdict(State.CANCELLED, Reason.DELETED, message))
+        return record.outcome(Verdict(State.CANCELLED, Reason.DELETED, message))
     verdict = status.verdict or _verdict(handle, status, policy)
     say(verdict.text())
+    outcome = record.outcome(verdict, status.result)
+    if outcome.cost:
+        say(cost_line(outcome.cost))
+    ended_at = time.time()
     if attempt := policy.next_attempt(verdict):
         # Now, and not by whoever launches the next one: until then nobody would see to it.
         await tear_down(backend, handle, "always", verdict, say)
         say(f"the job starts anew: attempt {attempt} of {policy.attempts}, by preemption_retries")
-        return Outcome(verdict, next_attempt=attempt)
-    if verdict.state is not State.SUCCEEDED or not policy.until_running:
+        outcome = replace(outcome, result=None, next_attempt=attempt)
+    elif verdict.state is not State.SUCCEEDED or not policy.until_running:
         await tear_down(backend, handle, policy.teardown, verdict, say)
-    elif policy.lease is not None:  # it is for others now, and lives until its timeout
-        async with contextlib.aclosing(backend.watch(handle, lease=None)) as statuses:
-            await anext(statuses)
-    return Outcome(verdict, status.result)
+    else:
+        if policy.lease is not None:  # it is for others now, and lives until its timeout
+            async with contextlib.aclosing(backend.watch(handle, lease=None)) as statuses:
+                await anext(statuses)
+        return outcome
+    return replace(outcome, seconds={**outcome.seconds, "teardown": time.time() - ended_at})
+
+
+class _Record:
+    """What one follower has seen of a cluster's life."""
+
+    def __init__(self, handle: Handle, policy: Policy) -> None:
+        self._handle = handle
+        self._policy = policy
+        self._launched_at = policy.launched_at or time.time()
+        self._running_at: float | None = None
+        self._meter = Meter()
+
+    async def of(self, statuses: AsyncIterator[Status]) -> AsyncIterator[Status]:
+        """The statuses, each taken note of."""
+        async for status in statuses:
+            self._see(status, time.time())
+            yield status
+
+    def _see(self, status: Status, now: float) -> None:
+        self._meter.see(status.replicas, now)
+        if self._running_at is None and status.state is not State.PENDING:
+            started = [replica.started_at for replica in status.replicas]
+            known = [at for at in started if at is not None]
+            if len(known) == len(started):  # when it did, whoever follows it since
+                self._running_at = min(now, max(known, default=now))
+
+    def outcome(self, verdict: Verdict, result: str | None = None) -> Outcome:
+        """Of a cluster that has just ended, or that runs, as was waited for."""
+        now, policy = time.time(), self._policy
+        running_at = now if self._running_at is None else self._running_at
+        seconds = {"pending": max(0.0, running_at - self._launched_at)}
+        if self._running_at is not None and not policy.until_running:
+            seconds["run"] = max(0.0, now - running_at)
+        spent = None
+        if policy.tariff and not policy.until_running:  # it goes on: its cost is not known yet
+            spent = cost(policy.tariff, self._meter.seconds(now))
+        return Outcome(verdict, result, cluster=self._handle.name, seconds=seconds, cost=spent)
 
 
 def _verdict(handle: Handle, status: Status, policy: Policy) -> Verdict:
@@ -209,12 +285,13 @@ async def sweep(backend: Backend, found: Sequence[Listing], lives: Lives) -> lis
     return removed
 
 
-async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Status:
+async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say, record: _Record) -> Status:
     """The final status, or the first one in which all run; the logs are streamed until then."""
     streaming = asyncio.create_task(_stream(backend, handle, policy.streamed, say))
     watching = backend.watch(handle, lease=policy.lease, disposable=policy.removes_success)
     try:
-        async with contextlib.aclosing(watching) as statuses:
+        async with contextlib.aclosing(watching) as told:
+            statuses = record.of(told)
             status = await _until_running(statuses, policy, say)
             if not (status.state.final or policy.until_running):
                 async for later in _told(statuses, status, say):

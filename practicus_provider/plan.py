@@ -146,6 +146,9 @@ class Plan:
     :param volumes: what every replica finds mounted, or stood for.
     :param checkpoints: folder on one of the volumes, in which each cluster's name has a folder for checkpoints.
     :param framework: what the replicas' Python has to have; None: nothing that is known.
+    :param queue_name: of who decides when the cluster starts, where replicas are pods; None: it starts at once.
+    :param scheduler_name: of who places the replicas' pods; None: the cluster's own scheduler.
+    :param priority_class: of the replicas' pods.
     :raises SpecError: the parts do not fit each other.
     """
 
@@ -164,6 +167,9 @@ class Plan:
     volumes: tuple[Volume, ...] = ()
     checkpoints: str | None = None
     framework: Framework | None = None
+    queue_name: str | None = None
+    scheduler_name: str | None = None
+    priority_class: str | None = None
 
     def __post_init__(self) -> None:
         if not self.roles:

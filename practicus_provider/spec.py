@@ -32,6 +32,7 @@ _SECRET = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[-._a-zA-Z0-9]+")
 _DEVICE = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CLAIM = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+_LABEL = re.compile(r"[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?")
 _NFS = re.compile(r"[^/\s]+:/\S*")
 _OURS = ("/practicus", "/dev", "/proc", "/sys")
 """Places in a container that no volume may take."""
@@ -251,6 +252,9 @@ class JobSpec:
     oom_memory_factor: float | None = None
     teardown: Teardown = "always"
     stream_logs: StreamLogs = "coordinator"
+    queue_name: str | None = None
+    scheduler_name: str | None = None
+    priority_class: str | None = None
 
     def __post_init__(self) -> None:
         _instance("adapter", self.adapter, str, "give an adapter's name or 'module.Class'")
@@ -286,6 +290,14 @@ class JobSpec:
         self._check_volumes()
         if self.image is not None:
             _instance("image", self.image, str, "give an image's name, such as 'registry/spark:4'")
+        for name, form, what in (
+            ("queue_name", _LABEL, "a LocalQueue of Kueue's by its name, such as 'team-a'"),
+            ("scheduler_name", _CLAIM, "a scheduler's name, such as 'volcano'"),
+            ("priority_class", _CLAIM, "a PriorityClass by its name, such as 'batch-low'"),
+        ):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and form.fullmatch(value)):
+                raise SpecError(name, value, f"give {what}")
         if not isinstance(self.workers, Elastic) and not self.groups:
             _positive_int("workers", self.workers, "or Elastic(min, max), or a list of WorkerGroup(count=...)")
         if self.procs_per_worker is not None:

@@ -119,6 +119,7 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         raise AdapterError("adapter", spec.adapter, f"its roles() failed: {type(error).__name__}: {error}") from error
     if not isinstance(roles, tuple):
         raise AdapterError("adapter", spec.adapter, f"its roles() returned {type(roles).__name__}, not a tuple of Role")
+    _check_queue(spec, roles)
     return Plan(
         adapter=spec.adapter,
         roles=roles,
@@ -134,7 +135,22 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         secrets={variable: _secret(text) for variable, text in spec.secrets.items()},
         volumes=spec.volumes,
         checkpoints=spec.checkpoints,
+        queue_name=spec.queue_name,
+        scheduler_name=spec.scheduler_name,
+        priority_class=spec.priority_class,
     )
+
+
+def _check_queue(spec: JobSpec, roles: tuple[Role, ...]) -> None:
+    """Refuse what Kueue would admit in part: it looks at one Job, which is one role of fixed size."""
+    if spec.queue_name is not None and (len(roles) > 1 or roles[0].elastic):
+        parts = ", ".join(role.name for role in roles)
+        way_out = (
+            f"Kueue admits one Job, and a cluster of {spec.adapter} is more than that here ({parts}): a part of it "
+            "could hold what the rest waits for. Leave it out; a fixed number of workers that have ranks, and are "
+            "alike, is one Job"
+        )
+        raise SpecError("queue_name", spec.queue_name, way_out)
 
 
 def _secret(text: str) -> tuple[str, str]:

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal
 
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Plan, Port
+from practicus_provider.pricing import Pricing
+from practicus_provider.spec import Resources
 from practicus_provider.status import State, Status
 
 
@@ -52,6 +54,7 @@ class Listing:
     :param created_at: seconds since the epoch.
     :param released: whether it stays for a while only, by its task's wish (see :meth:`Backend.delete`).
     :param links: its plan's.
+    :param resources: role -> of one replica; of those that an older version of ours has made, none.
     """
 
     handle: Handle
@@ -60,6 +63,7 @@ class Listing:
     created_at: float
     released: bool = False
     links: Mapping[str, Port] = field(default_factory=dict)
+    resources: Mapping[str, Resources] = field(default_factory=dict)
 
 
 class Connection(ABC):
@@ -93,10 +97,14 @@ Lease = float | None | Literal["keep"]
 class Backend(ABC):
     """A place where replicas run.
 
+    :cvar name: as a connection's extra ``backend`` has it.
     :cvar pods: whether replicas are pods, so that a framework may make some itself.
+    :ivar pricing: what replicas cost there; None: nobody says.
     """
 
+    name: ClassVar[str] = ""
     pods: ClassVar[bool] = False
+    pricing: Pricing | None = None
 
     def session(self) -> AbstractAsyncContextManager[object]:
         """What verbs that are called meanwhile may share, such as a connection. They need none.

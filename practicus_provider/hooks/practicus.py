@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from practicus_provider.backends.base import Backend
     from practicus_provider.backends.kubernetes.api import Access
+    from practicus_provider.pricing import Pricing
 
 BACKENDS = ("kubernetes", "local")
 
@@ -115,7 +116,7 @@ class PracticusHook(BaseHook):
         home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow"))
         root = Path(extra.get("root", home / "practicus")).expanduser()
         pythons = self._by_adapter(extra, "pythons", "Python")
-        return LocalBackend(root, extra.get("python", sys.executable), ttl, pythons)
+        return LocalBackend(root, extra.get("python", sys.executable), ttl, pythons, self._pricing(extra))
 
     def _kubernetes(self, extra: Mapping[str, Any], other: Mapping[str, Any]) -> Backend:
         from practicus_provider.backends.kubernetes import KubernetesBackend
@@ -128,7 +129,21 @@ class PracticusHook(BaseHook):
         except SpecError as error:
             raise self._wrong(extra, "pod_overrides", f"give an object: part of a pod template: {error}") from error
         site = Site(namespace, extra.get("image"), overrides, self._by_adapter(extra, "images", "image"))
-        return KubernetesBackend(self._access(extra, other), site)
+        return KubernetesBackend(self._access(extra, other), site, self._pricing(extra))
+
+    def _pricing(self, extra: Mapping[str, Any]) -> Pricing | None:
+        """What replicas cost, if the connection says."""
+        if "pricing" not in extra:
+            return None
+        from practicus_provider.pricing import Pricing
+
+        try:
+            return Pricing(**self._object(extra, "pricing", "prices, such as cpu_hour, and their currency"))
+        except TypeError:
+            prices = ", ".join(name for name in Pricing.__dataclass_fields__ if name != "currency")
+            raise self._wrong(extra, "pricing", f"give currency, and of {prices} what has a price") from None
+        except SpecError as error:
+            raise self._wrong(extra, "pricing", f"mend {error}") from error
 
     def _by_adapter(self, extra: Mapping[str, Any], name: str, what: str) -> Mapping[str, str]:
         """An extra that names something for each adapter."""

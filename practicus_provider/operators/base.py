@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -89,6 +90,8 @@ class ClusterOperator(BaseOperator):
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         self._running: tuple[Backend, Handle] | None = None
         self._attempt = 1
+        self._outcome: Outcome | None = None
+        self._spent: Mapping[str, float] = {}  # role -> replica-seconds of earlier attempts
 
     @property
     def hook(self) -> PracticusHook:
@@ -126,10 +129,7 @@ class ClusterOperator(BaseOperator):
         from practicus_provider.lifecycle import Outcome
 
         outcome = Outcome.from_json(event)
-        if outcome.next_attempt is None:
-            return self.finish(outcome, context)
-        self._attempt = outcome.next_attempt
-        return self._run(context)
+        return self._end(outcome, context) if outcome.next_attempt is None else self._run(context, outcome)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's, but where the trigger failed or ran out of time, the cluster goes before the task fails."""
@@ -143,6 +143,12 @@ class ClusterOperator(BaseOperator):
             except PracticusError as error:
                 self.log.error("its cluster may be left: %s", error)
             raise
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """OpenLineage's provider calls this after the task's end, also after a failure."""
+        from practicus_provider.lineage import lineage_of
+
+        return None if self._outcome is None else lineage_of(self._outcome, getattr(self, "adapter", None))
 
     def on_kill(self) -> None:
         """The task is killed here: its cluster goes. Airflow calls this from a signal handler, amid our event loop."""
@@ -170,29 +176,48 @@ class ClusterOperator(BaseOperator):
             longest = min(2 * max(1, math.ceil(delay * growth ** (ti.try_number - 1))), longest)
         return longest + RETRY_SLACK
 
-    def _run(self, context: Context) -> Any:
-        """Launch and follow; anew where the job was preempted, whose cluster is gone then, or on its way."""
-        from practicus_provider import lifecycle
+    def _end(self, outcome: Outcome, context: Context) -> Any:
+        from practicus_provider.pricing import COST_KEY
+
+        self._outcome = outcome
+        if outcome.cost:
+            context["ti"].xcom_push(key=COST_KEY, value=dict(outcome.cost))
+        return self.finish(outcome, context)
+
+    def _run(self, context: Context, outcome: Outcome | None = None) -> Any:
+        """Launch and follow; anew where the job was preempted, whose cluster is gone then, or on its way.
+
+        :param outcome: of the attempt that was preempted.
+        """
+        from practicus_provider import lifecycle, metrics
 
         backend = self.hook.get_conn()
         while True:
+            if outcome is not None:
+                self._attempt = outcome.next_attempt or 1
+                self._spent = outcome.cost["seconds"] if outcome.cost else {}
             handle, policy = asyncio.run(self._launch(backend, context))
             if self.deferrable:
                 self._defer(handle, policy, context)
             outcome = asyncio.run(lifecycle.follow(backend, handle, policy, self.log.info))
+            metrics.ended(outcome, policy, backend)
             if outcome.next_attempt is None:
-                return self.finish(outcome, context)
-            self._attempt = outcome.next_attempt
+                return self._end(outcome, context)
 
     async def _launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
+        from practicus_provider import metrics
         from practicus_provider.errors import NotFound
 
+        began = time.monotonic()
         handle, policy = await self.launch(backend, context)
+        metrics.submitted(time.monotonic() - began, policy, backend)
         self._running = (backend, handle)
         context["ti"].xcom_push(key="cluster", value=handle.to_json())
         with contextlib.suppress(NotFound):
             found = await backend.find(handle.name)
             policy = replace(policy, attempt=found.task.get("attempt", 1))  # of one that is adopted it may be another
+            if backend.pricing:
+                policy = replace(policy, tariff=backend.pricing.tariff(found.resources, self._spent))
             self._link(found, context)
         which = f", attempt {policy.attempt} of {policy.attempts}" if policy.attempts > 1 else ""
         self.log.info("cluster %s (%s)%s", handle.name, handle.uid, which)

@@ -21,7 +21,7 @@ from airflow.sdk.definitions.xcom_arg import XComArg
 from practicus_provider.errors import SpecError
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.operators.base import ClusterOperator, task_facts, task_key
-from practicus_provider.operators.job import check_early, job_spec, shipment_of
+from practicus_provider.operators.job import check_early, job_spec, shipment_of, with_lineage
 from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs, Volume
 
 if TYPE_CHECKING:
@@ -41,7 +41,16 @@ class PracticusCreateClusterOperator(ClusterOperator):
     :param timeout: the cluster's whole life, in seconds or as a timedelta, should nobody delete it.
     """
 
-    template_fields: Sequence[str] = ("workers", "env", "conf", "image", "namespace", "pod_overrides")
+    template_fields: Sequence[str] = (
+        "workers",
+        "env",
+        "conf",
+        "image",
+        "namespace",
+        "pod_overrides",
+        "scheduler_name",
+        "priority_class",
+    )
 
     def __init__(
         self,
@@ -56,6 +65,8 @@ class PracticusCreateClusterOperator(ClusterOperator):
         secrets: Mapping[str, str] | None = None,
         egress: Sequence[str] = (),
         pod_overrides: Mapping[str, Any] | None = None,
+        scheduler_name: str | None = None,
+        priority_class: str | None = None,
         volumes: Sequence[Volume] = (),
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
@@ -72,6 +83,8 @@ class PracticusCreateClusterOperator(ClusterOperator):
         self.secrets = secrets or {}
         self.egress = egress
         self.pod_overrides = pod_overrides or {}
+        self.scheduler_name = scheduler_name
+        self.priority_class = priority_class
         self.volumes = volumes
         self.timeout = timeout
         self.start_timeout = start_timeout
@@ -183,7 +196,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
         from practicus_provider.lifecycle import Policy
         from practicus_provider.names import job_name
 
-        parent, spec = as_handle("cluster", self.cluster), self.spec()
+        parent, spec = as_handle("cluster", self.cluster), with_lineage(self.spec(), context)
         shipment = shipment_of(self, spec)
         plan = adapters.make_plan(spec, shipment.program, shipment.files).deciding()
         lease = self.lease(context) if self.wait_for_completion else None
@@ -212,6 +225,8 @@ class PracticusSubmitJobOperator(ClusterOperator):
             "coordinator_resources": Resources(**shared["coordinator_resources"]),
             "conf": {**shared["conf"], **job_spec(self, adapter=shared["adapter"]).settings},
             "image": self.image or shared["image"],
+            "scheduler_name": shared["scheduler_name"],
+            "priority_class": shared["priority_class"],
         }
 
 
@@ -296,4 +311,6 @@ def _shared_spec(spec: JobSpec) -> dict[str, Any]:
         "coordinator_resources": asdict(spec.coordinator_resources),
         "conf": dict(spec.settings),
         "image": spec.image,
+        "scheduler_name": spec.scheduler_name,
+        "priority_class": spec.priority_class,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -46,6 +47,10 @@ class PracticusRunJobOperator(ClusterOperator):
     :param egress: CIDRs that replicas may reach beside each other, on Kubernetes; by default none.
     :param pod_overrides: part of a pod template (``metadata``, ``spec``) that is merged into every pod by Kubernetes'
         strategic-merge rules; the container's name is ``main``. (templated)
+    :param queue_name: a LocalQueue of Kueue's, which then decides when the job starts, for workers that have ranks, are
+        alike and of a fixed number, on Kubernetes. Airflow's own ``queue`` is of tasks. (templated)
+    :param scheduler_name: who places the pods, on Kubernetes (``schedulerName``). (templated)
+    :param priority_class: of the pods, on Kubernetes (``priorityClassName``). (templated)
     :param volumes: list of :class:`~practicus_provider.spec.Volume`, which every replica finds at their paths.
     :param checkpoint_dir: folder on one of them, in which each task instance has its own for what it saves, whatever
         its try; None: ``checkpoints`` on the first that keeps what is written.
@@ -73,6 +78,9 @@ class PracticusRunJobOperator(ClusterOperator):
         "image",
         "namespace",
         "pod_overrides",
+        "queue_name",
+        "scheduler_name",
+        "priority_class",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "application_args": "json",
@@ -98,6 +106,9 @@ class PracticusRunJobOperator(ClusterOperator):
         secrets: Mapping[str, str] | None = None,
         egress: Sequence[str] = (),
         pod_overrides: Mapping[str, Any] | XComArg | None = None,
+        queue_name: str | None = None,
+        scheduler_name: str | None = None,
+        priority_class: str | None = None,
         volumes: Sequence[Volume] = (),
         checkpoint_dir: str | None = None,
         timeout: float | timedelta = timedelta(days=1),
@@ -124,6 +135,9 @@ class PracticusRunJobOperator(ClusterOperator):
         self.secrets = secrets or {}
         self.egress = egress
         self.pod_overrides = pod_overrides or {}
+        self.queue_name = queue_name
+        self.scheduler_name = scheduler_name
+        self.priority_class = priority_class
         self.volumes = volumes
         self.checkpoint_dir = checkpoint_dir
         self.timeout = timeout
@@ -146,7 +160,7 @@ class PracticusRunJobOperator(ClusterOperator):
         """See :meth:`ClusterOperator.launch`."""
         from practicus_provider.lifecycle import Policy
 
-        spec, lease = self.spec(), self.lease(context)
+        spec, lease = with_lineage(self.spec(), context), self.lease(context)
         if spec.oom_memory_factor:
             spec = spec.with_memory(_memory_factors(context))
         plan = self._plan(spec, backend)
@@ -217,6 +231,21 @@ def job_spec(operator: Any, **known: Any) -> JobSpec:
     return JobSpec(**values)
 
 
+def with_lineage(spec: JobSpec, context: Context) -> JobSpec:
+    """Spark's own events of lineage are told of the task, where Airflow's settings of OpenLineage ask for it."""
+    if spec.adapter != "spark":
+        return spec
+    from airflow.providers.common.compat.openlineage.utils import spark
+    from airflow.sdk.configuration import conf
+
+    settings = dict(spec.settings)
+    if conf.getboolean("openlineage", "spark_inject_parent_job_info", fallback=False):
+        settings = spark.inject_parent_job_information_into_spark_properties(settings, context)
+    if conf.getboolean("openlineage", "spark_inject_transport_info", fallback=False):
+        settings = spark.inject_transport_information_into_spark_properties(settings, context)
+    return replace(spec, conf=settings)
+
+
 def shipment_of(operator: Any, spec: JobSpec) -> Shipment:
     """The application that a spec names, read from beside the operator's DAG."""
     from practicus_provider.application import ship
@@ -251,6 +280,9 @@ def check_early(operator: Any, **known: Any) -> None:
         "conf": {},
         "image": None,
         "pod_overrides": {},
+        "queue_name": None,
+        "scheduler_name": None,
+        "priority_class": None,
     }
     for name in sorted(unknown - stand_in.keys()):
         raise SpecError(name, getattr(operator, name), "this argument is not templated: give the value itself")

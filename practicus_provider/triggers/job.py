@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
-from practicus_provider import lifecycle
+from practicus_provider import lifecycle, metrics
 from practicus_provider.backends.base import Handle
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.lifecycle import Outcome, Policy
+from practicus_provider.pricing import COST_KEY
 from practicus_provider.status import State
 
 _deletions: set[asyncio.Task[None]] = set()
@@ -62,10 +63,11 @@ class PracticusJobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event: the outcome."""
         backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
-        outcome = await lifecycle.follow(backend, Handle(**self.cluster), Policy.from_json(self.policy), self.log.info)
-        pushes = self.ends_task and self.push_result and outcome.verdict.state is State.SUCCEEDED
-        stored = not pushes or await self._push(outcome.value())
-        yield event_of(outcome, ends_task=self.ends_task and stored and outcome.next_attempt is None)
+        policy = Policy.from_json(self.policy)
+        outcome = await lifecycle.follow(backend, Handle(**self.cluster), policy, self.log.info)
+        metrics.ended(outcome, policy, backend)
+        ends_task = self.ends_task and outcome.next_attempt is None
+        yield event_of(outcome, ends_task=ends_task and await self._push(self._xcoms(outcome)))
 
     async def on_kill(self) -> None:
         """The user marked or cleared the deferred task: its cluster goes, unless it is another task's.
@@ -84,24 +86,31 @@ class PracticusJobTrigger(BaseTrigger):
         backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
         await backend.delete(Handle(**self.cluster))
 
-    async def _push(self, result: Any) -> bool:
-        """The result becomes the task's XCom; False where a worker has to see to it.
+    def _xcoms(self, outcome: Outcome) -> dict[str, Any]:
+        """Key -> value of what a task that ends here leaves."""
+        succeeded = self.push_result and outcome.verdict.state is State.SUCCEEDED
+        xcoms = {"return_value": outcome.value() if succeeded else None, COST_KEY: outcome.cost}
+        return {key: value for key, value in xcoms.items() if value is not None}
+
+    async def _push(self, xcoms: Mapping[str, Any]) -> bool:
+        """They become the task's XComs; False where a worker has to see to it.
 
         Airflow 3.3 would store an event's own ``xcoms`` encoded twice (``airflow.models.xcom``, ``XComModel.set``), and
         without the XCom backend that is configured. Its triggerer stores none of a DAG or task whose id is not ASCII.
         """
         ti = self.task_instance
-        if result is None or ti is None:
+        if ti is None:
             return True
         try:
-            await XCom.aset(
-                "return_value",
-                result,
-                dag_id=ti.dag_id,
-                task_id=ti.task_id,
-                run_id=ti.run_id,
-                map_index=-1 if ti.map_index is None else ti.map_index,
-            )
+            for key, value in xcoms.items():
+                await XCom.aset(
+                    key,
+                    value,
+                    dag_id=ti.dag_id,
+                    task_id=ti.task_id,
+                    run_id=ti.run_id,
+                    map_index=-1 if ti.map_index is None else ti.map_index,
+                )
         except AirflowRuntimeError as error:
             self.log.warning("a worker stores the result, as the triggerer could not: %s", error)
             return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +17,34 @@ from tests.e2e.airflow_home import REPO, Airflow, eventually, running
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+def statsd() -> Iterator[socket.socket]:
+    """Where Airflow sends our metrics."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.setblocking(False)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory, statsd: socket.socket) -> Iterator[Airflow]:
     home = tmp_path_factory.mktemp("airflow")
-    with running(home, [REPO / "example_dags", REPO / "tests" / "e2e" / "dags"]) as airflow:
+    metrics = {
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": str(statsd.getsockname()[1]),
+        "AIRFLOW__METRICS__METRICS_ALLOW_LIST": "^practicus",
+    }
+    with running(home, [REPO / "example_dags", REPO / "tests" / "e2e" / "dags"], more=metrics) as airflow:
         yield airflow
+
+
+def received(statsd: socket.socket) -> list[str]:
+    """Names of metrics, in the order of their arrival."""
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(statsd.recv(4096).decode().partition(":")[0])
+    return found
 
 
 @pytest.fixture
@@ -44,7 +70,9 @@ def worker_of(airflow: Airflow, dag_id: str, run_id: str) -> psutil.Process:
     return psutil.Process(pid)
 
 
-def test_a_deferred_job_ends_with_its_result_and_its_log_each_line_once(airflow: Airflow, meeting: Path) -> None:
+def test_a_deferred_job_ends_with_its_result_its_metrics_and_its_log_each_line_once(
+    airflow: Airflow, meeting: Path, statsd: socket.socket
+) -> None:
     airflow.trigger("wait_deferred", "once", {"folder": str(meeting)})
     airflow.await_state("wait_deferred", "once", "deferred")
     pid = started(meeting)
@@ -52,6 +80,8 @@ def test_a_deferred_job_ends_with_its_result_and_its_log_each_line_once(airflow:
     assert airflow.await_state("wait_deferred", "once", "success", "failed") == "success"
     assert airflow.await_run("wait_deferred", "once") == "success"
     assert airflow.xcom("wait_deferred", "once", "echo") == [str(pid)]
+    phases = ("submit", "pending", "run", "teardown", "ended")  # the first by a worker, the others by the triggerer
+    assert received(statsd) == [f"airflow.practicus.{phase}" for phase in phases]
     log = airflow.log("wait_deferred", "once")
     said = ["started", "line 0", "line 1", "line 2", "[progress 100%] let go", "Completed: driver-0 ended"]
     assert [line for line in log if line in said] == said

@@ -26,6 +26,7 @@ from practicus_provider.operators.base import ClusterOperator
 from practicus_provider.operators.cluster import PracticusCreateClusterOperator, PracticusSubmitJobOperator
 from practicus_provider.operators.dask import PracticusDaskOperator
 from practicus_provider.plan import Plan
+from practicus_provider.pricing import Tariff
 from practicus_provider.sensors.job import PracticusJobSensor
 from practicus_provider.status import Reason, State, Verdict
 from practicus_provider.triggers.job import PracticusJobTrigger
@@ -125,6 +126,20 @@ async def test_a_task_that_ends_here_has_the_result_as_its_xcom(backend, stored,
     handle = await backend.create("job", plan(role("driver", SUCCEED)), task=TASK)
     assert await events(trigger(handle, ends_task=True, map_index=map_index)) == [TaskSuccessEvent()]
     assert (stored, await alive(backend)) == ([xcom({"rows": 3}, map_index)], [])
+
+
+@pytest.mark.parametrize(("code", "keys"), [(SUCCEED, ["return_value", "cost"]), (FAIL, ["cost"])], ids=["good", "bad"])
+async def test_a_task_that_ends_here_has_its_cost_as_an_xcom_however_it_ended(backend, stored, code, keys):
+    policy = Policy(time.time() + PATIENCE, (), tariff=Tariff("USD", {"driver": 3600.0}, {"driver": 100.0}))
+    async with created(backend, "job", plan(role("driver", code))) as handle:
+        following = trigger(handle, ends_task=True)
+        following.policy = policy.to_json()
+        await events(following)
+    assert [message.key for message in stored] == keys
+    cost = stored[-1].value
+    assert (cost["currency"], list(cost["seconds"])) == ("USD", ["driver"])
+    assert cost["total"] == pytest.approx(cost["seconds"]["driver"], abs=0.001)
+    assert cost["total"] > 100
 
 
 async def test_no_cluster_is_left_once_the_event_is_there(backend):

@@ -192,8 +192,8 @@ def test_the_readme_s_arguments_are_the_operators_with_their_defaults():
 
 
 def test_the_readme_s_templated_arguments_are_the_operators():
-    (names,) = re.findall(r"^Templated: (.+)\.$", README.read_text(), re.MULTILINE)
-    assert {code(name) for name in names.split(", ")} == set(PracticusRunJobOperator.template_fields)
+    (names,) = re.findall(r"^Templated: (.+?)\.$", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", names)) == set(PracticusRunJobOperator.template_fields)
 
 
 def test_the_readme_s_limit_of_what_travels_is_the_code_s():

@@ -16,6 +16,7 @@ from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import ConnectionConfigError
 from practicus_provider.hooks.practicus import PracticusHook
+from practicus_provider.pricing import Pricing
 
 HOME = Path(os.environ["AIRFLOW_HOME"])
 Connect = Callable[..., None]
@@ -213,3 +214,28 @@ def test_the_test_button_says_that_the_connection_is_wrong(connect):
         False,
         "connection 'there' is of type 'http'; give one of type 'practicus'",
     )
+
+
+PRICES = {"currency": "USD", "cpu_hour": 0.04, "gpu_hour": 2.5}
+
+
+@pytest.mark.parametrize("given", [PRICES, json.dumps(PRICES)])
+@pytest.mark.parametrize("backend", ["local", "kubernetes"])
+async def test_what_replicas_cost_is_as_the_connection_says(connect, backend_of, backend, given):
+    connect(backend=backend, pricing=given)
+    assert (await backend_of("there")).pricing == Pricing(currency="USD", cpu_hour=0.04, gpu_hour=2.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "way_out"),
+    [
+        ("0.04", "give an object: prices, such as cpu_hour, and their currency"),
+        ({"cpu_hour": 1}, "give currency, and of cpu_hour, memory_gib_hour, gpu_hour what has a price"),
+        ({"currency": "USD", "cpu": 1}, "give currency, and of cpu_hour, memory_gib_hour, gpu_hour what has a price"),
+        ({"currency": "USD", "cpu_hour": "1"}, "mend cpu_hour='1': give a price of at least 0, as a number"),
+    ],
+)
+async def test_prices_that_are_wrong_are_refused(connect, backend_of, given, way_out):
+    connect(backend="local", pricing=given)
+    with refused(f"connection 'there' has the extra pricing={given!r}; {way_out}"):
+        await backend_of("there")

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from practicus_provider.backends.kubernetes.api import Manifest
-from practicus_provider.backends.kubernetes.labels import CLUSTER, INDEX, RELEASED, ROLE, TOLD
+from practicus_provider.backends.kubernetes.labels import CLUSTER, COMPLETE, INDEX, QUEUE, RELEASED, ROLE, TOLD
 from practicus_provider.backends.kubernetes.observe import Observation, Pod, observe
+from practicus_provider.plan import Plan
 from practicus_provider.status import Reason, State, Status, Verdict
 from tests.kubernetes_objects import (
     AGAIN,
@@ -426,6 +427,58 @@ def test_a_cluster_in_which_nobody_decides_runs_until_one_of_its_replicas_ends()
     found = observe(job(SERVING), [serving[0], lost])
     assert found.status == Status(RUNNING, (running("coordinator"), over("worker", code=1)))
     assert (found.ending and found.ending.reason, found.failed) == (Reason.REPLICA_LOST, Pod(lost))
+
+
+# ---- a root that somebody suspends
+
+
+def held(plan: Plan, *, queue: str | None = None) -> Manifest:
+    """A root that was let go, or handed to a queue, and is suspended."""
+    root = job(plan, **{COMPLETE: "true"})
+    root["spec"]["suspend"] = True
+    root["metadata"]["labels"] |= {QUEUE: queue} if queue else {}
+    return root
+
+
+def test_a_root_that_its_queue_holds_is_pending_and_says_in_which():
+    found = observe(held(RANKS, queue="team-a"), [])
+    assert found == Observation(Status(PENDING, tuple(pending("driver", n, "queued in team-a") for n in range(3))))
+    assert found.status.summary() == "pending: driver 3 pending (queued in team-a)"
+
+
+def test_a_root_that_somebody_else_suspends_says_so_and_what_serves_it_runs_on():
+    pods = [pod("coordinator", 0, runs(), ready=True), *(pod("worker", n, runs()) for n in range(2))]
+    assert observe(held(SERVED), pods).status.summary() == (
+        "pending: coordinator 1 running; worker 2 running; "
+        "driver 1 pending (suspended, not by us: suspend of Job c-job is true)"
+    )
+
+
+def test_a_root_that_its_creator_has_not_let_go_is_no_ones_suspension():
+    root = held(ALONE)
+    del root["metadata"]["annotations"][COMPLETE]
+    assert observe(root, []) == Observation(Status(PENDING, (pending("driver"),)))
+
+
+@pytest.mark.parametrize("state", [runs(), ended(143, signal=15, stopped=True)])
+def test_pods_that_go_because_the_root_is_suspended_are_no_failure(state):
+    found = observe(held(ALONE, queue="q"), [pod("driver", 0, state, **LEAVING)])
+    assert found == Observation(Status(PENDING, (pending("driver", detail="queued in q"),)))
+
+
+def test_a_root_that_is_resumed_waits_for_new_pods_while_the_old_ones_go():
+    root = job(ALONE, **{COMPLETE: "true"})
+    old = pod("driver", 0, ended(143, signal=15, stopped=True), **LEAVING, creationTimestamp=DAY.format(1))
+    root["status"]["startTime"] = DAY.format(9)
+    assert observe(root, [old]) == Observation(Status(PENDING, (pending("driver"),)))
+    new = pod("driver", 0, runs(10), creationTimestamp=DAY.format(9))
+    assert observe(root, [old, new]).status == Status(RUNNING, (running("driver", since=10),))
+
+
+def test_a_root_whose_controller_has_not_resumed_it_yet_waits_likewise():
+    root = job(ALONE, {"type": "Suspended", "status": "True"}, **{COMPLETE: "true"})
+    old = pod("driver", 0, ended(143, signal=15, stopped=True), **LEAVING, creationTimestamp=DAY.format(1))
+    assert observe(root, [old]) == Observation(Status(PENDING, (pending("driver"),)))
 
 
 # ---- elastic roles

@@ -19,7 +19,7 @@ import yaml
 from practicus_provider import runtime
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes.api import PATHS, Manifest
-from practicus_provider.backends.kubernetes.labels import DIGEST, FACTS, ROLE
+from practicus_provider.backends.kubernetes.labels import DIGEST, FACTS, QUEUE, ROLE
 from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.rbac import NEEDED
 from practicus_provider.backends.kubernetes.render import BOOT, BUNDLE_LIMIT, SHORT, Manifests, render, short
@@ -104,9 +104,12 @@ NEAR = {
     }
 }
 """Replicas in one rack, for RDMA."""
+PLACED = {"scheduler_name": "volcano", "priority_class": "batch-low"}
 PLANS = {
     "dask": planned("dask", workers=3, coordinator_resources=Resources("500m", "1Gi"), conf={"a.b": 1}),
-    "dask_elastic": planned("dask", workers=Elastic(2, 5), image="registry/dask:2", secrets={"TOKEN": "store/token"}),
+    "dask_elastic": planned(
+        "dask", workers=Elastic(2, 5), image="registry/dask:2", secrets={"TOKEN": "store/token"}, **PLACED
+    ),
     "torch": planned("torch", workers=4, worker_resources=Resources(16, "64Gi", 8, "32Gi", {"rdma/hca": 1})),
     "torch_1x8": planned("torch", worker_resources=Resources(16, "64Gi", 8)),
     "torch_mig": planned(
@@ -128,7 +131,7 @@ PLANS = {
     "horovod": planned("horovod", workers=2, procs_per_worker=2, image="registry/training:1"),
     "horovod_elastic": planned("horovod", workers=Elastic(2, 4)),
     "deepspeed": planned("deepspeed", workers=2, conf={"train_batch_size": 16, "zero_optimization": {"stage": 3}}),
-    "spark": planned("spark", workers=2, env={"A": "it's $(HOME)"}, secrets={"B": "b/b", "A_KEY": "a/key"}),
+    "spark": planned("spark", workers=2, env={"A": "it's $(HOME)"}, secrets={"B": "b/b", "A_KEY": "a/key"}, **PLACED),
     "volumes": planned(
         "torch",
         workers=2,
@@ -252,7 +255,7 @@ def test_the_bundle_holds_the_application_and_the_runtime(manifests):
 
 
 def test_the_same_plan_makes_the_same_bytes_whatever_the_order_of_its_files():
-    turned = planned("spark", workers=2, env={"A": "it's $(HOME)"}, secrets={"A_KEY": "a/key", "B": "b/b"})
+    turned = planned("spark", workers=2, env={"A": "it's $(HOME)"}, secrets={"A_KEY": "a/key", "B": "b/b"}, **PLACED)
     turned = Plan(**{**vars(turned), "files": dict(reversed(FILES.items()))})
     assert rendered(turned) == rendered(PLANS["spark"]) == RENDERED["spark"]
 
@@ -591,3 +594,35 @@ def test_only_the_root_waits_suspended_and_only_what_decides_has_a_deadline(mani
         part = job["metadata"]["labels"][ROLE] == "worker2"
         assert not job["spec"].keys() & {"suspend", "ttlSecondsAfterFinished"}
         assert job["spec"].get("activeDeadlineSeconds") == (root["spec"]["activeDeadlineSeconds"] if part else None)
+
+
+def test_a_root_is_let_go_once_all_else_is_there():
+    assert RENDERED["torch"].start == {
+        "metadata": {"annotations": {"practicus.ai/complete": "true"}},
+        "spec": {"suspend": False},
+    }
+
+
+def test_a_root_of_a_queue_is_handed_to_it_once_all_else_is_there_and_let_go_by_nobody_of_ours():
+    manifests = rendered(planned("torch", workers=4, queue_name="team-a"))
+    assert QUEUE not in json.dumps(every(manifests))
+    assert manifests.start == {
+        "metadata": {
+            "annotations": {"practicus.ai/complete": "true"},
+            "labels": {"kueue.x-k8s.io/queue-name": "team-a"},
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("adapter", "more", "parts"),
+    [
+        ("spark", {}, "driver, worker"),
+        ("dask", {"workers": 2}, "coordinator, worker, driver"),
+        ("torch", {"workers": (WorkerGroup(1), WorkerGroup(2))}, "worker, worker2"),
+        ("horovod", {"workers": Elastic(1, 2)}, "coordinator, worker"),
+    ],
+)
+def test_what_kueue_would_admit_in_part_is_refused_with_its_parts(adapter, more, parts):
+    with pytest.raises(SpecError, match=rf"^queue_name='q': Kueue admits one Job, .* here \({parts}\)"):
+        planned(adapter, queue_name="q", **more)

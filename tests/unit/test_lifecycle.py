@@ -15,6 +15,7 @@ from practicus_provider.backends.base import Backend, Connection, Handle, Lease,
 from practicus_provider.errors import JobFailed, NotFound
 from practicus_provider.lifecycle import KEEP, Outcome, Policy, Say, tear_down
 from practicus_provider.plan import Plan, Port
+from practicus_provider.pricing import Tariff
 from practicus_provider.spec import JobSpec
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
 
@@ -352,7 +353,12 @@ async def test_tearing_down_is_also_for_who_did_not_follow():
 
 @pytest.mark.parametrize(
     "policy",
-    [POLICY, Policy(1.5, ("a", "b"), "never", 5.0, True), Policy(1.5, (), None, attempt=2, attempts=3)],
+    [
+        POLICY,
+        Policy(1.5, ("a", "b"), "never", 5.0, True),
+        Policy(1.5, (), None, attempt=2, attempts=3),
+        Policy(1.5, (), adapter="dask", launched_at=0.5, tariff=Tariff("USD", {"a": 1.5}, {"a": 60.0})),
+    ],
 )
 def test_a_policy_is_equal_after_its_way_through_json(policy):
     assert Policy.from_json(json.loads(json.dumps(policy.to_json()))) == policy
@@ -371,8 +377,9 @@ def test_the_policy_is_what_the_spec_asks_for(monkeypatch, stream_logs, streamed
     monkeypatch.setattr(lifecycle.time, "time", lambda: 1000.0)
     spec = JobSpec(adapter="dask", start_timeout=60, teardown="never", stream_logs=stream_logs)
     plan = make_plan(spec, ("x",))
-    assert Policy.of(spec, plan, lease=5.0) == Policy(1060.0, streamed, "never", 5.0, False)
-    assert Policy.of(spec, plan, until_running=True) == Policy(1060.0, streamed, "never", None, True)
+    since = {"adapter": "dask", "launched_at": 1000.0}
+    assert Policy.of(spec, plan, lease=5.0) == Policy(1060.0, streamed, "never", 5.0, False, **since)
+    assert Policy.of(spec, plan, until_running=True) == Policy(1060.0, streamed, "never", None, True, **since)
 
 
 def test_a_job_may_be_preempted_as_often_as_its_spec_says_and_one_attempt_more_is_made():
@@ -388,6 +395,92 @@ def test_a_job_may_be_preempted_as_often_as_its_spec_says_and_one_attempt_more_i
 def test_of_ranks_the_first_is_streamed_or_each_of_them_by_name(stream_logs, streamed):
     spec = JobSpec(adapter="torch", workers=3, stream_logs=stream_logs)
     assert Policy.of(spec, make_plan(spec, ("x",))).streamed == streamed
+
+
+# ---- how long it took, and what it cost
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that it is; each look at it takes no time."""
+    now = [1000.0]
+    monkeypatch.setattr(lifecycle.time, "time", lambda: now[0])
+    return now
+
+
+@dataclass
+class Timed(Scripted):
+    """As scripted, and each status at its time."""
+
+    clock: list[float] = field(default_factory=list)
+    at: list[float] = field(default_factory=list)
+
+    async def watch(self, handle: Handle, **how: Any) -> AsyncGenerator[Status, None]:
+        async for status in super().watch(handle, **how):
+            self.clock[0] = self.at[self.now]
+            yield status
+
+    async def delete(self, handle: Handle, **how: Any) -> None:
+        await super().delete(handle, **how)
+        self.clock[0] += 2
+
+
+def ran(role: str, index: int, start: float | None, end: float | None = None) -> ReplicaStatus:
+    state = State.PENDING if start is None else State.RUNNING if end is None else State.SUCCEEDED
+    return ReplicaStatus(role, index, state, started_at=start, ended_at=end)
+
+
+TARIFF = Tariff("USD", {"driver": 3.6, "worker": 36.0})
+MEASURED = replace(POLICY, adapter="dask", launched_at=1000.0, tariff=TARIFF)
+DRIVER, WORKER = ran("driver", 0, 1010.0), ran("worker", 0, 1005.0)
+LIFE = [
+    Status(State.PENDING, (ran("driver", 0, None), WORKER)),
+    Status(State.RUNNING, (DRIVER, WORKER, ran("worker", 1, 1012.0))),
+    Status(State.RUNNING, (DRIVER, WORKER)),  # the second one is elastic, and has left
+    replace(DONE, replicas=(ran("driver", 0, 1010.0, 1040.0), WORKER)),
+]
+TIMES = [1006.0, 1020.0, 1030.0, 1041.0]
+
+
+async def test_a_followed_cluster_says_how_long_its_phases_took(clock):
+    outcome = await follow(Timed(LIFE, clock=clock, at=TIMES), MEASURED)
+    assert outcome.seconds == {"pending": 12.0, "run": 29.0, "teardown": 2.0}
+
+
+async def test_who_follows_a_cluster_from_its_middle_on_knows_since_when_it_runs(clock):
+    outcome = await follow(Timed(LIFE[2:], clock=clock, at=TIMES[2:]), MEASURED)
+    assert outcome.seconds == {"pending": 10.0, "run": 31.0, "teardown": 2.0}
+
+
+async def test_a_cluster_that_does_not_run_has_only_been_pending(clock):
+    backend = Timed([LIFE[0], replace(BROKEN, replicas=(ran("driver", 0, None), WORKER))], clock=clock, at=TIMES)
+    assert (await follow(backend, MEASURED)).seconds == {"pending": 20.0, "teardown": 2.0}
+
+
+async def test_who_waits_for_the_start_alone_measures_that_alone(clock):
+    outcome = await follow(Timed(LIFE, clock=clock, at=TIMES), replace(MEASURED, until_running=True))
+    assert (outcome.seconds, outcome.cost) == ({"pending": 12.0}, None)
+
+
+async def test_the_cost_is_that_of_each_replica_for_as_long_as_it_ran_and_is_said(clock):
+    said: list[str] = []
+    outcome = await follow(Timed(LIFE, clock=clock, at=TIMES), MEASURED, said.append)
+    seconds = {"driver": 30.0, "worker": 36.0 + 18.0}
+    assert outcome.cost == {"currency": "USD", "total": 0.57, "seconds": seconds}
+    assert "cost: 0.5700 USD (worker 54 s, driver 30 s)" in said
+    assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))).cost == outcome.cost
+
+
+async def test_what_an_attempt_before_has_cost_is_part_of_it(clock):
+    tariff = replace(TARIFF, before={"driver": 10.0})
+    outcome = await follow(Timed(LIFE, clock=clock, at=TIMES), replace(MEASURED, tariff=tariff))
+    assert outcome.cost == {"currency": "USD", "total": 0.58, "seconds": {"driver": 40.0, "worker": 54.0}}
+
+
+async def test_where_nobody_says_what_anything_costs_nothing_is_said(clock):
+    said: list[str] = []
+    outcome = await follow(Timed(LIFE, clock=clock, at=TIMES), replace(MEASURED, tariff=None), said.append)
+    assert (outcome.cost, [line for line in said if "cost" in line]) == (None, [])
 
 
 # ---- what is left over

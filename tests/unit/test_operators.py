@@ -6,7 +6,7 @@ import re
 import runpy
 import types
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +24,7 @@ from airflow.sdk.serde import deserialize, serialize
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
+from practicus_provider.adapters import make_plan
 from practicus_provider.errors import AdapterError, JobFailed, SpecError
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.operators.base import (
@@ -41,7 +42,7 @@ from practicus_provider.operators.cluster import (
     practicus_cluster,
 )
 from practicus_provider.operators.dask import PracticusDaskOperator
-from practicus_provider.operators.job import PracticusRunJobOperator, shipment_of
+from practicus_provider.operators.job import PracticusRunJobOperator, shipment_of, with_lineage
 from practicus_provider.sensors.job import PracticusJobSensor
 from practicus_provider.spec import Elastic, JobSpec, Resources, WorkerGroup
 from practicus_provider.status import Reason, State, Verdict
@@ -58,6 +59,8 @@ CLUSTER = {
         "coordinator_resources": {"cpu": 1, "memory": "2Gi"},
         "conf": {"a": 1, "b": 1},
         "image": None,
+        "scheduler_name": "volcano",
+        "priority_class": None,
     },
 }
 Parse = Callable[..., BaseOperator]
@@ -131,6 +134,10 @@ def ti(**more: Any) -> dict[str, Any]:
         ("timeout=0", SpecError, "timeout=0: give a positive number of seconds or a timedelta"),
         ("timeout=None", SpecError, "timeout=None: give a positive number of seconds or a timedelta"),
         ("start_timeout='5m'", SpecError, "start_timeout='5m': give a positive number of seconds or a timedelta"),
+        ("queue_name='Team A'", SpecError, "queue_name='Team A': give a LocalQueue of Kueue's by its name"),
+        ("queue_name='team-a'", SpecError, "queue_name='team-a': Kueue admits one Job, and a cluster of dask is more"),
+        ("scheduler_name=''", SpecError, "scheduler_name='': give a scheduler's name, such as 'volcano'"),
+        ("priority_class=1000", SpecError, "priority_class=1000: give a PriorityClass by its name"),
         ("teardown='Always'", SpecError, "teardown='Always': choose one of always, on_success, never"),
         ("stream_logs=True", SpecError, "stream_logs=True: choose one of coordinator, all, none"),
         ("teardown='{{ x }}'", SpecError, "teardown='{{ x }}': this argument is not templated: give the value itself"),
@@ -468,6 +475,8 @@ def test_a_job_on_a_shared_cluster_has_the_clusters_spec_and_its_own_settings_ov
         "coordinator_resources": Resources(1, "2Gi"),
         "conf": {"a": 1, "b": 2},
         "image": None,
+        "scheduler_name": "volcano",
+        "priority_class": None,
     }
 
 
@@ -672,3 +681,39 @@ def test_the_trigger_does_not_end_a_task_of_a_dag_that_is_tested(monkeypatch):
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
     with DAG("sales"):
         assert not trigger_may_end_task(dask())
+
+
+# ---- lineage
+
+
+def traced() -> Any:
+    """The context of a task instance, as OpenLineage's provider looks at it."""
+    one = {"dag_id": "sales", "task_id": "etl", "map_index": -1, "try_number": 1}
+    run = SimpleNamespace(run_after=datetime(2013, 1, 5, tzinfo=UTC), logical_date=None, clear_number=0, conf={})
+    ti = SimpleNamespace(**one, dag_run=run, get_template_context=lambda: {"dag_run": run})
+    return {"ti": ti}
+
+
+def test_spark_is_not_told_of_its_task_unless_airflow_is_told_to():
+    spec = JobSpec(adapter="spark", conf={"spark.a": "b"})
+    assert with_lineage(spec, traced()) == spec
+
+
+def test_spark_s_lineage_is_told_of_its_task_where_airflow_is_told_to(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__OPENLINEAGE__SPARK_INJECT_PARENT_JOB_INFO", "true")
+    told = with_lineage(JobSpec(adapter="spark", conf={"spark.a": "b"}), traced()).settings
+    assert told["spark.a"] == "b"
+    assert told["spark.openlineage.parentJobName"] == "sales.etl"
+    assert told["spark.openlineage.rootParentJobName"] == "sales"
+    assert {"spark.openlineage.parentRunId", "spark.openlineage.parentJobNamespace"} <= told.keys()
+    assert make_plan(JobSpec(adapter="spark", conf=told), ("x",), pods=True).decides == "driver"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [JobSpec(adapter="dask"), JobSpec(adapter="spark", conf={"spark.openlineage.parentRunId": "mine"})],
+    ids=["another framework", "told by the user"],
+)
+def test_nobody_else_is_told_anything(monkeypatch, spec):
+    monkeypatch.setenv("AIRFLOW__OPENLINEAGE__SPARK_INJECT_PARENT_JOB_INFO", "true")
+    assert with_lineage(spec, traced()) == spec

@@ -88,6 +88,7 @@ def test_airflow_shows_the_connections_form_without_importing_the_hook():
         "image",
         "images",
         "pod_overrides",
+        "pricing",
         "kubeconfig",
         "context",
         "in_cluster",

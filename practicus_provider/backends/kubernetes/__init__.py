@@ -26,6 +26,7 @@ from practicus_provider.backends.kubernetes.causes import lacking
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
 from practicus_provider.backends.kubernetes.labels import (
     CLUSTER,
+    COMPLETE,
     CURSOR,
     DIGEST,
     FACTS,
@@ -46,8 +47,10 @@ from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
 from practicus_provider.backends.kubernetes.render import LEASE_LEAST, Manifests, render, short
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
+from practicus_provider.pricing import Pricing
 from practicus_provider.runtime.practicus_runtime import pods as runtime_pods
 from practicus_provider.runtime.practicus_runtime.launcher import RESULT_MARK
+from practicus_provider.spec import Resources
 from practicus_provider.status import TAIL_LINES, Reason, State, Status, Verdict, with_tail
 
 SETTLE_FAILED = 1.5
@@ -71,10 +74,13 @@ class KubernetesBackend(Backend):
 
     :param access: how the API server is reached.
     :param site: where and how pods run.
+    :param pricing: what they cost.
     """
 
     access: Access
     site: Site
+    pricing: Pricing | None = None
+    name: ClassVar[str] = "kubernetes"
     pods: ClassVar[bool] = True
 
     def session(self) -> AbstractAsyncContextManager[object]:
@@ -107,7 +113,7 @@ class KubernetesBackend(Backend):
                         await self._remove(api, found)
                         continue
                     root = found
-                if root["spec"].get("suspend"):
+                if _half_made(root):
                     await self._start(api, root, manifests)
                 return _handle(root)
 
@@ -304,7 +310,7 @@ class KubernetesBackend(Backend):
             return False
         if cleared_since(facts_of(root)["task"], facts_of(manifests.root)["task"]):
             return False
-        if root["spec"].get("suspend"):
+        if _half_made(root):
             same: bool = meta["annotations"].get(DIGEST) == manifests.root["metadata"]["annotations"][DIGEST]
             return same
         return (await _status(api, root)).state not in (State.FAILED, State.CANCELLED)
@@ -317,7 +323,7 @@ class KubernetesBackend(Backend):
                 await _create_once(api, secret)
             await asyncio.gather(*(api.apply(manifest) for manifest in others if manifest["kind"] not in LATER))
             await asyncio.gather(*(api.apply(manifest) for manifest in others if manifest["kind"] in LATER))
-            await api.patch("Job", root["metadata"]["name"], {"spec": {"suspend": False}})
+            await api.patch("Job", root["metadata"]["name"], manifests.start)
         except BackendError:
             with contextlib.suppress(BackendError):  # out of reach, say: what is left is suspended, and starts nothing
                 await self._remove(api, root)
@@ -405,11 +411,22 @@ class KubernetesBackend(Backend):
                                 observation.status, state=observation.ending.state, verdict=observation.ending
                             )
                             observation = replace(observation, status=ended)
-                    yield observation
-                    if observation.status.state.final:
-                        return
+                    if not await self._suspended(mirror.api, handle, observation):
+                        yield observation
+                        if observation.status.state.final:
+                            return
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), None if deadline is None else deadline - time.monotonic())
+
+    async def _suspended(self, api: Api, handle: Handle, observation: Observation) -> bool:
+        """Whether a failure is that of a pod which goes because somebody has suspended the root.
+
+        The watch of pods may be ahead of that of Jobs.
+        """
+        failed = observation.failed
+        if failed is None or not failed.leaving or not observation.status.state.final:
+            return False
+        return bool((await self._root(api, handle))["spec"].get("suspend"))
 
     async def _dispose(self, mirror: Mirror, handle: Handle, done: Collection[Pod], disposed: set[str]) -> None:
         """Delete pods that have said all: the kubelet then looks at their containers, and tells of their exit codes, at
@@ -501,6 +518,11 @@ class KubernetesBackend(Backend):
                     await api.patch("Job", job["metadata"]["name"], change)
 
 
+def _half_made(root: Manifest) -> bool:
+    """Whether its creator has not let it go yet, and died, or is at it."""
+    return bool(root["spec"].get("suspend")) and COMPLETE not in root["metadata"].get("annotations", {})
+
+
 def _by_cluster(items: Iterable[Manifest]) -> defaultdict[str, list[Manifest]]:
     """Objects by the name of the cluster that they belong to."""
     found: defaultdict[str, list[Manifest]] = defaultdict(list)
@@ -580,7 +602,13 @@ def _listing(root: Manifest, status: Status) -> Listing:
     links = {label: Port(role, name) for label, (role, name) in facts["links"].items()}
     meta = root["metadata"]
     created_at, released = _time(meta["creationTimestamp"]), RELEASED in meta["annotations"]
-    return Listing(_handle(root), status.state, facts["task"], created_at, released, links)
+    fields = ("cpu", "memory", "gpu")
+    resources = {
+        name: Resources(**{field: role[field] for field in fields})
+        for name, role in facts["roles"].items()
+        if "cpu" in role
+    }
+    return Listing(_handle(root), status.state, facts["task"], created_at, released, links, resources)
 
 
 def _not_found(handle: Handle, site: Site) -> NotFound:

@@ -48,7 +48,7 @@ NODES_KNOWN = 600.0
 PAGE = 500
 """Objects that are asked for at a time, so that a list of thousands is never whole in memory."""
 READ = {
-    "Job": ("activeDeadlineSeconds",),
+    "Job": ("activeDeadlineSeconds", "suspend"),
     "Pod": ("nodeName", "nodeSelector", "initContainers", "containers"),
 }
 """What is read of a ``spec``; what is not is not kept, as it takes most of the room of an object that only waits."""

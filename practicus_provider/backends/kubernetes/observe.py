@@ -10,7 +10,7 @@ from typing import Any
 from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, taken_away, vanished
-from practicus_provider.backends.kubernetes.labels import FACTS, RELEASED, ROLE, TOLD, cluster_of
+from practicus_provider.backends.kubernetes.labels import COMPLETE, FACTS, QUEUE, RELEASED, ROLE, TOLD, cluster_of
 from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod
 from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, VOLUME_TYPE
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
@@ -82,6 +82,7 @@ def observe(
     all_pods = [Pod(pod, largest or {}) for pod in pods if cluster_of(pod) == name]
     jobs = [job for job in jobs if cluster_of(job) == name]
     all_pods.sort(key=lambda pod: (order.index(pod.role) if pod.role in order else len(order), pod.index))
+    all_pods = [pod for pod in all_pods if pod.role != _role(root) or _of_this_run(root, pod)]
     shown = [pod for pod in all_pods if not (_elastic(roles, pod) and (pod.ended is not None or pod.leaving))]
     warnings = [event for event in events if _about(event).get("kind") != "Pod"]
     troubles = {_about(event).get("uid"): event.get("message", "") for event in events if event not in warnings}
@@ -91,7 +92,9 @@ def observe(
         )
         for pod in shown
     }
-    complete = _complete(order, roles, replicas.values(), warnings[-1].get("message", "") if warnings else "")
+    why = dict.fromkeys(order, warnings[-1].get("message", "") if warnings else "")
+    why[_role(root)] = held_by(root) or why.get(_role(root), "")
+    complete = _complete(order, roles, replicas.values(), why)
     status = Status(_state(roles, replicas.values()), tuple(complete))
     deciding = deciding_roles(facts)
     expected = sum(roles[name]["replicas"] for name in deciding)
@@ -190,6 +193,26 @@ def _completed(
     return Observation(replace(_ended(status, verdict), result=words[first]["result"]))
 
 
+def held_by(root: Manifest) -> str:
+    """Who keeps a root that was let go from having pods, as the log says it; empty if nobody does."""
+    meta = root["metadata"]
+    if not root["spec"].get("suspend") or COMPLETE not in meta.get("annotations", {}):
+        return ""
+    queue = meta.get("labels", {}).get(QUEUE)
+    return f"queued in {queue}" if queue else f"suspended, not by us: suspend of Job {meta['name']} is true"
+
+
+def _of_this_run(root: Manifest, pod: Pod) -> bool:
+    """Whether a pod is of the root's present run: who suspends the root has its pods deleted, which is no failure.
+
+    Until the Job controller has resumed it, and anew set the time of its start, all of them are of an earlier run.
+    """
+    if held_by(root) or (COMPLETE in root["metadata"]["annotations"] and _condition(root, "Suspended")):
+        return False
+    started = root.get("status", {}).get("startTime")
+    return started is None or not pod.leaving or pod.created_at >= started
+
+
 def _role(job: Manifest) -> str:
     return str(job["metadata"]["labels"].get(ROLE, ""))
 
@@ -281,13 +304,13 @@ def _state(roles: Mapping[str, Any], replicas: Iterable[ReplicaStatus]) -> State
 
 
 def _complete(
-    order: list[str], roles: Mapping[str, Any], replicas: Iterable[ReplicaStatus], why: str
+    order: list[str], roles: Mapping[str, Any], replicas: Iterable[ReplicaStatus], why: Mapping[str, str]
 ) -> list[ReplicaStatus]:
     """With the replicas that must run and have no pod yet."""
     found = {(replica.role, replica.index): replica for replica in replicas}
     for name in order:
         for index in range(0 if roles[name]["elastic"] else roles[name]["replicas"]):
-            found.setdefault((name, index), ReplicaStatus(name, index, State.PENDING, detail=why))
+            found.setdefault((name, index), ReplicaStatus(name, index, State.PENDING, detail=why.get(name, "")))
     return sorted(found.values(), key=lambda replica: (order.index(replica.role), replica.index))
 
 

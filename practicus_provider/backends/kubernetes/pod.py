@@ -48,6 +48,11 @@ class Pod:
         return str(self.manifest["metadata"]["uid"])
 
     @property
+    def created_at(self) -> str:
+        """When it was made, as the server writes times: they compare as texts."""
+        return str(self.manifest["metadata"].get("creationTimestamp", "9999"))
+
+    @property
     def role(self) -> str:
         """Its role's name."""
         return str(self.manifest["metadata"]["labels"].get(ROLE, "worker"))

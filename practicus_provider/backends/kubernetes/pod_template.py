@@ -60,6 +60,8 @@ def pod_template(role: Role, plan: Plan, site: Site, labels: Mapping[str, str], 
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE,
         **({"nodeSelector": dict(role.node_selector)} if role.node_selector else {}),
+        **({"schedulerName": plan.scheduler_name} if plan.scheduler_name else {}),
+        **({"priorityClassName": plan.priority_class} if plan.priority_class else {}),
         "tolerations": [
             {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST}
             for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")

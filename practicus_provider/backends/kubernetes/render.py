@@ -30,7 +30,16 @@ from typing import Any
 from practicus_provider import runtime
 from practicus_provider.backends.codec import dump_text
 from practicus_provider.backends.kubernetes.api import Manifest
-from practicus_provider.backends.kubernetes.labels import CLUSTER, DIGEST, FACTS, MANAGED, NETWORK, ROLE
+from practicus_provider.backends.kubernetes.labels import (
+    CLUSTER,
+    COMPLETE,
+    DIGEST,
+    FACTS,
+    MANAGED,
+    NETWORK,
+    QUEUE,
+    ROLE,
+)
 from practicus_provider.backends.kubernetes.pod_template import GRACE, KEY, SCRATCH, Site, pod_template
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Plan, Port, Role, Text, parts
@@ -54,11 +63,13 @@ API_PORTS = (443, 6443)
 class Manifests:
     """A whole cluster. :meth:`owned` gives what else is created once the root's uid is known.
 
+    :param start: change of the root once all else is there: it is let go, or handed to its queue.
     :param secret: for the cluster's key, without it: whoever creates it first makes one up.
     """
 
     root: Manifest
     others: tuple[Manifest, ...]
+    start: Manifest
     secret: Manifest | None = None
 
     def owned(self, uid: str) -> tuple[Manifest, ...]:
@@ -97,7 +108,7 @@ def render(
         root = _with_owner(root, owner_reference(parent))
     digest = hashlib.sha256(json.dumps([root["spec"], others], sort_keys=True).encode()).hexdigest()[:16]
     root["metadata"]["annotations"][DIGEST] = digest
-    return Manifests(root, others, cluster.secret())
+    return Manifests(root, others, cluster.start(), cluster.secret())
 
 
 def owner_reference(job: Manifest) -> Manifest:
@@ -161,6 +172,14 @@ class _Cluster:
         }
         return job
 
+    def start(self) -> Manifest:
+        """What is changed of the root in the end. Kueue un-suspends a Job of its queues itself, and takes no other."""
+        complete: Manifest = {"metadata": {"annotations": {COMPLETE: "true"}}}
+        if self.plan.queue_name is None:
+            return {**complete, "spec": {"suspend": False}}
+        complete["metadata"]["labels"] = {QUEUE: self.plan.queue_name}
+        return complete
+
     def others(self) -> tuple[Manifest, ...]:
         """Everything else, in an order that needs no waiting."""
         rest = [role for role in self.plan.roles if role is not self.first]
@@ -193,7 +212,9 @@ class _Cluster:
             "replicas": role.replicas,
             "elastic": [role.elastic.min, role.elastic.max] if role.elastic else None,
             "ready": launch.ready is not None,
+            "cpu": role.resources.cpu,
             "memory": role.resources.memory,
+            "gpu": role.resources.gpu,
             "ports": dict(launch.ports),
             **({"part_of": role.part_of} if role.part_of else {}),
         }

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, cleared_since
 from practicus_provider.backends.codec import dump_plan, load_plan
@@ -29,6 +29,7 @@ from practicus_provider.backends.local.processes import CLUSTER_MARK, kill_marke
 from practicus_provider.backends.local.volumes import prepare_volumes
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
+from practicus_provider.pricing import Pricing
 from practicus_provider.status import Reason, State, Status, Verdict
 
 LOG_POLL = 0.1
@@ -46,12 +47,15 @@ class LocalBackend(Backend):
     :param python: the replicas' Python.
     :param ttl: seconds that the folder of an ended cluster, its logs in it, is kept.
     :param pythons: adapter -> the Python of its replicas, before ``python``.
+    :param pricing: what replicas cost.
     """
 
     root: Path
     python: str = sys.executable
     ttl: float = 24 * 3600
     pythons: Mapping[str, str] = field(default_factory=dict)
+    pricing: Pricing | None = None
+    name: ClassVar[str] = "local"
 
     async def create(
         self,
@@ -340,8 +344,10 @@ class _Stream(Connection):
 
 def _listing(folder: ClusterFolder) -> Listing:
     config = folder.config()
-    created_at, links = config["created_at"], load_plan(config["plan"]).links
-    return Listing(folder.handle(), folder.state(), config["task"], created_at, folder.released.exists(), links)
+    created_at, plan = config["created_at"], load_plan(config["plan"])
+    resources = {role.name: role.resources for role in plan.roles}
+    released = folder.released.exists()
+    return Listing(folder.handle(), folder.state(), config["task"], created_at, released, plan.links, resources)
 
 
 async def _dismiss(folder: ClusterFolder, after: float) -> None:
