@@ -15,13 +15,19 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from practicus_provider.backends.base import Handle
+from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes import api as api_module
-from practicus_provider.backends.kubernetes.api import TRIES, Access, Api, ApiError, Manifest, connected
-from practicus_provider.backends.kubernetes.logs import PodLog, follow, tail
+from practicus_provider.backends.kubernetes.api import AT_ONCE, TRIES, Access, Api, ApiError, Manifest, connected
+from practicus_provider.backends.kubernetes.labels import INDEX
+from practicus_provider.backends.kubernetes.logs import LATER, PodLog, Reader, follow, tail
 from practicus_provider.backends.kubernetes.mirror import Mirror, mirror_of
+from practicus_provider.backends.kubernetes.pod_template import Site
+from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
-from tests.plans import PATIENCE
+from practicus_provider.status import State
+from tests.plans import PATIENCE, TASK, plan, role
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JOBS = "/apis/batch/v1/namespaces/jobs/jobs"
@@ -483,6 +489,49 @@ async def test_the_mirror_lists_again_where_the_server_has_forgotten(server, qui
     await seen(server, "5")
 
 
+async def test_a_list_that_is_made_anew_wakes_those_alone_whose_cluster_has_changed(server, quick):
+    def pod(name: str, cluster: str, version: str) -> Manifest:
+        found = event("ADDED", version)
+        labels = {**found["object"]["metadata"]["labels"], "practicus.ai/cluster": cluster}
+        found["object"]["metadata"] |= {"name": name, "labels": labels}
+        return found
+
+    first = listing(pod("p", "same", "1"), pod("q", "changed", "1"), pod("r", "gone", "1"))
+    forgotten = asyncio.Event()
+
+    async def forgets(request: web.Request) -> web.StreamResponse:
+        await forgotten.wait()
+        return await refuses(410, "too old resource version", "Expired")(request)
+
+    second = listing(pod("p", "same", "1"), pod("q", "changed", "2"), pod("s", "new", "2"), version="2")
+    server.answers = [kubernetes(first, forgets, second, streams(end="never"))]
+    clusters = ("same", "changed", "gone", "new")
+    async with asyncio.timeout(PATIENCE), mirror_of(server.access, "jobs") as mirror:
+        with contextlib.ExitStack() as stack:
+            woken = {name: stack.enter_context(mirror.changes(name)) for name in clusters}
+            forgotten.set()
+            for name in ("changed", "gone", "new"):
+                await woken[name].wait()
+            assert not woken["same"].is_set()
+
+
+async def test_who_begins_to_follow_a_cluster_without_a_lease_asks_for_nothing_of_its_own(server):
+    root = render("job", plan(role("driver", "pass")), Site("jobs", "i"), TASK, lease=None, parent=None).root
+    root["metadata"] |= {"uid": "u", "resourceVersion": "1"}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if "watch" in request.query:
+            return await streams(end="never")(request)
+        return await listing(*([{"object": root}] if request.path == JOBS else []))(request)
+
+    server.answers = [answer]
+    backend = KubernetesBackend(server.access, Site("jobs", "i"))
+    async with backend.session(), contextlib.aclosing(backend.watch(Handle("job", "u"), lease=None)) as statuses:
+        assert (await anext(statuses)).state is State.PENDING
+    asked = {(method, path.rpartition("/")[2]) for method, path, _, _ in server.asked}
+    assert asked == {("GET", "jobs"), ("GET", "pods"), ("GET", "events")}
+
+
 async def test_the_mirror_goes_on_at_the_version_that_it_saw_last(server, quick):
     watched = [streams(lines(event("MODIFIED", "2"), event("BOOKMARK", "3")))]
     watched.append(streams(lines(event("MODIFIED", "4")), end="never"))
@@ -658,9 +707,9 @@ async def test_of_a_log_that_is_cut_what_was_read_is_kept(server, api):
     assert await read(api) == (["a", "b"], f"{STAMPS[1]}/1")
 
 
-async def followed(api: Api, ended: asyncio.Event) -> list[str]:
+async def followed(api: Api, ended: asyncio.Event, turns: asyncio.Semaphore | None = None) -> list[str]:
     async with asyncio.timeout(PATIENCE):
-        return [line async for line in follow(PodLog(api, "p", "uid"), ended)]
+        return [line async for line in follow(PodLog(api, "p", "uid"), ended, turns or asyncio.Semaphore())]
 
 
 @pytest.fixture
@@ -706,6 +755,69 @@ async def test_a_log_that_says_nothing_for_long_is_asked_for_anew(server, api, m
     monkeypatch.setattr("practicus_provider.backends.kubernetes.logs.SILENCE", 0.1)
     server.answers = [streams(*log((0, "a")), end="never"), streams(*log((0, "a"), (1, END), (1, END)))]
     assert await followed(api, asyncio.Event()) == ["a"]
+
+
+async def test_a_log_that_it_is_not_the_turn_of_is_read_at_its_pods_end(server, api):
+    server.answers = [streams(*log((0, "a"), (1, "b")))]
+    ended = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.1, ended.set)
+    assert await followed(api, ended, asyncio.Semaphore(0)) == [LATER, "a", "b"]
+    assert [query["follow"] for _, _, query, _ in server.asked] == ["false"]
+
+
+async def test_a_log_is_followed_once_another_one_has_ended(server, api):
+    server.answers = [streams(*log((0, "a"), (1, END), (1, END)))]
+    turns = asyncio.Semaphore(0)
+    asyncio.get_running_loop().call_later(0.1, turns.release)
+    assert await followed(api, asyncio.Event(), turns) == [LATER, "a"]
+    assert [query["follow"] for _, _, query, _ in server.asked] == ["true"]
+    assert not turns.locked()
+
+
+async def test_of_lines_that_nobody_takes_a_few_are_read(server, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.logs.QUEUED", 2)
+    running = event("ADDED", status={"containerStatuses": [{"name": "main", "state": {"running": {}}}]})
+    running["object"]["metadata"]["labels"] |= {"practicus.ai/role": "driver", INDEX: "0"}
+    running["object"]["metadata"]["uid"] = "uid"
+    others = kubernetes(listing(running), streams(end="never"))
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/log"):
+            return await streams(*log(*((0, str(number)) for number in range(9))), end="never")(request)
+        return await others(request)
+
+    async def observations() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(PATIENCE)
+
+    server.answers = [answer]
+    async with asyncio.timeout(PATIENCE), mirror_of(server.access, "jobs") as mirror:
+        reader = Reader(mirror, Handle("c", "u"), ["driver"], {}, ())
+        async with contextlib.aclosing(reader.read(observations())) as found:
+            first = await anext(found)
+            while not reader.found.full():
+                await asyncio.sleep(0.01)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert (first.line.text, reader.found.qsize()) == ("0", 2)
+            assert [(await anext(found)).line.text for _ in range(8)] == [str(number) for number in range(1, 9)]
+
+
+async def test_of_many_requests_a_few_are_under_way_at_once(server, api):
+    under_way, most = 0, 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.001)
+        under_way -= 1
+        return await says(POD)(request)
+
+    server.answers = [answer]
+    await asyncio.gather(*(api.get("Pod", "p") for _ in range(3 * AT_ONCE)))
+    assert len(server.asked) == 3 * AT_ONCE
+    assert most <= AT_ONCE
 
 
 async def test_many_logs_that_are_followed_do_not_hold_up_a_request(server, api):

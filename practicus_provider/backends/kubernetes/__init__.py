@@ -466,14 +466,16 @@ class KubernetesBackend(Backend):
 
         The deadline is the Job controller's to enforce, so a lease needs nothing of ours to be alive.
         """
-        root = await self._root(mirror.api, handle)
+        root = mirror.job(handle.name)
+        if lease not in (None, "keep") or root is None or root["metadata"]["uid"] != handle.uid or not _unleased(root):
+            root = await self._root(mirror.api, handle)
         facts = facts_of(root)
         seconds = facts["lease"] if lease == "keep" else lease
         if lease != "keep" and lease != facts["lease"]:
             facts["lease"] = lease
             await mirror.api.patch("Job", handle.name, _annotate(handle, {FACTS: json.dumps(facts)}))
         if seconds is None:
-            if root["spec"]["activeDeadlineSeconds"] != math.ceil(facts["timeout"]):
+            if not _unleased(root):
                 await self._extend(mirror.api, handle, facts["timeout"], math.inf)
             yield
             return
@@ -591,6 +593,12 @@ async def _over_quota(api: Api, preview: Iterable[Manifest]) -> list[str]:
         if resource in needs
         and needs[resource] + quantity(used := quota["status"].get("used", {}).get(resource, "0")) > quantity(limit)
     ]
+
+
+def _unleased(root: Manifest) -> bool:
+    """Whether it lives until its timeout, whoever watches: who begins to need not ask the server for anything."""
+    facts = facts_of(root)
+    return facts["lease"] is None and root["spec"]["activeDeadlineSeconds"] == math.ceil(facts["timeout"])
 
 
 def _handle(root: Manifest) -> Handle:

@@ -51,6 +51,9 @@ BACKOFF = 0.5
 LONGEST_BACKOFF = 5.0
 TIMEOUT = 30.0
 """Seconds that one request may take."""
+AT_ONCE = 50
+"""Requests that one connection has under way; of thousands of clusters that end together, the others wait. Answers that
+last, as a watch's, are not counted."""
 NODES_SEEN = 500
 """Nodes that are looked at, at most: each is some 20 kB of JSON."""
 CLOSE_TIMEOUT = 1.0
@@ -146,6 +149,7 @@ class Api:
         self.namespace = namespace
         self.patience = patience
         self._skew = 0.0
+        self.turns = asyncio.Semaphore(AT_ONCE)
 
     async def get(self, kind: str, name: str) -> Manifest | None:
         """An object; None if there is none."""
@@ -294,8 +298,7 @@ class Api:
             last = number >= TRIES and time.monotonic() - began >= self.patience
             limit = aiohttp.ClientTimeout(total=TIMEOUT)
             try:
-                answer = await self._send(method, path, body, query or {}, content_type, limit)
-                async with answer:
+                async with self.turns, await self._send(method, path, body, query or {}, content_type, limit) as answer:
                     if last or not (answer.status == 429 or answer.status >= 500):
                         await self._check(method, answer)
                         found: Manifest = await answer.json()

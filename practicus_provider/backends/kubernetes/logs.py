@@ -25,7 +25,12 @@ from practicus_provider.runtime.practicus_runtime.launcher import END_MARK, RESU
 OUTPUTS = 2
 """A container's: the launcher ends each of them."""
 RETRY = 0.5
-"""Seconds before a log that was cut is asked for again."""
+"""Seconds before a log that was cut is asked for again; doubled each time that nothing was read, up to
+:data:`LONGEST_RETRY`: a node that does not answer may stay so for long."""
+LONGEST_RETRY = 15.0
+QUEUED = 1000
+"""Lines of one cluster that were read and not taken yet: beyond them the server waits."""
+LATER = "(as many logs are followed as may be at once: this one is read once it is its turn, or its pod has ended)"
 LATE = 5.0
 """Seconds after a pod's end in which its log must have ended: else the connection is broken, and does not know."""
 LAST_PATIENCE = 30.0
@@ -132,27 +137,50 @@ async def tail(api: Api, pod: str, nonce: str, lines: int, container: str = MAIN
     return found[-lines:]
 
 
-async def follow(log: PodLog, ended: asyncio.Event) -> AsyncIterator[str]:
-    """All further lines until the pod has ended; a stream that is cut before is taken up again."""
-    cutting = asyncio.create_task(_cut_late(log, ended))
+async def follow(log: PodLog, ended: asyncio.Event, turns: asyncio.Semaphore) -> AsyncIterator[str]:
+    """All further lines until the pod has ended; a stream that is cut before is taken up again.
+
+    :param turns: of streams that may last. Who has none reads all at the pod's end.
+    """
+    cutting, delay = asyncio.create_task(_cut_late(log, ended)), RETRY
+    if turns.locked():
+        yield LATER
     try:
         while not ended.is_set():
-            async for line in log.lines(follow=True):
-                yield line
+            before = log.taken
+            async with _turn_or_end(turns, ended):
+                if not ended.is_set():
+                    async for line in log.lines(follow=True):
+                        yield line
             if log.ended:
                 return
+            delay = RETRY if log.taken != before else min(2 * delay, LONGEST_RETRY)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), RETRY)
+                await asyncio.wait_for(ended.wait(), delay)
     finally:
         cutting.cancel()
     give_up = time.monotonic() + LAST_PATIENCE
     while time.monotonic() < give_up:
-        async for line in log.lines(follow=False):
-            yield line
+        async with log.api.turns:
+            async for line in log.lines(follow=False):
+                yield line
         if log.whole or log.ended:
             return
         await asyncio.sleep(RETRY)
     yield f"(the end of the log of {log.pod} cannot be read)"
+
+
+@contextlib.asynccontextmanager
+async def _turn_or_end(turns: asyncio.Semaphore, ended: asyncio.Event) -> AsyncIterator[None]:
+    """A turn, or the pod's end, whichever comes first."""
+    taking, ending = asyncio.create_task(turns.acquire()), asyncio.create_task(ended.wait())
+    try:
+        await asyncio.wait((taking, ending), return_when=asyncio.FIRST_COMPLETED)
+        yield
+    finally:
+        ending.cancel()
+        if not taking.cancel():
+            turns.release()
 
 
 async def _cut_late(log: PodLog, ended: asyncio.Event) -> None:
@@ -192,12 +220,11 @@ class Reader:
         self.sources = frozenset(sources)
         self.taken = taken
         self.over = frozenset(over)
-        self.found: asyncio.Queue[Read | None] = asyncio.Queue()
+        self.found: asyncio.Queue[Read | None] = asyncio.Queue(QUEUED)
 
     async def read(self, observations: AsyncIterator[object]) -> AsyncGenerator[Read, None]:
         """All further lines, and each log's end, until the cluster's end."""
         attending = asyncio.create_task(self._attend(observations))
-        attending.add_done_callback(lambda _: self.found.put_nowait(None))
         try:
             while (found := await self.found.get()) is not None:
                 yield found
@@ -208,6 +235,15 @@ class Reader:
                 await attending
 
     async def _attend(self, observations: AsyncIterator[object]) -> None:
+        """Read all; then None, unless nobody takes anything any more."""
+        try:
+            await self._read_all(observations)
+        except Exception:
+            await self.found.put(None)
+            raise
+        await self.found.put(None)
+
+    async def _read_all(self, observations: AsyncIterator[object]) -> None:
         reading: dict[str, asyncio.Task[None]] = {}
         ended: dict[str, asyncio.Event] = {}
         try:
@@ -235,10 +271,10 @@ class Reader:
     async def _read(self, pod: Pod, ended: asyncio.Event) -> None:
         log = PodLog(self.mirror.api, pod.name, pod.uid, self.taken.get(pod.name, ""))
         try:
-            async for text in follow(log, ended):
-                self.found.put_nowait(Read(pod.name, log.taken, LogLine(pod.role, pod.index, text)))
+            async for text in follow(log, ended, self.mirror.streams):
+                await self.found.put(Read(pod.name, log.taken, LogLine(pod.role, pod.index, text)))
             if log.ended:
-                self.found.put_nowait(Read(pod.name, log.taken, last_words=log.last_words))
+                await self.found.put(Read(pod.name, log.taken, last_words=log.last_words))
         except BackendError as error:
             line = LogLine(pod.role, pod.index, f"(the log of {pod.name} cannot be read: {error})")
-            self.found.put_nowait(Read(pod.name, log.taken, line))
+            await self.found.put(Read(pod.name, log.taken, line))

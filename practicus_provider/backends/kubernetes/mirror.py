@@ -47,6 +47,9 @@ NODES_KNOWN = 600.0
 """Seconds for which it is known how large nodes are."""
 PAGE = 500
 """Objects that are asked for at a time, so that a list of thousands is never whole in memory."""
+FOLLOWED = 500
+"""Logs of one mirror's clusters that are followed at once. Each holds a connection, and what was read of it and not
+taken; those of further clusters are read once one of these has ended, or at their pods' ends."""
 READ = {
     "Job": ("activeDeadlineSeconds", "suspend"),
     "Pod": ("nodeName", "nodeSelector", "initContainers", "containers"),
@@ -75,6 +78,7 @@ class Mirror:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._told: defaultdict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
         self._listed = {kind: asyncio.Event() for kind in KINDS}
+        self.streams = asyncio.Semaphore(FOLLOWED)
         self._largest: Mapping[str, str] = {}
         self._largest_until = -math.inf
 
@@ -206,13 +210,15 @@ class Mirror:
             if not (following := found["metadata"].get("continue")):
                 break
             query["continue"] = following
-        touched = {self._concerns(item) for item in (*self._objects[kind].values(), *new.values())}
+        old = self._objects[kind]
+        changed = [item for name, item in new.items() if name not in old or _version(item) != _version(old[name])]
+        touched = {self._concerns(item) for item in (*changed, *(old[name] for name in old.keys() - new.keys()))}
         self._objects[kind], self._groups[kind] = {}, {}
         for item in new.values():
             self._put(kind, item)
         self._versions[kind] = found["metadata"]["resourceVersion"]
         self._listed[kind].set()
-        for cluster in touched:
+        for cluster in touched:  # and not all: of thousands that wait, few have missed anything
             self._wake(cluster)
 
     async def _watch(self, kind: str) -> None:
@@ -285,6 +291,10 @@ def _read(kind: str, item: Manifest) -> Manifest:
         if containers in spec:
             spec[containers] = [{key: one[key] for key in READ_OF_CONTAINER if key in one} for one in spec[containers]]
     return {**item, "metadata": metadata, "spec": spec}
+
+
+def _version(item: Manifest) -> str:
+    return str(item["metadata"]["resourceVersion"])
 
 
 def _group_of(item: Manifest) -> str:
