@@ -139,11 +139,19 @@ async def test_a_pod_that_fits_no_node_is_said_while_it_waits(backend: Kubernete
     assert re.search(r" It asks for cpu 500, memory 2Gi\. The largest node has cpu \d+\.\)$", status.summary())
 
 
-async def test_a_quota_that_is_used_up_is_said_while_it_waits(backend: KubernetesBackend, namespace: Namespace) -> None:
+async def test_a_quota_that_is_used_up_is_said_while_it_waits_and_fails_nothing_before_start_timeout(
+    backend: KubernetesBackend, namespace: Namespace
+) -> None:
     quota = {"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "10m"}}}
     namespace.core.create_namespaced_resource_quota(namespace.name, quota)
     async with created(backend, "job", plan(role("driver", "pass"))) as handle:
         await until(backend, handle, lambda status: "exceeded quota: q" in status.summary())
+        said: list[str] = []
+        outcome = await lifecycle.follow(backend, handle, Policy(time.time() + 2, ()), said.append)
+    assert said[0].startswith("pending: driver 1 pending (")
+    assert "exceeded quota: q" in said[0]
+    assert outcome.verdict.reason is Reason.START_TIMEOUT
+    assert "exceeded quota: q" in outcome.verdict.message
 
 
 async def test_a_pod_that_is_evicted_fails_the_job_with_that_reason(
