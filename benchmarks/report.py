@@ -74,6 +74,12 @@ def bounded(measure: str, samples: Mapping[str, Sequence[float]], *, most: float
     return _row(measure, samples, ratio, bar, median(samples["ours"]) <= most)
 
 
+def none(measure: str, found: int | None, samples: Mapping[str, Sequence[float]]) -> Row:
+    """How many there were of what there should be none of; None: nobody could count."""
+    met = None if found is None else found == 0
+    return Row(measure, "", None if found is None else float(found), None, {}, None, "none", met, samples)
+
+
 def _row(measure: str, samples: Mapping[str, Sequence[float]], ratio: float, bar: str | None, met: bool | None) -> Row:
     medians = {who: round(median(taken), 3) for who, taken in samples.items()}
     return Row(

@@ -195,7 +195,7 @@ class Operated(Waiting):
     def submit(self) -> None:
         """See :meth:`Contestant.submit`."""
         try:
-            self.operator.execute(self._context())
+            self.operator.execute(self.context())
         except TaskDeferred as deferred:
             self.deferred: BaseTrigger = deferred.trigger
 
@@ -208,7 +208,7 @@ class Operated(Waiting):
         """See :meth:`Waiting.trigger`."""
         return self.deferred
 
-    def _context(self) -> Any:
+    def context(self) -> Any:
         names = {"dag_id": "benchmark", "task_id": self.name, "run_id": "r", "map_index": -1, "try_number": 1}
         ti = SimpleNamespace(**names, xcom_push=lambda **_: None)
         return {"ti": ti, "run_id": "r", "dag": SimpleNamespace(parent_dag=None)}

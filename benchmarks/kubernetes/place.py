@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import json
 import os
+import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +20,14 @@ from kubernetes import client, config
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access, Api, Manifest, connected
+from practicus_provider.backends.kubernetes.labels import MANAGED
 from practicus_provider.backends.kubernetes.pod_template import Site
 from tests.cluster import target
 from tests.kubernetes import fresh
 
 PATIENCE = 300.0
 """Seconds after which what is waited for will not come."""
+LEAVING = 120.0
 OBJECTS = ("Job", "Pod", "ConfigMap", "Service", "ServiceAccount", "NetworkPolicy")
 """What a cluster of these benchmarks consists of."""
 OURS, THEIRS = "practicus_default", "kubernetes_default"
@@ -68,15 +72,17 @@ class Place:
 
 
 @contextlib.contextmanager
-def place(image: str = "python") -> Iterator[Place]:
+def place(image: str = "python", *, simulated: bool = False) -> Iterator[Place]:
     """A fresh namespace, which is gone afterwards; Airflow has its connections.
 
     :param image: one of ``images/``.
+    :param simulated: all pods run on simulated nodes, which need no image.
     :raises ClusterError: there is no cluster.
     """
     kubeconfig = target.kubeconfig()
     with fresh(str(kubeconfig)) as namespace:
-        found = Place(kubeconfig, namespace.name, target.image(image), target.kubectl())
+        named = "simulated" if simulated else target.image(image)
+        found = Place(kubeconfig, namespace.name, named, target.kubectl())
         connections(found, kubeconfig)
         asyncio.run(_inhabitable(found))
         yield found
@@ -122,6 +128,18 @@ async def until(api: Api, kind: str, selector: str, met: Callable[[list[Manifest
 async def gone(api: Api, selector: str) -> None:
     """Wait until nothing is left."""
     await asyncio.gather(*(until(api, kind, selector, lambda found: not found) for kind in OBJECTS))
+
+
+def left(namespace: str) -> list[str]:
+    """What there is of our clusters, as ``kind/name``, after at most :data:`LEAVING` seconds."""
+    labels = ",".join(map("=".join, MANAGED.items()))
+    command = [target.kubectl(), f"--kubeconfig={target.kubeconfig()}", "get", ",".join(OBJECTS)]
+    give_up = time.monotonic() + LEAVING
+    while True:
+        done = subprocess.run([*command, "-n", namespace, "-l", labels, "-o", "name"], check=True, capture_output=True)
+        if not done.stdout or time.monotonic() > give_up:
+            return done.stdout.decode().split()
+        time.sleep(2)
 
 
 async def stamp(api: Api, selector: str, pods: int, word: str) -> float:

@@ -15,6 +15,11 @@ NAME = "kwok"
 STAGES = Path(__file__).with_suffix(".yaml")
 TAINT = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
 """Keeps pods off unless they tolerate it: a pod that only pretends to run would never end."""
+SELECTOR = {"type": "kwok"}
+TOLERATION = {"key": TAINT["key"], "operator": "Exists", "effect": TAINT["effect"]}
+"""What a pod needs to run there, and nowhere else."""
+RUNS_FOR, EXIT_CODE = "practicus.test/runs-for", "practicus.test/exit-code"
+"""Annotations of a Job's pod: how long it runs, and how it ends."""
 _MARK = "kwok.x-k8s.io/node"
 _NODES = "/api/v1/nodes"
 
@@ -68,7 +73,7 @@ def _node(name: str) -> dict[str, Any]:
         "metadata": {
             "name": name,
             "annotations": {_MARK: "fake"},
-            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "type": "kwok"},
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **SELECTOR},
         },
         "spec": {"taints": [TAINT]},
     }

@@ -40,6 +40,16 @@ def kubeconfig() -> Path:
     return Layout.default().kubeconfig
 
 
+def simulate(nodes: int) -> None:
+    """Have ours simulate so many nodes.
+
+    :raises ClusterError: it is not ours.
+    """
+    if os.environ.get(KUBECONFIG):
+        raise ClusterError(f"nodes are simulated on this machine's own cluster alone: unset {KUBECONFIG}")
+    _ours("up", "--simulated-nodes", str(nodes))
+
+
 def running() -> bool:
     """Whether it is up already."""
     return bool(os.environ.get(KUBECONFIG)) or Cluster(Layout.default()).control_plane.init is not None

@@ -25,6 +25,7 @@ def test_it_measures_ours_beside_the_others_and_leaves_nothing(
         "user code's end -> the trigger's event, 1 pod",
         "API requests of 2 tasks that wait, in 1 s",
         "processor time of a triggerer with 2 tasks that wait",
+        "memory of a triggerer with 2 tasks that wait",
     ]
     submit, delete, end, *_ = rows.values()
     assert submit["samples"].keys() == TIMED | {"Python client"}
