@@ -1,6 +1,6 @@
 # The one way in: every target makes what it needs, from a fresh clone on.
 .PHONY: venv uv test-local test-kubernetes test-training lock image-requirements check test cluster-up cluster-down demo \
-	clean
+	docs clean
 .DEFAULT_GOAL := check
 MAKEFLAGS += --no-print-directory
 
@@ -87,6 +87,13 @@ test-training: venv
 # Plain Python is enough: the cluster needs no virtual environment.
 cluster-up cluster-down:
 	$(PYTHON) -m tests.cluster $(@:cluster-%=%)
+
+# The tests build it too, and fail as this does at a warning.
+docs: venv
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --conf-dir docs . build/docs
+	@echo "$(CURDIR)/build/docs/index.html"
+	@[ -z "$$DISPLAY$$WAYLAND_DISPLAY" ] && [ "$$(uname)" != Darwin ] || \
+		$(BIN)/python -m webbrowser "file://$(CURDIR)/build/docs/index.html"
 
 demo: venv
 	$(BIN)/python -m example_dags.demo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,8 @@ def _command(function: Command) -> Command:
 
     @functools.wraps(function)
     def run(args: argparse.Namespace) -> None:
+        # As Airflow's own commands do that read connections: else it does not look for them in its database.
+        os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
         try:
             function(args)
         except PracticusError as error:

@@ -6,15 +6,21 @@ import ast
 import inspect
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import runpy
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+import practicus_runtime
 import pytest
 import yaml
+from airflow.cli.cli_parser import get_parser
 from airflow.dag_processing.dagbag import BundleDagBag
 
 from practicus_provider.adapters import BUILT_IN, ENTRY_POINT_GROUP, Adapter
@@ -34,43 +40,29 @@ from practicus_provider.operators.job import PracticusRunJobOperator
 from practicus_provider.plan import Here, Launch, Role
 from practicus_provider.spec import Resources
 from practicus_provider.status import Reason, State
+from tests.docs import PAGES, README, REPO, blocks, page_name, prose
+from tests.unit.test_package import PUBLIC
 
-REPO = Path(__file__).parents[2]
-README = REPO / "README.md"
 ARCHITECTURE = REPO / "docs" / "architecture.md"
 KUBERNETES = REPO / "docs" / "kubernetes.md"
 CUSTOM = REPO / "docs" / "custom-adapters.md"
-PAGES = [README, *sorted((REPO / "docs").glob("*.md"))]
-FENCE = re.compile(r"(?:<!-- quotes (?P<source>\S+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```\n", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block; ``source`` is the file that it claims to quote."""
-
-    page: Path
-    language: str
-    text: str
-    source: str | None
-
-    def __str__(self) -> str:
-        return f"{self.page.stem}: {self.text.strip().splitlines()[0].strip()}"
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    for match in FENCE.finditer(page.read_text()):
-        yield Block(page, match["language"], match["text"], match["source"])
-
+TUTORIALS = sorted((REPO / "docs").glob("tutorial*.md"))
+"""What is in these, ``tests/e2e/test_tutorials.py`` does."""
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
-QUOTES = [block for block in BLOCKS if block.source]
-PYTHON = [block for block in BLOCKS if block.language == "python" and not block.source]
-DAGS = [block for block in PYTHON if "with DAG(" in block.text]
-
-
-def prose(page: Path) -> str:
-    """A page without its blocks."""
-    return FENCE.sub("", page.read_text())
+QUOTES = [block for block in BLOCKS if block.mark == "quotes"]
+PYTHON = [block for block in BLOCKS if block.language == "python" and block.mark != "quotes"]
+WITH_OPERATORS = [block for block in PYTHON if re.search(r"Operator\(\n|DAG\(", block.text)]
+IN_REPLICAS = [
+    block for block in PYTHON if "import practicus_runtime as pr" in block.text and block.page not in TUTORIALS
+]
+COMMANDS = ("airflow ", "docker ", "helm ", "kind ", "kubectl ", "make ", "pip ", "python")
+SHELL = [
+    block for block in BLOCKS if block.language == "sh" or (not block.language and block.text.startswith(COMMANDS))
+]
+DATA = {"yaml": lambda text: list(yaml.safe_load_all(text)), "json": json.loads, "toml": tomllib.loads}
+RUNNING = frozenset({"", "python", "sh", "{eval-rst}", *DATA})
+"""Languages of which a test knows what to do with a block; none: what is printed, or drawn."""
 
 
 def table(page: Path, first: str) -> list[list[str]]:
@@ -92,7 +84,7 @@ def anchor(heading: str) -> str:
 # ---- what every page is held to
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_every_link_leads_to_a_page_and_a_heading_that_are_there(page):
     for target in re.findall(r"\]\(([^)]+)\)", prose(page)):
         if "://" in target:
@@ -105,51 +97,152 @@ def test_every_link_leads_to_a_page_and_a_heading_that_are_there(page):
             assert fragment in map(anchor, headings), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_every_file_that_a_page_names_is_there(page):
     folders = "practicus_provider|example_dags|benchmarks|tests|docs"
     named = re.findall(rf"`((?:{folders})/[^`<]*)`", page.read_text())
     assert [name for name in named if not (REPO / name).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_every_target_of_make_that_a_page_names_is_there(page):
     targets = set(re.findall(r"^([a-z]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`?make ([a-z]+)`", page.read_text())) <= targets
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=str)
-def test_every_block_of_python_is_python(block):
-    ast.parse(block.text)
-
-
 @pytest.mark.parametrize("block", QUOTES, ids=str)
 def test_what_a_page_quotes_is_in_the_file_as_it_stands(block):
-    source = (REPO / block.source).read_text()
+    source = (REPO / block.about).read_text()
     assert block.text in source or indent(block.text, "    ") in source
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_no_line_is_longer_than_the_code_s(page):
     long = [line for line in page.read_text().splitlines() if len(line) > 120 and not line.startswith("|")]
     assert long == []
 
 
-# ---- the README
+# ---- what every block is held to
 
 
-@pytest.mark.parametrize("block", DAGS, ids=str)
-def test_airflow_reads_a_dag_of_the_readme_with_every_task_in_it(block, tmp_path):
-    for application in re.findall(r'application="([^"]+)"', block.text):
+def test_every_block_is_in_a_language_that_a_test_reads():
+    assert {block.language for block in BLOCKS} <= RUNNING
+
+
+def test_the_blocks_that_no_test_runs_are_these():
+    assert [str(block)[:60] for block in BLOCKS if block.mark == "not run:"] == [
+        "docs/kubernetes: kubectl -n jobs get jobs,pods,configmaps -l",
+        "docs/operations: make docs",
+        "docs/tutorial-kubernetes: kind create cluster",
+        "docs/tutorial-kubernetes: docker build --tag practicus-spark",
+        "docs/tutorial-kubernetes: kind delete cluster",
+        "images/README: docker build --tag $REGISTRY/spark:4.3.0 imag",
+        "tests/cluster/README: python -m tests.cluster up            ",
+        "tests/cluster/README: PRACTICUS_TEST_KUBECONFIG=~/.kube/conf",
+    ]
+
+
+def test_every_block_of_python_is_whole_and_names_nothing_that_is_not_there(tmp_path):
+    for number, block in enumerate(PYTHON):
+        (tmp_path / f"{block.page.stem}_{number}.py").write_text(block.text)
+    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E9,F", tmp_path]
+    done = subprocess.run(ruff, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("block", WITH_OPERATORS, ids=str)
+def test_airflow_reads_a_page_s_dag_with_every_task_in_it(block, tmp_path, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT", "0")  # a busy machine imports other providers slowly
+    for application in re.findall(r'application="((?!local:)[^"]+)"', block.text):
         (tmp_path / application).parent.mkdir(exist_ok=True)
         (tmp_path / application).touch()
-    (tmp_path / "dag.py").write_text(block.text)
+    text = block.text
+    if "with DAG(" not in text:
+        text = f'from airflow.sdk import DAG\n\nwith DAG("page"):\n{indent(text, "    ")}'
+    (tmp_path / "dag.py").write_text(text)
     bag = BundleDagBag(tmp_path, bundle_path=tmp_path, bundle_name="tests")
     assert bag.import_errors == {}
     [dag] = bag.dags.values()
-    named = re.findall(r'task_id="(\w+)"', block.text) + re.findall(r"@task.*\n +def (\w+)", block.text)
+    named = re.findall(r'task_id="(\w+)"', text) + re.findall(r"@task.*\n +def (\w+)", text)
     assert named
     assert set(named) <= {task.label for task in dag.tasks}
+
+
+@pytest.mark.parametrize("block", IN_REPLICAS, ids=str)
+def test_a_page_s_script_runs_where_a_replica_would_run_it(block, tmp_path, monkeypatch):
+    task = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": -1, "try_number": 1, "logical_date": None}
+    replica = {"TASK": json.dumps(task), "ROLE": "driver", "INDEX": "0", "CLIENT": "types:SimpleNamespace"}
+    folders = {"RESULT": str(tmp_path / "result.json"), "CHECKPOINT_DIR": str(tmp_path / "checkpoints")}
+    for name, value in (replica | folders).items():
+        monkeypatch.setenv(f"PRACTICUS_{name}", value)
+    (tmp_path / "job.py").write_text(block.text)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        runpy.run_path(str(tmp_path / "job.py"), run_name="__main__")
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert len(list(tmp_path.iterdir())) > 1  # a result, or a checkpoint
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in DATA], ids=str)
+def test_every_block_of_data_can_be_read(block):
+    assert DATA[block.language](block.text)
+
+
+@pytest.mark.parametrize("block", SHELL, ids=str)
+def test_every_block_of_shell_can_be_read_and_its_commands_are_those_that_there_are(block):
+    subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+    if block.mark or block.page in TUTORIALS:
+        return
+    for command in re.split(r"^(?=airflow |make )", block.text, flags=re.MULTILINE)[1:]:
+        program, *arguments = shlex.split(command)
+        if program == "airflow":
+            get_parser().parse_args(arguments)
+    assert block.text.startswith(("airflow ", "make "))
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.mark == "file"], ids=str)
+def test_the_text_names_the_file_that_a_block_is_saved_as(block):
+    before = block.page.read_text().partition(f"<!-- file {block.about} -->")[0]
+    assert f"`{block.about}`" in before[before.rindex("\n\n", 0, -2) :]
+
+
+# ---- the site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """Built as ``make docs`` builds it; a warning fails it."""
+    out = tmp_path_factory.mktemp("site")
+    options = ["--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", REPO / "docs"]
+    done = subprocess.run([sys.executable, "-m", "sphinx", *options, REPO, out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_site_s_navigation_leads_to_every_page(site):
+    front = (site / "docs" / "index.html").read_text()
+    (navigation,) = re.findall(r'<div class="sidebar-tree">(.*?)</div>\s*</div>', front, re.DOTALL)
+    linked = {(site / "docs" / link).resolve() for link in re.findall(r'href="([^"#]+\.html)"', navigation)}
+    assert {site / page.relative_to(REPO).with_suffix(".html") for page in PAGES} - linked == {site / "docs/index.html"}
+    assert "url=docs/index.html" in (site / "index.html").read_text()
+
+
+def test_the_site_loads_nothing_from_elsewhere(site):
+    loading = re.compile(
+        r"""<(?:script|link|img|iframe)\b[^>]*(?:src|href)=["'](?:https?:)?//|url\(["']?(?:https?:)?//"""
+    )
+    texts = {path: path.read_text() for path in site.rglob("*") if path.suffix in (".html", ".css")}
+    assert [path for path, text in texts.items() if loading.search(text)] == []
+
+
+def test_the_reference_has_every_public_name(site):
+    text = (site / "docs" / "reference.html").read_text()
+    inside = [f"practicus_runtime.{name}" for name in practicus_runtime.__all__]
+    assert [name for name in (*PUBLIC, *inside) if f'id="{name}"' not in text] == []
+
+
+# ---- the README
 
 
 def test_the_readme_s_command_adds_the_connection_that_is_missing(monkeypatch):
