@@ -13,7 +13,7 @@ import pytest
 from practicus_provider.backends.base import Backend, Connection, Handle, Listing, LogLine
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Here, Host, Plan, Port
-from practicus_provider.spec import Elastic
+from practicus_provider.spec import Elastic, Resources
 from practicus_provider.status import Reason, State, Verdict
 from tests.plans import PATIENCE, SLEEP, TASK, created, end, page, plan, read, role, server, until
 
@@ -426,7 +426,8 @@ async def test_the_listing_says_state_and_task(backend: Backend) -> None:
     async with created(backend, "job", plan(role("driver", SLEEP))) as handle:
         await until(backend, handle, lambda status: status.state is State.RUNNING)
         [listing] = await backend.list()
-        assert listing == Listing(handle, State.RUNNING, TASK, listing.created_at)
+        resources = {"driver": Resources()}
+        assert listing == Listing(handle, State.RUNNING, TASK, listing.created_at, resources=resources)
         assert abs(listing.created_at - time.time()) < PATIENCE
         assert await backend.find("job") == listing
 
