@@ -47,7 +47,7 @@ ARCHITECTURE = REPO / "docs" / "architecture.md"
 KUBERNETES = REPO / "docs" / "kubernetes.md"
 CUSTOM = REPO / "docs" / "custom-adapters.md"
 TUTORIALS = sorted((REPO / "docs").glob("tutorial*.md"))
-"""What is in these, ``tests/e2e/test_tutorials.py`` does."""
+"""Steps that make sense in their order alone: ``tests/e2e/test_tutorials.py`` types those of the first."""
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 QUOTES = [block for block in BLOCKS if block.mark == "quotes"]
