@@ -56,6 +56,7 @@ class Triggerer:
     def start(self) -> None:
         """Begin, with all that it was given and that has had no event yet; returns once all that runs."""
         (self.folder / RUNNING).unlink(missing_ok=True)
+        (self.folder / TRIGGERS).touch()
         command = [sys.executable, "-m", "benchmarks.kubernetes.triggerer", str(self.folder)]
         with (self.folder / "output").open("a") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=output)
