@@ -11,6 +11,5 @@ class TorchAdapter(ElasticAdapter):
     """PyTorch; ``init_process_group()`` finds the other ranks by ``env://``, its default."""
 
     client = "practicus_runtime.groups:torch_group"
-    meets = "torch"
     framework = Framework({"torch": "pip install torch"}, TRAINING)
     rules = "torch"

@@ -363,4 +363,4 @@ async def test_a_volume_that_cannot_be_mounted_is_said(backend: KubernetesBacken
         "containers": [{"name": "main", "volumeMounts": [{"name": "keys", "mountPath": "/keys"}]}],
     }
     async with created(backend, "job", replace(DRIVER, pod_overrides={"spec": spec})) as handle:
-        await until(backend, handle, lambda status: 'secret "no-such-secret" not found' in status.summary())
+        await until(backend, handle, lambda status: '"no-such-secret" not found' in status.summary())
