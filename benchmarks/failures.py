@@ -8,7 +8,6 @@ until the cluster is deleted.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import command
 from benchmarks.scripts import SCRIPTS
 from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
@@ -85,14 +85,13 @@ class End:
 
 def main() -> None:
     """Print JSON, or nothing: each row is said on standard error as it is known."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON too, on standard output")
+    parser = command.parser(__doc__)
     parser.add_argument("--runs", type=int, default=20, help="of each framework and backend (default 20)")
     parser.add_argument("--frameworks", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
     parser.add_argument("--backends", nargs="+", choices=PLACES, default=list(PLACES))
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left behind
+    command.end_by_sigterm()
     moments = random.Random(options.seed)
     rows = []
     for backend in options.backends:

@@ -16,7 +16,6 @@ import itertools
 import json
 import os
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import command
 from benchmarks.report import Row, none
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend
@@ -122,16 +122,13 @@ class Job:
 
 def main() -> None:
     """Print JSON, or nothing: each fault goes to standard error, and a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON too, on standard output")
+    parser = command.parser(__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="for which jobs are begun (default 30)")
     parser.add_argument("--simulated", type=int, default=20, help="simulated jobs at a time (default 20)")
     parser.add_argument("--real", type=int, default=2, help="real ones (default 2)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left behind
-    with tempfile.TemporaryDirectory() as home:
-        os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
+    with command.airflow_home():
         rows, where = asyncio.run(_measured(options))
     print(*(row.text() for row in rows), sep="\n\n", file=sys.stderr)
     if options.json:

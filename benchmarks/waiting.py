@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import command
 from benchmarks.report import Row
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class Ends:
 
 def main() -> None:
     """Print JSON, or nothing: a table goes to standard error as it is made."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON too, on standard output")
+    parser = command.parser(__doc__)
     parser.add_argument("--tasks", type=int, default=10_000, help="of ours (default 10000)")
     parser.add_argument("--seconds", type=float, default=60.0, help="for which they are watched (default 60)")
     parser.add_argument("--ends", type=int, default=2000, help="how many of them end (default 2000)")
@@ -71,9 +70,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, nargs="*", default=[50, 200, 1000], help="of each (default 50 200 1000)")
     parser.add_argument("--peer-seconds", type=float, default=30.0, help="likewise of the others (default 30)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left behind
-    with tempfile.TemporaryDirectory() as home:
-        os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
+    with command.airflow_home():
         report = measure(options)
     if options.json:
         print(json.dumps(report, indent=2))

@@ -13,28 +13,24 @@ The user's code tells the time itself. So the nodes' clocks must be this machine
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any
+
+from benchmarks import command
 
 
 def main() -> None:
     """Print JSON, or nothing: a table goes to standard error as it is made."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON too, on standard output")
+    parser = command.parser(__doc__)
     parser.add_argument("--runs", type=int, default=7, help="rounds of what is timed; 0: none of it (default 7)")
     parser.add_argument("--pods", type=int, nargs="+", default=[1, 4], help="of what is timed (default 1 4)")
     parser.add_argument("--tasks", type=int, default=100, help="that wait; 0: nothing of it (default 100)")
     parser.add_argument("--seconds", type=float, default=60.0, help="for which they are watched (default 60)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left behind
-    with tempfile.TemporaryDirectory() as home:
-        os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
+    with command.airflow_home():
         report = measure(options.runs, options.pods, options.tasks, options.seconds)
     if options.json:
         print(json.dumps(report, indent=2))

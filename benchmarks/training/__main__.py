@@ -20,14 +20,12 @@ the nodes' clocks must be this machine's, or agree with it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 
+from benchmarks import command
 from benchmarks.report import Row
 from benchmarks.scripts import SCRIPTS
 
@@ -36,17 +34,14 @@ BACKENDS = ("local", "kubernetes")
 
 def main() -> None:
     """Print JSON, or nothing: a table goes to standard error as it is made."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON too, on standard output")
+    parser = command.parser(__doc__)
     parser.add_argument("--runs", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--steps", type=int, default=500, help="of the training, where it is timed (default 500)")
     parser.add_argument("--frameworks", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left behind
     rows = []
-    with tempfile.TemporaryDirectory() as home:
-        os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
+    with command.airflow_home():
         for row in _measured(options.backends, options.frameworks, options.runs, options.steps):
             rows.append(row)
             print(row.text(), end="\n\n", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from practicus_provider import function
 from practicus_provider.errors import SpecError
 from practicus_provider.operators.cluster import PracticusSubmitJobOperator
 from practicus_provider.operators.job import PracticusRunJobOperator
-from practicus_provider.spec import Function, JobSpec
+from practicus_provider.spec import JobSpec
 
 TEXTS = ("ds", "ds_nodash", "run_id", "task_instance_key_str", "ts", "ts_nodash", "ts_nodash_with_tz")
 """What of Airflow's context is text, and so may be a parameter that nobody gives."""
@@ -48,10 +48,11 @@ class FunctionOperator(DecoratedOperator):
             **kwargs,
         )
 
-    def call(self) -> Function:
-        """The function with its arguments, which are known once the task runs."""
-        called: Function = replace(self.application, arguments=function.arguments(self.op_args, self.op_kwargs, _later))
-        return called
+    def spec(self) -> JobSpec:
+        """As of the other base; the function's arguments are known once the task runs."""
+        spec: JobSpec = super().spec()  # type: ignore[misc]
+        given = function.arguments(self.op_args, self.op_kwargs, _later)
+        return replace(spec, application=replace(self.application, arguments=given))
 
 
 def _fields(operator: type[Any]) -> tuple[str, ...]:
@@ -68,10 +69,6 @@ class PracticusDecoratedOperator(FunctionOperator, PracticusRunJobOperator):
         **PracticusRunJobOperator.template_fields_renderers,
     }
 
-    def spec(self) -> JobSpec:
-        """See :meth:`PracticusRunJobOperator.spec`."""
-        return replace(super().spec(), application=self.call())
-
 
 class PracticusSubmitDecoratedOperator(FunctionOperator, PracticusSubmitJobOperator):
     """Runs a function where :class:`~practicus_provider.operators.cluster.PracticusSubmitJobOperator` runs a file."""
@@ -81,10 +78,6 @@ class PracticusSubmitDecoratedOperator(FunctionOperator, PracticusSubmitJobOpera
         **DecoratedOperator.template_fields_renderers,
         **PracticusSubmitJobOperator.template_fields_renderers,
     }
-
-    def spec(self) -> JobSpec:
-        """See :meth:`PracticusSubmitJobOperator.spec`."""
-        return replace(super().spec(), application=self.call())
 
 
 def practicus_task(

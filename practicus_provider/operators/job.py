@@ -233,15 +233,20 @@ def job_spec(operator: Any, **known: Any) -> JobSpec:
 
 def with_lineage(spec: JobSpec, context: Context) -> JobSpec:
     """Spark's own events of lineage are told of the task, where Airflow's settings of OpenLineage ask for it."""
-    if spec.adapter != "spark":
-        return spec
-    from airflow.providers.common.compat.openlineage.utils import spark
     from airflow.sdk.configuration import conf
 
+    parent, transport = (
+        conf.getboolean("openlineage", f"spark_inject_{what}_info", fallback=False)
+        for what in ("parent_job", "transport")
+    )
+    if spec.adapter != "spark" or not (parent or transport):
+        return spec
+    from airflow.providers.common.compat.openlineage.utils import spark
+
     settings = dict(spec.settings)
-    if conf.getboolean("openlineage", "spark_inject_parent_job_info", fallback=False):
+    if parent:
         settings = spark.inject_parent_job_information_into_spark_properties(settings, context)
-    if conf.getboolean("openlineage", "spark_inject_transport_info", fallback=False):
+    if transport:
         settings = spark.inject_transport_information_into_spark_properties(settings, context)
     return replace(spec, conf=settings)
 

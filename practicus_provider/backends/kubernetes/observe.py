@@ -82,7 +82,8 @@ def observe(
     all_pods = [Pod(pod, largest or {}) for pod in pods if cluster_of(pod) == name]
     jobs = [job for job in jobs if cluster_of(job) == name]
     all_pods.sort(key=lambda pod: (order.index(pod.role) if pod.role in order else len(order), pod.index))
-    all_pods = [pod for pod in all_pods if pod.role != _role(root) or _of_this_run(root, pod)]
+    first, held = _role(root), held_by(root)
+    all_pods = [pod for pod in all_pods if pod.role != first or (not held and _of_this_run(root, pod))]
     shown = [pod for pod in all_pods if not (_elastic(roles, pod) and (pod.ended is not None or pod.leaving))]
     warnings = [event for event in events if _about(event).get("kind") != "Pod"]
     troubles = {_about(event).get("uid"): event.get("message", "") for event in events if event not in warnings}
@@ -93,7 +94,7 @@ def observe(
         for pod in shown
     }
     why = dict.fromkeys(order, warnings[-1].get("message", "") if warnings else "")
-    why[_role(root)] = held_by(root) or why.get(_role(root), "")
+    why[first] = held or why.get(first, "")
     complete = _complete(order, roles, replicas.values(), why)
     status = Status(_state(roles, replicas.values()), tuple(complete))
     deciding = deciding_roles(facts)
@@ -203,11 +204,12 @@ def held_by(root: Manifest) -> str:
 
 
 def _of_this_run(root: Manifest, pod: Pod) -> bool:
-    """Whether a pod is of the root's present run: who suspends the root has its pods deleted, which is no failure.
+    """Whether a pod is of the present run of a root that nobody holds: who suspends it has its pods deleted, which is
+    no failure.
 
     Until the Job controller has resumed it, and anew set the time of its start, all of them are of an earlier run.
     """
-    if held_by(root) or (COMPLETE in root["metadata"]["annotations"] and _condition(root, "Suspended")):
+    if COMPLETE in root["metadata"]["annotations"] and _condition(root, "Suspended"):
         return False
     started = root.get("status", {}).get("startTime")
     return started is None or not pod.leaving or pod.created_at >= started

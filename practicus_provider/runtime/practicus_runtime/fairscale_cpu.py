@@ -9,12 +9,12 @@ lists, which Gloo has had for longer; in torch 2.6, Debian's, it has no ``reduce
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import nullcontext
-from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-from typing import Any, Callable, Optional
+from typing import Any, Callable
+
+from practicus_runtime.imports import Execute, wrap
 
 FSDP = "fairscale.nn.data_parallel.fully_sharded_data_parallel"
 TESTED = "FairScale 0.4.13 with torch 2.6 and 2.13"
@@ -93,23 +93,7 @@ def installed(name: str) -> str:
         return "of an unknown version"
 
 
-class Finder:
-    """Finds FairScale's modules as Python does, and has FSDP's patched once it is there. What they do not find in torch
-    is told as what it is."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:  # noqa: UP045
-        """See ``importlib.abc.MetaPathFinder``."""
-        if name.partition(".")[0] != "fairscale":
-            return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
-        if spec is not None and spec.loader is not None:
-            loader: Any = spec.loader
-            loader.exec_module = told(loader.exec_module)
-        return spec
-
-
-def told(execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+def told(execute: Execute) -> Execute:
     """A loader's ``exec_module`` that says so where a module does not fit torch, or our patch does not fit it."""
 
     def executed(module: ModuleType) -> None:
@@ -137,4 +121,4 @@ def cuda() -> bool:
 
 if not cuda():
     os.environ.setdefault("ENABLE_NCCL_BASE_COLLECTIVES", "0")  # FairScale reads it when it is imported
-sys.meta_path.insert(0, Finder())
+wrap(lambda name: name.partition(".")[0] == "fairscale", told)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 import os
 import socket
-import sys
 import time
-from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, Callable, Optional
+from typing import Any, Callable
+
+from practicus_runtime.imports import Execute, wrap
 
 POLL = 0.05
 """Seconds between two looks for the place."""
@@ -44,52 +44,39 @@ FUNCTIONS = {
 """Framework -> the module and the function that goes to the place, and whether it is there."""
 
 
-class Finder:
-    """Finds one module as Python does, and has a function of it wait once it is there.
+def delay(owner: Any, name: str, there: Callable[[], bool]) -> None:
+    """Have a function wait; a version that has none of that name goes to the place by itself, as without us.
 
-    :param name: of the function, from the module on.
+    :param name: of the function, from its owner on.
     """
+    *path, last = name.split(".")
+    for part in path:
+        owner = getattr(owner, part, None)
+    function = getattr(owner, last, None)
+    if function is None:
+        return
 
-    def __init__(self, module: str, name: str, there: Callable[[], bool]) -> None:
-        self.module = module
-        self.name = name
-        self.there = there
+    @functools.wraps(function)
+    def late(*args: Any, **kwargs: Any) -> Any:
+        while not there():
+            time.sleep(POLL)
+        return function(*args, **kwargs)
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:  # noqa: UP045
-        """See ``importlib.abc.MetaPathFinder``."""
-        if name != self.module:
-            return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
-        if spec is not None and spec.loader is not None:
-            loader: Any = spec.loader
-            execute = loader.exec_module
+    setattr(owner, last, late)
 
-            def executed(module: ModuleType) -> None:
-                execute(module)
-                self.delay(module)
 
-            loader.exec_module = executed
-        return spec
+def install(module: str, name: str, there: Callable[[], bool]) -> None:
+    """Have that function of a module wait, once that is imported."""
 
-    def delay(self, module: ModuleType) -> None:
-        """Have the function wait; a version that has none of that name goes to the place by itself, as without us."""
-        *path, last = self.name.split(".")
-        owner: Any = module
-        for name in path:
-            owner = getattr(owner, name, None)
-        function = getattr(owner, last, None)
-        if function is None:
-            return
+    def around(execute: Execute) -> Execute:
+        def executed(found: ModuleType) -> None:
+            execute(found)
+            delay(found, name, there)
 
-        @functools.wraps(function)
-        def late(*args: Any, **kwargs: Any) -> Any:
-            while not self.there():
-                time.sleep(POLL)
-            return function(*args, **kwargs)
+        return executed
 
-        setattr(owner, last, late)
+    wrap(lambda imported: imported == module, around)
 
 
 if "PRACTICUS_MEETS" in os.environ:
-    sys.meta_path.insert(0, Finder(*FUNCTIONS[os.environ["PRACTICUS_MEETS"]]))
+    install(*FUNCTIONS[os.environ["PRACTICUS_MEETS"]])
