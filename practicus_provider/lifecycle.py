@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from practicus_provider.backends.base import Backend, Handle, Lease, Listing
 from practicus_provider.errors import JobFailed, NotFound
@@ -77,10 +77,9 @@ class Policy:
         """The attempt that is due after that end; None: it is the task's own end."""
         return self.attempt + 1 if verdict.reason in PREEMPTIONS and self.attempt < self.attempts else None
 
-    @property
-    def removes_success(self) -> bool:
-        """Whether the cluster goes once its job has ended well."""
-        return self.teardown in ("always", "on_success") and not self.until_running
+    def removes(self, state: State) -> bool:
+        """Whether the cluster goes once its job has ended so."""
+        return _removes(self.teardown, state) and not (self.until_running and state is State.SUCCEEDED)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able mapping; :meth:`from_json` reads it back."""
@@ -152,33 +151,53 @@ class Outcome:
         return None if self.result is None else json.loads(self.result)
 
 
-async def follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Outcome:
+class Memory(Protocol):
+    """Keeps an outcome while its cluster, which alone showed it, goes: who has formed it may die before it is told."""
+
+    async def keep(self, outcome: Outcome) -> None:
+        """For whoever follows the same cluster next."""
+
+    async def kept(self) -> Outcome | None:
+        """What was kept of this very cluster."""
+
+
+async def follow(backend: Backend, handle: Handle, policy: Policy, say: Say, memory: Memory | None = None) -> Outcome:
     """Watch a cluster to its end (or its start), stream its logs, form the verdict, tear down.
 
     Cancelling this leaves the cluster as it is: another may follow it.
+
+    :param memory: where another may follow it after this one has died.
     """
     async with backend.session():
-        return await _follow(backend, handle, policy, say)
+        return await _follow(backend, handle, policy, say, memory)
 
 
-async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say) -> Outcome:
+async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say, memory: Memory | None) -> Outcome:
     record = _Record(handle, policy)
     try:
         status = await _watch(backend, handle, policy, say, record)
     except NotFound:
         message = f"cluster {handle.name} was deleted while its task waited for it"
-        return record.outcome(Verdict(State.CANCELLED, Reason.DELETED, message))
+        status = Status(State.CANCELLED, verdict=Verdict(State.CANCELLED, Reason.DELETED, message))
     verdict = status.verdict or _verdict(handle, status, policy)
+    if verdict.reason is Reason.DELETED and memory and (kept := await memory.kept()):
+        say(f"{kept.verdict.text()}: found by a process before this one, which removed the cluster")
+        return kept
     say(verdict.text())
     outcome = record.outcome(verdict, status.result)
     if outcome.cost:
         say(cost_line(outcome.cost))
-    ended_at = time.time()
+    if verdict.reason is Reason.DELETED:
+        return outcome
     if attempt := policy.next_attempt(verdict):
+        outcome = replace(outcome, result=None, next_attempt=attempt)
+    if memory and (attempt or policy.removes(verdict.state)):
+        await memory.keep(outcome)
+    ended_at = time.time()
+    if attempt:
         # Now, and not by whoever launches the next one: until then nobody would see to it.
         await tear_down(backend, handle, "always", verdict, say)
         say(f"the job starts anew: attempt {attempt} of {policy.attempts}, by preemption_retries")
-        outcome = replace(outcome, result=None, next_attempt=attempt)
     elif verdict.state is not State.SUCCEEDED or not policy.until_running:
         await tear_down(backend, handle, policy.teardown, verdict, say)
     else:
@@ -234,11 +253,15 @@ def _verdict(handle: Handle, status: Status, policy: Policy) -> Verdict:
     return Verdict(State.FAILED, Reason.CLUSTER_LOST, message)
 
 
+def _removes(teardown: Teardown | None, state: State) -> bool:
+    return teardown == "always" or (teardown == "on_success" and state is State.SUCCEEDED)
+
+
 async def tear_down(backend: Backend, handle: Handle, teardown: Teardown | None, verdict: Verdict, say: Say) -> None:
     """Remove a cluster at its end, or let it stay for :data:`KEEP` seconds, as ``teardown`` says."""
     if teardown is None:
         return
-    if teardown == "always" or (teardown == "on_success" and verdict.state is State.SUCCEEDED):
+    if _removes(teardown, verdict.state):
         await backend.delete(handle, wait=False)
         say(f"cluster {handle.name} is removed")
     else:
@@ -288,7 +311,7 @@ async def sweep(backend: Backend, found: Sequence[Listing], lives: Lives) -> lis
 async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say, record: _Record) -> Status:
     """The final status, or the first one in which all run; the logs are streamed until then."""
     streaming = asyncio.create_task(_stream(backend, handle, policy.streamed, say))
-    watching = backend.watch(handle, lease=policy.lease, disposable=policy.removes_success)
+    watching = backend.watch(handle, lease=policy.lease, disposable=policy.removes(State.SUCCEEDED))
     try:
         async with contextlib.aclosing(watching) as told:
             statuses = record.of(told)

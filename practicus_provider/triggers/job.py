@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowRuntimeError
@@ -16,6 +17,9 @@ from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.pricing import COST_KEY
 from practicus_provider.status import State
+
+OUTCOME_KEY = "outcome"
+"""Of the XCom in which a trigger keeps an outcome."""
 
 _deletions: set[asyncio.Task[None]] = set()
 """Nothing else refers to them while they run."""
@@ -64,10 +68,27 @@ class PracticusJobTrigger(BaseTrigger):
         """One event: the outcome."""
         backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
         policy = Policy.from_json(self.policy)
-        outcome = await lifecycle.follow(backend, Handle(**self.cluster), policy, self.log.info)
+        outcome = await lifecycle.follow(backend, Handle(**self.cluster), policy, self.log.info, self)
         metrics.ended(outcome, policy, backend)
         ends_task = self.ends_task and outcome.next_attempt is None
         yield event_of(outcome, ends_task=ends_task and await self._push(self._xcoms(outcome)))
+
+    async def keep(self, outcome: Outcome) -> None:
+        """As an XCom: a triggerer may die after the cluster is gone and before Airflow has the event."""
+        wanted = self.push_result or not self.ends_task
+        told = outcome if wanted else replace(outcome, result=None)
+        await self._push({OUTCOME_KEY: {"cluster": self.cluster, "outcome": told.to_json()}})
+
+    async def kept(self) -> Outcome | None:
+        """What an earlier triggerer has kept of this cluster."""
+        if self.task_instance is None:
+            return None
+        try:
+            found = await XCom.aget_one(key=OUTCOME_KEY, **self._task)
+        except AirflowRuntimeError as error:
+            self.log.warning("whether the outcome was known already cannot be read: %s", error)
+            return None
+        return Outcome.from_json(found["outcome"]) if found and found["cluster"] == self.cluster else None
 
     async def on_kill(self) -> None:
         """The user marked or cleared the deferred task: its cluster goes, unless it is another task's.
@@ -98,23 +119,23 @@ class PracticusJobTrigger(BaseTrigger):
         Airflow 3.3 would store an event's own ``xcoms`` encoded twice (``airflow.models.xcom``, ``XComModel.set``), and
         without the XCom backend that is configured. Its triggerer stores none of a DAG or task whose id is not ASCII.
         """
-        ti = self.task_instance
-        if ti is None:
+        if self.task_instance is None:
             return True
         try:
             for key, value in xcoms.items():
-                await XCom.aset(
-                    key,
-                    value,
-                    dag_id=ti.dag_id,
-                    task_id=ti.task_id,
-                    run_id=ti.run_id,
-                    map_index=-1 if ti.map_index is None else ti.map_index,
-                )
+                await XCom.aset(key, value, **self._task)
         except AirflowRuntimeError as error:
-            self.log.warning("a worker stores the result, as the triggerer could not: %s", error)
+            self.log.warning("the triggerer could not store %s: %s", " and ".join(xcoms), error)
             return False
         return True
+
+    @property
+    def _task(self) -> dict[str, Any]:
+        """The task instance, as XComs name it."""
+        ti = self.task_instance
+        assert ti is not None
+        map_index = -1 if ti.map_index is None else ti.map_index
+        return {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": map_index}
 
 
 def event_of(outcome: Outcome, *, ends_task: bool) -> TriggerEvent:

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from airflow.models.trigger import Trigger
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType, TaskDeferralError, TaskDeferralTimeout, TaskDeferred
 from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import ErrorResponse, SetXCom
+from airflow.sdk.execution_time.comms import ErrorResponse, GetXCom, SetXCom, XComResult
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 from structlog.testing import capture_logs
 
@@ -58,15 +59,22 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBa
         asyncio.run(backend.delete(listing.handle))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def stored(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The XComs that Airflow is asked to store."""
+    """The XComs that Airflow is asked to store, but for the outcome that a triggerer keeps for the next one."""
     sent: list[Any] = []
+    outcomes: dict[str, Any] = {}
 
     class Triggerer:
-        async def asend(self, message: Any) -> None:
-            if isinstance(message, SetXCom):
-                sent.append(message)
+        async def asend(self, message: Any) -> XComResult | None:
+            match message:
+                case SetXCom(key="outcome"):
+                    outcomes[message.task_id] = message.value
+                case SetXCom():
+                    sent.append(message)
+                case GetXCom(key="outcome"):
+                    return XComResult(key=message.key, value=outcomes.get(message.task_id))
+            return None
 
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Triggerer(), raising=False)
     return sent
@@ -187,6 +195,25 @@ async def test_a_trigger_without_a_task_instance_stores_nothing(backend, stored)
     alone.task_instance = None
     assert await events(alone) == [TaskSuccessEvent()]
     assert stored == []
+
+
+@pytest.mark.parametrize("ends_task", [True, False])
+@pytest.mark.parametrize("code", [SUCCEED, FAIL], ids=["good", "bad"])
+async def test_a_triggerer_that_died_before_its_event_was_stored_is_followed_by_one_that_tells_the_same(
+    backend, stored, code, ends_task
+):
+    handle = await backend.create("job", plan(role("driver", code)), task=TASK)
+    first = await events(trigger(handle, ends_task=ends_task))
+    assert await alive(backend) == []
+    [again] = await events(trigger(handle, ends_task=ends_task))
+    assert again == first[0] if ends_task else again.payload == first[0].payload | {"seconds": ANY}
+
+
+async def test_what_was_kept_of_a_cluster_before_is_not_this_ones(backend, stored):
+    handle = await backend.create("job", plan(role("driver", SUCCEED)), task=TASK)
+    await events(trigger(handle))
+    found = await outcome(trigger(Handle(handle.name, "another")))
+    assert found.verdict.reason is Reason.DELETED
 
 
 async def test_a_cluster_that_somebody_else_deletes_is_a_failure(backend):

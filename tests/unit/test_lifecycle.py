@@ -120,10 +120,29 @@ class Scripted(Backend):
         return ""
 
 
-async def follow(backend: Backend, policy: Policy, say: Say = print) -> Outcome:
+@dataclass
+class Kept:
+    """A memory.
+
+    :ivar deleted: how many deletions its backend had been asked for as it was told to keep something.
+    """
+
+    backend: Scripted
+    outcome: Outcome | None = None
+    deleted: list[int] = field(default_factory=list)
+
+    async def keep(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.deleted.append(len(self.backend.deleted))
+
+    async def kept(self) -> Outcome | None:
+        return self.outcome
+
+
+async def follow(backend: Backend, policy: Policy, say: Say = print, memory: Kept | None = None) -> Outcome:
     """As the real one, but what waits for ever fails."""
     async with asyncio.timeout(2):
-        return await lifecycle.follow(backend, HANDLE, policy, say)
+        return await lifecycle.follow(backend, HANDLE, policy, say, memory)
 
 
 def line(text: str, role: str = "driver", index: int = 0) -> LogLine:
@@ -296,6 +315,30 @@ async def test_a_cluster_that_is_gone_is_a_failure_and_not_a_success(before):
     with pytest.raises(JobFailed, match="was deleted while its task waited"):
         outcome.value()
     assert backend.deleted == []
+
+
+DELETED = Status(State.CANCELLED, verdict=Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted"))
+PREEMPTED = Status(State.FAILED, verdict=Verdict(State.FAILED, Reason.PREEMPTED, "worker-0 was preempted"))
+
+
+@pytest.mark.parametrize("end", [GONE, DELETED], ids=["gone", "going"])
+@pytest.mark.parametrize("first", [DONE, BROKEN, PREEMPTED], ids=["success", "failure", "preemption"])
+async def test_who_follows_after_one_that_died_as_it_tore_down_finds_what_that_one_found(first, end):
+    backend, policy = Scripted([RUNNING, first]), replace(POLICY, attempts=2)
+    memory = Kept(backend)
+    outcome = await follow(backend, policy, memory=memory)
+    assert (memory.deleted, backend.deleted) == ([0], [0])
+    again = Scripted([RUNNING, end])
+    assert await follow(again, policy, memory=memory) == outcome
+    assert again.deleted == []
+
+
+@pytest.mark.parametrize("policy", [replace(POLICY, teardown="never"), replace(POLICY, until_running=True)])
+async def test_of_a_cluster_that_stays_nothing_is_kept(policy):
+    backend = Scripted([RUNNING, DONE])
+    memory = Kept(backend)
+    await follow(backend, policy, memory=memory)
+    assert memory.deleted == []
 
 
 @pytest.mark.parametrize("before", [[], [PENDING], [RUNNING]])

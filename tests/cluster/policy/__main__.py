@@ -9,7 +9,7 @@ import os
 import threading
 from pathlib import Path
 
-from tests.cluster.layout import NodeAddress
+from tests.cluster.layout import PODS, NodeAddress
 from tests.cluster.policy.cni import SOCKET
 from tests.cluster.policy.controller import Controller
 from tests.cluster.policy.model import Node
@@ -27,7 +27,7 @@ def main() -> None:
     threading.excepthook = _crash
 
     pods = NodeAddress(int(arguments.node.removeprefix("node"))).pods
-    controller = Controller(Client(arguments.kubeconfig), Node(arguments.node, pods))
+    controller = Controller(Client(arguments.kubeconfig), Node(arguments.node, pods, PODS))
     with contextlib.ExitStack() as stack:
         controller.run(synchronized=lambda: stack.enter_context(listening(Path(SOCKET), controller)))
 

@@ -8,11 +8,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import IPv4Address
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network
 from typing import NoReturn
 
 from tests.cluster.policy.compiler import TABLE, compile
-from tests.cluster.policy.model import Namespace, Node, Pod, Policy
+from tests.cluster.policy.model import Namespace, Node, Object, Pod, Policy
 from tests.cluster.policy.refusals import Refusals
 from tests.cluster.policy.watch import Client, Watch
 
@@ -31,7 +32,7 @@ class Controller:
         self._enforced: frozenset[tuple[str, IPv4Address | None]] = frozenset()
         """Pods whose rules are in force, by all that the API server has: empty while it cannot be asked."""
         self._policies = Watch(client, "/apis/networking.k8s.io/v1/networkpolicies", Policy.parse, self._changed)
-        self._pods = Watch(client, "/api/v1/pods", Pod.parse, self._changed)
+        self._pods = Watch(client, "/api/v1/pods", partial(networked, node.cluster), self._changed)
         self._namespaces = Watch(client, "/api/v1/namespaces", Namespace.parse, self._changed)
 
     def run(self, synchronized: Callable[[], object]) -> NoReturn:
@@ -96,6 +97,13 @@ class Controller:
             _log.critical("nft refused:\n%s", wanted)
             _apply(compile((), (), (), self._node))
             raise
+
+
+def networked(cluster: IPv4Network, raw: Object) -> Pod | None:
+    """A pod as the rules know it; None also for one with an address of elsewhere: thousands of simulated ones, which
+    send nothing, would have the rules made anew at each change of theirs."""
+    pod = Pod.parse(raw)
+    return None if pod and pod.address and pod.address not in cluster else pod
 
 
 def settled(pods: Iterable[Pod], assigned: Mapping[str, IPv4Address]) -> list[Pod]:

@@ -236,6 +236,8 @@ class Node:
     name: str
     pods: IPv4Network
     """Its pods have addresses of this range, and nobody else has."""
+    cluster: IPv4Network
+    """Likewise those of all nodes; simulated pods have others, which nothing is sent from."""
 
 
 def _peer(raw: Object) -> Peer:
