@@ -27,7 +27,11 @@ def test_an_address_that_was_given_again_is_its_new_pods() -> None:
 
 def raw(address: str | None) -> dict[str, Any]:
     metadata = {"namespace": "jobs", "name": "a", "uid": "a", "creationTimestamp": "2026-01-01T00:00:00Z"}
-    return {"metadata": metadata, "spec": {"containers": []}, "status": {"podIPs": [{"ip": address}] if address else []}}
+    return {
+        "metadata": metadata,
+        "spec": {"containers": []},
+        "status": {"podIPs": [{"ip": address}] if address else []},
+    }
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ BACKOFF = 0.5
 LONGEST_BACKOFF = 5.0
 TIMEOUT = 30.0
 """Seconds that one request may take."""
-AT_ONCE = 50
+AT_ONCE = 16
 """Requests that one connection has under way; of thousands of clusters that end together, the others wait. Answers that
 last, as a watch's, are not counted."""
 NODES_SEEN = 500

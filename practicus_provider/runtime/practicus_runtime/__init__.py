@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from practicus_runtime.task import Context
 
 RESULT_LIMIT = 1 << 20
 """Bytes of JSON that a result may have: it becomes an XCom, a row in Airflow's database."""
@@ -17,41 +19,12 @@ RESULT_LIMIT = 1 << 20
 __all__ = ["RESULT_LIMIT", "Context", "context", "get_client", "progress", "set_result"]
 
 
-@dataclass(frozen=True)
-class Context:
-    """The task instance that this replica works for, and this process' place in the cluster.
+def __getattr__(name: str) -> Any:
+    if name == "Context":
+        from practicus_runtime.task import Context
 
-    :param map_index: -1 where the task is not mapped.
-    :param attempt: which cluster of this try's it is: 1, and one more after each preemption.
-    :param logical_date: ISO 8601, or None for a run without one.
-    :param volumes: a volume's ``path`` -> the folder where it is found here: the path itself, but on the local backend.
-    """
-
-    dag_id: str
-    task_id: str
-    run_id: str
-    map_index: int
-    try_number: int
-    attempt: int
-    logical_date: Optional[str]  # noqa: UP045  (Python 3.8)
-    role: str
-    index: int
-    rank: int
-    world_size: int
-    volumes: Dict[str, str]  # noqa: UP006  (Python 3.8)
-
-    @property
-    def checkpoint_dir(self) -> Optional[str]:  # noqa: UP045  (Python 3.8)
-        """This task instance's folder for what it saves: it outlives the cluster, and every try of the task finds it.
-
-        It is made when it is asked for. None where no volume of the job keeps what is written.
-
-        :raises OSError: the volume cannot be written by this process' user.
-        """
-        path = os.environ.get("PRACTICUS_CHECKPOINT_DIR")
-        if path is not None:
-            os.makedirs(path, exist_ok=True)
-        return path
+        return Context
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def context() -> Context:
@@ -59,6 +32,8 @@ def context() -> Context:
 
     :raises RuntimeError: this is not a replica of ours.
     """
+    from practicus_runtime.task import Context
+
     try:
         task = json.loads(os.environ["PRACTICUS_TASK"])
         index = int(os.environ["PRACTICUS_INDEX"])

@@ -1,7 +1,7 @@
 """First process of a container: ``python3 -I -S boot.py ROLE``. Unpacks what travels with the job, then launches.
 
 It lies beside ``launches.json`` and ``bundle.tgz`` (our runtime, and the user's application), needs nothing else, and
-hands over to the launcher as PID 1.
+is the launcher from then on, as PID 1.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tarfile
+from importlib import import_module
 from typing import Any
 
 SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
@@ -19,7 +20,7 @@ MESSAGE = "/dev/termination-log"
 
 
 def main(role: str) -> None:
-    """Become the launcher of that role's command."""
+    """Be the launcher of that role's command."""
     bundle, scratch = os.path.dirname(os.path.abspath(__file__)), os.getcwd()
     with open(os.path.join(bundle, "launches.json")) as file:
         launch = json.load(file)[role]
@@ -49,10 +50,9 @@ def main(role: str) -> None:
         "message": MESSAGE,
         "nonce": os.environ.pop("PRACTICUS_NONCE", None),
     }
-    with open(os.path.join(ours, "launch.json"), "w") as file:
-        json.dump(order, file)
-    launcher = os.path.join(ours, "runtime", "practicus_runtime", "launcher.py")
-    os.execv(sys.executable, [sys.executable, "-I", "-S", launcher, file.name])
+    sys.path.append(os.path.join(ours, "runtime", "practicus_runtime"))  # after Python's own modules
+    # In this process: another interpreter would take as long as this one has.
+    import_module("launcher").main(order)
 
 
 def text(parts: list[Any]) -> str:

@@ -84,13 +84,13 @@ class Watch:
         self.last: float | None = None  # that any rank wrote something; None until all replicas are there
 
     @classmethod
-    def of(cls, first_rank: int) -> Watch | None:
-        """The one that the environment asks for, if it does.
+    def of(cls, first_rank: int) -> Watch:
+        """The one that the environment asks for.
 
         :param first_rank: of this replica.
         """
-        timeout = os.environ.get("PRACTICUS_PROGRESS_TIMEOUT")
-        return cls(float(timeout), int(os.environ["GROUP_WORLD_SIZE"]), first_rank == 0) if timeout else None
+        timeout = float(os.environ["PRACTICUS_PROGRESS_TIMEOUT"])
+        return cls(timeout, int(os.environ["GROUP_WORLD_SIZE"]), first_rank == 0)
 
     def connected(self) -> bool:
         """Whether the first replica can know of this one."""

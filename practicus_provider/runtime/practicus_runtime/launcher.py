@@ -25,7 +25,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
@@ -245,7 +245,12 @@ def _kill(pids: set[int], number: int) -> None:
             os.kill(pid, number)
 
 
+def main(launch: dict[str, Any]) -> NoReturn:
+    """The whole process."""
+    os._exit(Launcher(launch).run())  # at once: a SIGTERM while the interpreter winds up would change the exit code
+
+
 if __name__ == "__main__":
     with open(sys.argv[1]) as source:
-        # At once: a SIGTERM while the interpreter winds up would change the exit code.
-        os._exit(Launcher(json.load(source)).run())
+        launch = json.load(source)
+    main(launch)

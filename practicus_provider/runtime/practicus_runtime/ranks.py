@@ -4,6 +4,8 @@ Each is told its ``RANK`` and ``LOCAL_RANK``; whatever else it must know is in t
 one the others are ended, and the file ``PRACTICUS_FAILURE`` says which it was, how it ended, and when: what fails on
 other replicas in consequence fails later. Where a replica has several, or workers are several groups, each line of
 their output names its rank.
+
+It is started with each replica, beside frameworks that need the processor: so what few need is imported where it is.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ import struct
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional
 
-from practicus_runtime import fetch, hangs
 from practicus_runtime.launcher import LINUX, own_group
 from practicus_runtime.meeting import known
+
+if TYPE_CHECKING:
+    from practicus_runtime.hangs import Watch
 
 POLL = 0.1
 """Seconds between two looks for the place where ranks meet."""
@@ -46,7 +50,9 @@ class Ranks:
 
     def __init__(self, program: list[str], met: Callable[[], bool], names: Mapping[str, str]) -> None:
         if program[:2] == ["-m", "practicus_runtime.fetch"]:  # once, and not by every rank into one file
-            program = [fetch.download(program[2]), *program[3:]]
+            from practicus_runtime.fetch import download
+
+            program = [download(program[2]), *program[3:]]
         self.command = [sys.executable, "-m", "practicus_runtime.script", *program]
         self.met = met
         self.names = names
@@ -59,7 +65,11 @@ class Ranks:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.outputs: dict[int, Output] = {}
         self.selector = selectors.DefaultSelector()
-        self.watch = hangs.Watch.of(self.first)
+        self.watch: Optional[Watch] = None  # noqa: UP045  (Python 3.8)
+        if "PRACTICUS_PROGRESS_TIMEOUT" in os.environ:
+            from practicus_runtime.hangs import Watch
+
+            self.watch = Watch.of(self.first)
         self.stopping = False
         self.kill_at: Optional[float] = None  # noqa: UP045  (Python 3.8)
         self.status = 0
@@ -96,7 +106,9 @@ class Ranks:
         if "PRACTICUS_FAILURE" in env:
             env["PRACTICUS_RANK_FAILURE"] = f"{env['PRACTICUS_FAILURE']}.{rank}"
             if self.watch is not None:
-                env["PRACTICUS_STACK"] = hangs.stack_file(int(rank))
+                from practicus_runtime.hangs import stack_file
+
+                env["PRACTICUS_STACK"] = stack_file(int(rank))
         if local_rank and "PRACTICUS_RESULT" in env:
             env["PRACTICUS_RESULT"] += "." + rank
         return env
@@ -197,25 +209,31 @@ class Output:
 
     def take(self) -> bool:
         """Pass on what has come; whether more may."""
-        try:
-            data = os.read(self.source, 1 << 16)
-        except BlockingIOError:
-            return True
+        data = self._read()
         if data:
             self.heard_at = time.monotonic()
+            self._pass_on(data)
+        return data != b""
+
+    def end(self) -> None:
+        """Pass on what is left, but wait for nobody: a process that outlives its rank may hold the other end."""
+        while data := self._read():
+            self._pass_on(data)
+        if self.rest:
+            self._write([self.rest])
+
+    def _read(self) -> Optional[bytes]:  # noqa: UP045  (Python 3.8)
+        """Nothing at the end, None if there is none yet."""
+        try:
+            return os.read(self.source, 1 << 16)
+        except BlockingIOError:
+            return None
+
+    def _pass_on(self, data: bytes) -> None:
         *lines, self.rest = (self.rest + data).split(b"\n")
         if len(self.rest) > LINE_LIMIT:
             lines, self.rest = [*lines, self.rest], b""
         self._write(lines)
-        return bool(data)
-
-    def end(self) -> None:
-        """Pass on what is left, but wait for nobody: a process that outlives its rank may hold the other end."""
-        while self.take():
-            if not hangs.readable(self.source):
-                break
-        if self.rest:
-            self._write([self.rest])
 
     def _write(self, lines: list[bytes]) -> None:
         data = b"".join(self.prefix + line + b"\n" for line in lines)
