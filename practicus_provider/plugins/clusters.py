@@ -95,7 +95,7 @@ async def clusters(user: GetUserDep) -> Response:
     shown = await run_in_threadpool(_permitted, user, dags, "GET", DagAccessEntity.TASK_INSTANCE)
     troubles = {place.conn_id: look.error for place, look in looks.items() if look.error}
     told = await run_in_threadpool(_readable, user, troubles)
-    rows = [row for place in places for row in rows_of(place, looks[place]) if row["dag_id"] in shown]
+    rows = [row for row in rows_of(looks) if row["dag_id"] in shown]
     unmeasured = {place.conn_id for place in places if looks[place].usage is None}
     return _json(
         {

@@ -19,10 +19,11 @@ def dag_of(listing: Listing) -> str:
     return str(listing.task.get("dag_id", ""))
 
 
-def rows_of(place: Place, look: Look) -> list[dict[str, Any]]:
-    """A row for each cluster, the newest first."""
-    newest = sorted(look.listings, key=lambda listing: -listing.created_at)
-    return [row_of(place, listing, look) for listing in newest]
+def rows_of(looks: Mapping[Place, Look]) -> list[dict[str, Any]]:
+    """A row for each cluster, the newest first; where several connections lead to it, that of the first of them."""
+    rows = [row_of(place, listing, look) for place, look in looks.items() for listing in look.listings]
+    once = {row["uid"]: row for row in reversed(rows)}
+    return sorted(once.values(), key=lambda row: -row["created_at"])
 
 
 def row_of(place: Place, listing: Listing, look: Look) -> dict[str, Any]:

@@ -285,7 +285,7 @@ def test_each_button_of_a_task_opens_what_it_says(job: Job, window: Page, airflo
         return window.get_by_role("link", name=name, exact=True)
 
     button(PAGE_OF[dag_id]).click()
-    seen = {"dashboard_dask": "Task Stream", "dashboard_spark": "Spark Jobs", "dashboard_of_an_attacker": "Same page"}
+    seen = {"dashboard_dask": "Data Transfer", "dashboard_spark": "Spark Jobs", "dashboard_of_an_attacker": "Same page"}
     expect(window.get_by_text(seen[dag_id]).first).to_be_visible()
     button("Cluster").click()
     frame = window.frame_locator("iframe")
@@ -341,6 +341,7 @@ def without_port(route: Route) -> None:
     route.continue_(post_data=json.dumps({**body, "port": body["port"] or None}))
 
 
+@pytest.mark.parametrize("place", ["local"], indirect=True, scope="module")  # no backend is asked for it
 def test_a_form_starts_a_run_with_what_was_chosen_and_takes_nothing_else(window: Page, airflow: Airflow) -> None:
     eventually("the DAG is parsed", lambda: airflow.found("/api/v2/dags/practicus_plain_scripts"))
     window.goto("/dags/practicus_plain_scripts")

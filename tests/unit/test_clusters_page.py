@@ -52,24 +52,29 @@ ROW = {
 
 
 def test_a_row_says_whose_a_cluster_is_and_how_it_is():
-    assert rows_of(Place("default"), Look(9.0, [LISTING], {"c-1": USED})) == [ROW]
+    assert rows_of({Place("default"): Look(9.0, [LISTING], {"c-1": USED})}) == [ROW]
+
+
+def test_a_cluster_to_which_several_connections_lead_is_shown_once():
+    look = Look(9.0, [LISTING], {"c-1": USED})
+    assert rows_of({Place("default"): look, Place("same"): look}) == [ROW]
 
 
 def test_what_nobody_measures_is_none():
-    [row] = rows_of(Place("default"), Look(9.0, [LISTING]))
+    [row] = rows_of({Place("default"): Look(9.0, [LISTING])})
     assert row == {**ROW, "cpu": None, "memory": None}
 
 
 def test_a_cluster_has_a_cost_where_its_connection_has_prices():
     priced = replace(LISTING, resources={"driver": Resources(cpu=2), "worker": Resources(cpu=4)})
-    [row] = rows_of(Place("default"), Look(3606.0, [priced], pricing=Pricing(currency="EUR", cpu_hour=0.5)))
+    [row] = rows_of({Place("default"): Look(3606.0, [priced], pricing=Pricing(currency="EUR", cpu_hour=0.5))})
     assert row["cost"] == {"currency": "EUR", "total": 3.000278, "seconds": {"driver": 3601.0, "worker": 3600.0}}
 
 
 def test_the_newest_cluster_comes_first_and_one_that_ended_has_its_verdict():
     verdict = Verdict(State.FAILED, Reason.OOM_KILLED, "worker-1 ran out of memory", "Give it more.", "worker-1")
     ended = Listing(Handle("c-2", "u-2"), Status(State.FAILED, verdict=verdict), TASK, 8.0, released=True)
-    newer, older = rows_of(Place("default"), Look(9.0, [LISTING, ended]))
+    newer, older = rows_of({Place("default"): Look(9.0, [LISTING]), Place("other"): Look(9.0, [ended])})
     assert (newer["cluster"], newer["state"], newer["released"], newer["replicas"]) == ("c-2", "failed", True, {})
     assert newer["verdict"] == {
         **{"reason": "OOMKilled", "message": "worker-1 ran out of memory", "advice": "Give it more."}

@@ -22,7 +22,7 @@ const COLUMNS = {
   Age: (row) => age(row.created_at),
   Connection: (row) => row.connection,
 };
-const OPTIONAL = { CPU: "cpu", Memory: "memory", Cost: "cost" }; // shown where some cluster has it
+const OPTIONAL = { CPU: "cpu", Memory: "memory", Cost: "cost", Verdict: "verdict" }; // shown where some cluster has it
 const SOUGHT = ["cluster", "dag_id", "run_id", "task_id", "adapter", "state", "connection"];
 
 export function showList(main) {

@@ -7,12 +7,12 @@ from practicus_provider.operators.job import PracticusRunJobOperator
 from practicus_provider.operators.spark import PracticusSparkOperator
 from practicus_provider.spec import Resources
 
-EVENT_LOG = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": "{{ params.event_logs }}"}
+EVENT_LOG = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": "."}
 for kind, name, cpu, conf in (
     (PracticusDaskOperator, "dask", "200m", {}),
     (PracticusSparkOperator, "spark", "500m", EVENT_LOG),
 ):
-    with DAG(f"dashboard_{name}", params={"image": "", "event_logs": "file:/tmp"}):
+    with DAG(f"dashboard_{name}", params={"image": ""}):
         kind(
             task_id="job",
             application=f"work_{name}.py",
