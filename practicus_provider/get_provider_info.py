@@ -27,7 +27,10 @@ def get_provider_info() -> dict[str, Any]:
         "cli": ["practicus_provider.cli.definition.get_commands"],
         "extra-links": [
             f"practicus_provider.links.{name}"
-            for name in ("PracticusDashboardLink", "SparkUILink", "DaskDashboardLink")
+            for name in (
+                *("PracticusClusterLink", "PracticusLogsLink", "PracticusDashboardLink"),
+                *("SparkUILink", "SparkHistoryLink", "DaskDashboardLink"),
+            )
         ],
         "connection-types": [
             {
@@ -83,6 +86,11 @@ def get_provider_info() -> dict[str, Any]:
                     "kubernetes_conn_id": {
                         "label": "Kubernetes connection",
                         "description": "Id of a connection of type kubernetes that says how to reach the cluster.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "spark_history": {
+                        "label": "Spark history server",
+                        "description": "URL that the button Spark history of tasks with an event log leads to.",
                         "schema": {"type": ["string", "null"]},
                     },
                     "root": {

@@ -1,4 +1,4 @@
-"""What every backend does: ten verbs, written once, async. ``tests/contract`` holds each backend to it."""
+"""What every backend does: eleven verbs, written once, async. ``tests/contract`` holds each backend to it."""
 
 from __future__ import annotations
 
@@ -50,20 +50,40 @@ class LogLine:
 class Listing:
     """One cluster, as :meth:`Backend.list` and :meth:`Backend.find` show it.
 
+    :param status: as the backend last saw it. Only :meth:`Backend.watch` knows a failure's last lines and a result.
     :param task: the task instance that it was made for, as given to :meth:`Backend.create`.
     :param created_at: seconds since the epoch.
     :param released: whether it stays for a while only, by its task's wish (see :meth:`Backend.delete`).
     :param links: its plan's.
+    :param adapter: its framework's.
     :param resources: role -> of one replica; of those that an older version of ours has made, none.
     """
 
     handle: Handle
-    state: State
+    status: Status
     task: Mapping[str, Any]
     created_at: float
     released: bool = False
     links: Mapping[str, Port] = field(default_factory=dict)
+    adapter: str = ""
     resources: Mapping[str, Resources] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State:
+        """The cluster's."""
+        return self.status.state
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a replica uses now.
+
+    :param cpu: cores.
+    :param memory: bytes.
+    """
+
+    cpu: float
+    memory: float
 
 
 class Connection(ABC):
@@ -182,6 +202,13 @@ class Backend(ABC):
 
         :raises NotFound: there is none (any more).
         """
+
+    async def usage(self) -> Mapping[str, Mapping[str, Usage]] | None:
+        """Cluster -> ``role-index`` -> what that replica uses, where that is known; None: nobody measures it.
+
+        :raises BackendError: it cannot be asked.
+        """
+        return None
 
     @abstractmethod
     def preview(self, name: str, plan: Plan, *, task: Mapping[str, Any], lease: float | None = None) -> Any:

@@ -66,6 +66,14 @@ class PracticusHook(BaseHook):
         except PracticusError as error:
             return False, str(error)
 
+    def spark_history(self) -> str | None:
+        """URL of Spark's history server, if the connection names one.
+
+        :raises ConnectionConfigError: the connection is absent, or of another type.
+        """
+        url = self._extra(self._connection(self.practicus_conn_id)).get("spark_history")
+        return None if url is None else str(url)
+
     def _connection(self, conn_id: str) -> Connection:
         try:
             return self.get_connection(conn_id)

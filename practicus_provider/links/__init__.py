@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from airflow.sdk import BaseOperatorLink
@@ -13,25 +13,49 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-DASHBOARD_KEY = "dashboard"
-"""XCom that an operator pushes its cluster's URL under, as soon as it is known."""
 PREFIX = "/practicus"
 """Of the URLs that our plugin serves."""
+UI_PREFIX = f"{PREFIX}/ui"
+"""Of those of the page *Clusters*."""
+UI_ROUTE = "practicus-clusters"
+"""Under which Airflow's UI shows that page: ``/plugin/<route>``."""
 
 
-class PracticusDashboardLink(BaseOperatorLink):
-    """Opens the cluster's own web page; empty where it serves none. After the cluster's end it says so."""
+class ClusterLink(BaseOperatorLink):
+    """Where the operator has pushed an XCom says where it leads; else empty."""
 
-    name = "Cluster dashboard"
+    key: ClassVar[str]
+    """Of the XCom, which is pushed as soon as the cluster is known."""
 
     @property
     def xcom_key(self) -> str:
         """The web server reads the link from here while the task runs, without this class."""
-        return DASHBOARD_KEY
+        return self.key
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """What was pushed. Airflow calls this when the task ends, and stores it under the same key again."""
-        return XCom.get_value(ti_key=ti_key, key=DASHBOARD_KEY) or ""
+        return XCom.get_value(ti_key=ti_key, key=self.key) or ""
+
+
+class PracticusClusterLink(ClusterLink):
+    """Opens the cluster on the page *Clusters*. After its end the page says so."""
+
+    name = "Cluster"
+    key = "cluster_page"
+
+
+class PracticusLogsLink(ClusterLink):
+    """The same, with the log of a replica, and a choice of all of them."""
+
+    name = "Logs of replicas"
+    key = "cluster_logs"
+
+
+class PracticusDashboardLink(ClusterLink):
+    """Opens the cluster's own web page; empty where it serves none. After the cluster's end it says so."""
+
+    name = "Cluster dashboard"
+    key = "dashboard"
 
 
 class SparkUILink(PracticusDashboardLink):
@@ -44,6 +68,26 @@ class DaskDashboardLink(PracticusDashboardLink):
     """The same, as Dask's users call it."""
 
     name = "Dask dashboard"
+
+
+class SparkHistoryLink(ClusterLink):
+    """Opens Spark's history server, where the job writes its event log; else empty."""
+
+    name = "Spark history"
+    key = "spark_history"
+
+
+def cluster_path(dag_id: str, conn_id: str, cluster: str, *, namespace: str | None, logs: bool = False) -> str:
+    """Where Airflow's UI shows a cluster on the page *Clusters*, as a path on the UI's host.
+
+    :param namespace: of the pods where it is not the connection's.
+    :param logs: with the log of a replica.
+    """
+    facts = {"dag_id": dag_id, "connection": conn_id, "cluster": cluster, "namespace": namespace}
+    query = urlencode({name: value for name, value in {**facts, "logs": "1" if logs else None}.items() if value})
+    base = base_path()
+    # Airflow frames what follows the route, and so it names the path that a browser sees.
+    return f"{base}/plugin/{UI_ROUTE}{base}{UI_PREFIX}/page?{query}"
 
 
 def dashboard_path(dag_id: str, conn_id: str, cluster: str, **more: str | None) -> str:

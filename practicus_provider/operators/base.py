@@ -21,7 +21,13 @@ from airflow.sdk.configuration import conf
 
 from practicus_provider.errors import PracticusError, SpecError
 from practicus_provider.hooks.practicus import PracticusHook
-from practicus_provider.links import DASHBOARD_KEY, PracticusDashboardLink, dashboard_path
+from practicus_provider.links import (
+    PracticusClusterLink,
+    PracticusDashboardLink,
+    PracticusLogsLink,
+    cluster_path,
+    dashboard_path,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -34,6 +40,8 @@ LAST_TRY_LEASE = 5.0
 """Seconds that a cluster outlives its task's process where no further try could adopt it."""
 RETRY_SLACK = 600.0
 """Seconds beyond the retry's delay that a cluster waits for the next try: queues, slow workers."""
+CLUSTER_LINKS = (PracticusClusterLink(), PracticusLogsLink())
+"""Buttons that each task with a cluster has."""
 
 
 def default_deferrable() -> bool:
@@ -73,7 +81,7 @@ class ClusterOperator(BaseOperator):
     :param deferrable: wait in the triggerer, without a worker.
     """
 
-    operator_extra_links: Collection[BaseOperatorLink] = (PracticusDashboardLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (PracticusDashboardLink(), *CLUSTER_LINKS)
     ui_color = "#e8f4ea"
 
     def __init__(
@@ -108,6 +116,17 @@ class ClusterOperator(BaseOperator):
         :raises SpecError: that depends on what another task has made.
         """
         raise SpecError("task_id", self.task_id, "its cluster is another task's: look at that one")
+
+    def links(self, cluster: Listing, dag_id: str) -> dict[str, str]:
+        """Key of a button on the task's page -> where it leads; those that lead nowhere are not in it."""
+        where = (dag_id, self.practicus_conn_id, cluster.handle.name)
+        found = {
+            PracticusClusterLink.key: cluster_path(*where, namespace=self.namespace),
+            PracticusLogsLink.key: cluster_path(*where, namespace=self.namespace, logs=True),
+        }
+        if cluster.links:
+            found[PracticusDashboardLink.key] = dashboard_path(*where, namespace=self.namespace)
+        return found
 
     def finish(self, outcome: Outcome, context: Context) -> Any:
         """The task's XCom.
@@ -218,18 +237,13 @@ class ClusterOperator(BaseOperator):
             policy = replace(policy, attempt=found.task.get("attempt", 1))  # of one that is adopted it may be another
             if backend.pricing:
                 policy = replace(policy, tariff=backend.pricing.tariff(found.resources, self._spent))
-            self._link(found, context)
+            for key, url in self.links(found, context["ti"].dag_id).items():
+                context["ti"].xcom_push(key=key, value=url)
+            if found.links:
+                self.log.info("%s: by a button on the task's page", ", ".join(found.links))
         which = f", attempt {policy.attempt} of {policy.attempts}" if policy.attempts > 1 else ""
         self.log.info("cluster %s (%s)%s", handle.name, handle.uid, which)
         return handle, policy
-
-    def _link(self, cluster: Listing, context: Context) -> None:
-        """Let the button on the task's page lead to the cluster's pages, if it serves any."""
-        if cluster.links:
-            name, dag_id = cluster.handle.name, context["ti"].dag_id
-            path = dashboard_path(dag_id, self.practicus_conn_id, name, namespace=self.namespace)
-            context["ti"].xcom_push(key=DASHBOARD_KEY, value=path)
-            self.log.info("%s: the button on the task's page, or %s", ", ".join(cluster.links), path)
 
     def _defer(self, handle: Handle, policy: Policy, context: Context) -> None:
         from practicus_provider.triggers.job import PracticusJobTrigger

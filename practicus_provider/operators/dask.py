@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from practicus_provider.links import DaskDashboardLink
+from practicus_provider.operators.base import CLUSTER_LINKS
 from practicus_provider.operators.job import PracticusRunJobOperator
 
 
@@ -16,7 +17,7 @@ class PracticusDaskOperator(PracticusRunJobOperator):
     Dask's configuration such as ``{"distributed.worker.memory.target": 0.7}``.
     """
 
-    operator_extra_links = (DaskDashboardLink(),)
+    operator_extra_links = (DaskDashboardLink(), *CLUSTER_LINKS)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(adapter="dask", **kwargs)

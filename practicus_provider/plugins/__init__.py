@@ -7,25 +7,46 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-from practicus_provider.links import PREFIX
+from practicus_provider.links import PREFIX, UI_PREFIX, UI_ROUTE, base_path
 
 Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+# ASGI applications, imported by the first request: every process of Airflow loads plugins, only the API server serves
+# them.
 
 
-async def dashboards(
-    scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
-) -> None:
-    """Clusters' web pages, as an ASGI application.
+async def clusters(scope: Message, receive: Receive, send: Send) -> None:
+    """The page *Clusters*."""
+    from practicus_provider.plugins.clusters import app
 
-    It is imported by the first request: every process of Airflow loads plugins, only the API server serves them.
-    """
+    await app(scope, receive, send)
+
+
+async def dashboards(scope: Message, receive: Receive, send: Send) -> None:
+    """Clusters' own web pages."""
     from practicus_provider.plugins.dashboards import app
 
     await app(scope, receive, send)
 
 
 class PracticusPlugin(AirflowPlugin):
-    """Serves clusters' web pages below Airflow's own URL, where the buttons of our operators lead."""
+    """The page *Clusters*, and clusters' own web pages below Airflow's own URL, where our operators' buttons lead."""
 
     name = "practicus"
-    fastapi_apps = [{"name": "Practicus dashboards", "app": dashboards, "url_prefix": PREFIX}]  # noqa: RUF012
+    fastapi_apps = [  # noqa: RUF012
+        {"name": "Practicus clusters", "app": clusters, "url_prefix": UI_PREFIX},  # the first that fits is taken
+        {"name": "Practicus dashboards", "app": dashboards, "url_prefix": PREFIX},
+    ]
+    external_views = [  # noqa: RUF012
+        {
+            "name": "Clusters",
+            "href": f"{base_path()}{UI_PREFIX}/page",
+            "url_route": UI_ROUTE,
+            "destination": "nav",
+            "category": "browse",
+            "icon": f"{base_path()}{UI_PREFIX}/static/icon.svg",
+            "icon_dark_mode": f"{base_path()}{UI_PREFIX}/static/icon-dark.svg",
+        }
+    ]

@@ -9,17 +9,16 @@ from __future__ import annotations
 import html
 import logging
 from collections.abc import Mapping
-from urllib.parse import quote
 
 import httpcore
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
-from fastapi.exception_handlers import http_exception_handler
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, Response
 
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.links import PREFIX, base_path, dashboard_path
+from practicus_provider.plugins.login import log_in, redirect
 from practicus_provider.plugins.proxy import PREFLIGHT, SANDBOX, fetch, relay
 from practicus_provider.plugins.ticket import Expired, Refused, Ticket
 from practicus_provider.plugins.tunnel import backend_of
@@ -29,7 +28,7 @@ POLICY_VIOLATION = 1008
 """Why a WebSocket is closed (RFC 6455, 7.4.1)."""
 INTERNAL_ERROR = 1011
 
-app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, exception_handlers={HTTPException: log_in})
 
 
 @app.get(
@@ -52,7 +51,7 @@ async def enter(
         raise NotFound(f"cluster {cluster} serves no page {label!r}" if label else f"cluster {cluster} serves no page")
     port = listing.links[label]
     ticket = Ticket(dag_id, conn_id, namespace, cluster, listing.handle.uid, label, port.role, port.name)
-    return _redirect(f"{_pages(ticket.signed())}/")
+    return redirect(f"{_pages(ticket.signed())}/")
 
 
 @app.api_route("/pages/{ticket}/{path:path}", methods=["GET", "HEAD"])
@@ -94,7 +93,7 @@ async def _expired(request: Request, error: Expired) -> Response:
     if request.headers.get("sec-fetch-mode") != "navigate":
         return _message(403, "This page has expired", f"{error}; open it again from the task's page")
     of = error.ticket
-    return _redirect(dashboard_path(of.dag_id, of.conn_id, of.cluster, namespace=of.namespace, label=of.label))
+    return redirect(dashboard_path(of.dag_id, of.conn_id, of.cluster, namespace=of.namespace, label=of.label))
 
 
 @app.exception_handler(Refused)
@@ -124,15 +123,6 @@ async def _broken(request: Request, error: Exception) -> Response:
     return _message(502, "The cluster's page cannot be read", f"{error}")
 
 
-@app.exception_handler(HTTPException)
-async def _airflows(request: Request, error: HTTPException) -> Response:
-    """Airflow's own answer; but whoever has not logged in may do so now."""
-    if error.status_code != 401 or "text/html" not in request.headers.get("accept", ""):
-        return await http_exception_handler(request, error)
-    here = request.scope["raw_path"].decode() + (f"?{request.url.query}" if request.url.query else "")
-    return _redirect(f"{base_path()}/api/v2/auth/login?next={quote(here, safe='')}")
-
-
 # ---- helpers
 
 
@@ -147,10 +137,6 @@ def _inner_path(request: Request | WebSocket, ticket: str) -> bytes:
     if not found:
         raise Refused("this is no page of a cluster")
     return path
-
-
-def _redirect(url: str) -> Response:
-    return RedirectResponse(url, 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
 
 
 def _choice(paths: Mapping[str, str]) -> Response:

@@ -43,7 +43,7 @@ class Kubectl:
 @pytest.fixture(scope="session")
 def kubernetes() -> Iterator[Path]:
     """The kubeconfig of a cluster that is ready. It is gone afterwards if it was not there before."""
-    with _needed():
+    with needed():
         found = target.running()
         target.stock()
         kubeconfig = target.kubeconfig()
@@ -55,7 +55,7 @@ def kubernetes() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def kubectl(kubernetes: Path) -> Kubectl:
     """kubectl, for the administrator of that cluster."""
-    with _needed():
+    with needed():
         return Kubectl((target.kubectl(), f"--kubeconfig={kubernetes}"))
 
 
@@ -64,7 +64,7 @@ def image(kubernetes: Path) -> Callable[[str], str]:
     """Gives the full name of an image of ``images/``, which the cluster's nodes then have or can pull."""
 
     def loaded(name: str) -> str:
-        with _needed():
+        with needed():
             return target.image(name)
 
     return loaded
@@ -89,12 +89,12 @@ def machines(cluster: Cluster) -> Iterator[Cluster]:
 
 def repair() -> None:
     """Bring back what a test has taken away, and wait until it is ready."""
-    with _needed():
+    with needed():
         target.kubeconfig()
 
 
 @contextlib.contextmanager
-def _needed() -> Iterator[None]:
+def needed() -> Iterator[None]:
     """A developer without a cluster may go on; where all must have run, nothing is skipped."""
     try:
         yield

@@ -426,8 +426,10 @@ async def test_the_listing_says_state_and_task(backend: Backend) -> None:
     async with created(backend, "job", plan(role("driver", SLEEP))) as handle:
         await until(backend, handle, lambda status: status.state is State.RUNNING)
         [listing] = await backend.list()
-        resources = {"driver": Resources()}
-        assert listing == Listing(handle, State.RUNNING, TASK, listing.created_at, resources=resources)
+        known = {"adapter": "test", "resources": {"driver": Resources()}}
+        assert listing == Listing(handle, listing.status, TASK, listing.created_at, **known)
+        assert [(replica.name, replica.state) for replica in listing.status.replicas] == [("driver-0", State.RUNNING)]
+        assert listing.state is State.RUNNING
         assert abs(listing.created_at - time.time()) < PATIENCE
         assert await backend.find("job") == listing
 

@@ -15,10 +15,10 @@ import yaml
 
 from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
-from practicus_provider.backends.base import Handle
+from practicus_provider.backends.base import Handle, Usage
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.labels import MANAGED
+from practicus_provider.backends.kubernetes.labels import CLUSTER, INDEX, MANAGED, ROLE
 from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.render import short
 from practicus_provider.errors import BackendError
@@ -396,3 +396,60 @@ async def test_spark_executors_come_with_the_load_and_go_after_it(
     _, result = await follow(roomy, spec, SPARK_LOAD)
     assert result == {"most": 4, "left": 1, "sum": 28}
     await nothing_left(left)
+
+
+# ---- what the page Clusters shows
+
+
+async def test_who_only_shows_clusters_needs_only_the_rights_that_the_documentation_says(
+    backend: KubernetesBackend, grant: Callable[..., Access]
+) -> None:
+    shows = replace(backend, access=grant("practicus-page"))
+    async with created(backend, "cluster", plan(role("driver", "print('here')"))) as handle:
+        lines = [line async for line in shows.logs(handle, ["driver-0"], whole=True)]
+        assert [line.text for line in lines] == ["here"]
+        assert [listing.handle for listing in await shows.list()] == [handle]
+        assert await shows.usage() is None
+        await shows.delete(handle, wait=False)
+
+
+async def test_what_pods_use_is_what_the_metrics_api_says(
+    backend: KubernetesBackend, kubectl: Callable[..., str]
+) -> None:
+    """Stands in for metrics-server: the same path, kinds and labels, by a custom resource."""
+    assert await backend.usage() is None
+    kubectl("apply", "-f", "-", stdin=json.dumps(POD_METRICS))
+    try:
+        kubectl("wait", "--for=condition=Established", "crd/pods.metrics.k8s.io")
+        names = {"name": "c-worker-2-x", "namespace": backend.site.namespace}
+        labels = {**MANAGED, CLUSTER: "c", ROLE: "worker", INDEX: "2"}
+        measured = {"containers": [{"name": "main", "usage": {"cpu": "250m", "memory": "64Mi"}}]}
+        for name, own in ((names, labels), ({**names, "name": "another-s"}, {})):
+            item = {"apiVersion": "metrics.k8s.io/v1beta1", "kind": "PodMetrics", "metadata": {**name, "labels": own}}
+            kubectl("apply", "-f", "-", stdin=json.dumps({**item, **measured}))
+        assert await backend.usage() == {"c": {"worker-2": Usage(0.25, 64 * 2**20)}}
+    finally:
+        kubectl("delete", "crd", "pods.metrics.k8s.io")
+
+
+POD_METRICS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": "pods.metrics.k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},
+    },
+    "spec": {
+        "group": "metrics.k8s.io",
+        "scope": "Namespaced",
+        "names": {"plural": "pods", "singular": "pod", "kind": "PodMetrics"},
+        "versions": [
+            {
+                "name": "v1beta1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}

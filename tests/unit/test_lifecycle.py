@@ -549,7 +549,7 @@ def test_a_task_is_over_if_no_try_of_it_and_nobody_after_it_can_use_its_cluster(
 
 
 def listing(run: str, *, released: bool = False) -> Listing:
-    return Listing(HANDLE, State.RUNNING, {"run_id": run}, 0.0, released)
+    return Listing(HANDLE, Status(State.RUNNING), {"run_id": run}, 0.0, released)
 
 
 def lives(tasks: Sequence[Mapping[str, Any]]) -> list[lifecycle.TaskLife]:

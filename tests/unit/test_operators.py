@@ -434,7 +434,9 @@ def test_a_dag_of_all_operators_is_serialized():
     assert set(read.task_dict) == {"create", "job", "wait", "delete", "t", "mapped"}
     assert read.get_task("delete").trigger_rule == TriggerRule.ALL_DONE_SETUP_SUCCESS
     links = {name: [link.name for link in read.get_task(name).operator_extra_links] for name in ("t", "job", "mapped")}
-    assert links == {"t": ["Dask dashboard"], "job": ["Cluster dashboard"], "mapped": ["Dask dashboard"]}
+    every = ["Cluster", "Logs of replicas"]
+    dask_s, other = ["Dask dashboard", *every], ["Cluster dashboard", *every]
+    assert links == {"t": dask_s, "job": other, "mapped": dask_s}
 
 
 def test_an_unknown_argument_of_a_mapped_operator_is_named():

@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, cleared_since
+from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, Usage, cleared_since
 from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Manifest, connected
 from practicus_provider.backends.kubernetes.causes import lacking
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
@@ -38,6 +38,7 @@ from practicus_provider.backends.kubernetes.labels import (
     cluster_of,
 )
 from practicus_provider.backends.kubernetes.logs import Reader, tail
+from practicus_provider.backends.kubernetes.metrics import usage_of
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
 from practicus_provider.backends.kubernetes.observe import Observation, deciding_roles, facts_of, noted, observe
 from practicus_provider.backends.kubernetes.pod import Pod
@@ -224,6 +225,18 @@ class KubernetesBackend(Backend):
             if root is None or FACTS not in root["metadata"].get("annotations", {}):
                 raise NotFound(f"there is no cluster {name} in namespace {self.site.namespace}")
             return _listing(root, await _status(api, root))
+
+    async def usage(self) -> Mapping[str, Mapping[str, Usage]] | None:
+        """See :meth:`Backend.usage`. It is the metrics API's to know, where there is one and we may ask it."""
+        async with connected(self.access, self.site.namespace) as api:
+            try:
+                return usage_of((await api.list("PodMetrics", labelSelector=SELECTOR))["items"])
+            except NotFound:
+                return None
+            except ApiError as error:
+                if error.status in (403, 404):
+                    return None
+                raise
 
     def preview(
         self, name: str, plan: Plan, *, task: Mapping[str, Any], lease: float | None = None
@@ -616,7 +629,7 @@ def _listing(root: Manifest, status: Status) -> Listing:
         for name, role in facts["roles"].items()
         if "cpu" in role
     }
-    return Listing(_handle(root), status.state, facts["task"], created_at, released, links, resources)
+    return Listing(_handle(root), status, facts["task"], created_at, released, links, facts["adapter"], resources)
 
 
 def _not_found(handle: Handle, site: Site) -> NotFound:

@@ -35,6 +35,7 @@ PATHS = {
     "ServiceAccount": ("api/v1", "serviceaccounts"),
     "Event": ("api/v1", "events"),
     "ResourceQuota": ("api/v1", "resourcequotas"),
+    "PodMetrics": ("apis/metrics.k8s.io/v1beta1", "pods"),
     "Job": ("apis/batch/v1", "jobs"),
     "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
     "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),

@@ -344,10 +344,10 @@ class _Stream(Connection):
 
 def _listing(folder: ClusterFolder) -> Listing:
     config = folder.config()
-    created_at, plan = config["created_at"], load_plan(config["plan"])
+    plan, status = load_plan(config["plan"]), folder.status() or Status(State.PENDING)
     resources = {role.name: role.resources for role in plan.roles}
-    released = folder.released.exists()
-    return Listing(folder.handle(), folder.state(), config["task"], created_at, released, plan.links, resources)
+    created_at, released = config["created_at"], folder.released.exists()
+    return Listing(folder.handle(), status, config["task"], created_at, released, plan.links, plan.adapter, resources)
 
 
 async def _dismiss(folder: ClusterFolder, after: float) -> None:

@@ -7,12 +7,17 @@ from practicus_provider.operators.job import PracticusRunJobOperator
 from practicus_provider.operators.spark import PracticusSparkOperator
 from practicus_provider.spec import Resources
 
-for kind, name, cpu in ((PracticusDaskOperator, "dask", "200m"), (PracticusSparkOperator, "spark", "500m")):
+EVENT_LOG = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": "."}
+for kind, name, cpu, conf in (
+    (PracticusDaskOperator, "dask", "200m", {}),
+    (PracticusSparkOperator, "spark", "500m", EVENT_LOG),
+):
     with DAG(f"dashboard_{name}", params={"image": ""}):
         kind(
             task_id="job",
             application=f"work_{name}.py",
             image="{{ params.image }}",
+            conf=conf,
             worker_resources=Resources(cpu, "1Gi"),
             coordinator_resources=Resources(cpu, "1Gi"),
             deferrable=True,

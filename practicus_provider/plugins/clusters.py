@@ -1,0 +1,227 @@
+"""The page *Clusters*: what runs on all connections, for those whom Airflow lets read the DAGs that it is of.
+
+``/page`` is a file that asks ``/api/...`` for the rest. Who may do what is Airflow's auth manager's to say: to see a
+cluster takes the right to see the DAG's task instances, its logs that to see their logs, and to delete it that to clear
+them, which ends a job too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails, DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import GetUserDep, get_user, requires_access_dag
+from airflow.api_fastapi.logging.decorators import action_logging
+from airflow.models import Connection, DagModel
+from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+
+from practicus_provider.backends.base import Backend, Listing
+from practicus_provider.errors import BackendError, NotFound
+from practicus_provider.plugins.board import Board, Look, Place
+from practicus_provider.plugins.login import log_in
+from practicus_provider.plugins.places import connection_ids
+from practicus_provider.plugins.rows import dag_of, page_of, rows_of
+from practicus_provider.plugins.stream import events
+from practicus_provider.plugins.tunnel import backend_of
+
+STATIC = Path(__file__).parent / "static"
+TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
+HEADERS = {
+    # Airflow's own page frames it. Nothing but our own files is executed, loaded or asked.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+CLUSTER = "/api/clusters/{dag_id}/{conn_id}/{cluster}"
+SOON = 3.0
+"""Seconds for which the list waits for a connection."""
+GONE = "It is there while the job runs, and for an hour after it where teardown= keeps it."
+
+
+async def _backend_of(place: Place) -> Backend:
+    return await backend_of(place.conn_id, place.namespace)
+
+
+board = Board(_backend_of)
+app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, exception_handlers={HTTPException: log_in})
+
+
+def may(method: ResourceMethod, entity: DagAccessEntity) -> Any:
+    """A dependency: who asks may do that to the DAG in the path."""
+    return Depends(requires_access_dag(method, entity))
+
+
+READ = may("GET", DagAccessEntity.TASK_INSTANCE)
+READ_LOGS = may("GET", DagAccessEntity.TASK_LOGS)
+CLEAR = may("PUT", DagAccessEntity.TASK_INSTANCE)
+
+
+# ---- files
+
+
+@app.get("/page", dependencies=[Depends(get_user)])
+async def page() -> Response:
+    """The page, of the list as of one cluster."""
+    return await static("clusters.html")
+
+
+@app.get("/static/{name}")
+async def static(name: str) -> Response:
+    """What the page is made of: the same for everybody."""
+    if name not in {path.name for path in STATIC.iterdir()}:
+        raise HTTPException(404)
+    return FileResponse(STATIC / name, headers=HEADERS, media_type=TYPES[Path(name).suffix])
+
+
+# ---- data
+
+
+@app.get("/api/clusters")
+async def clusters(user: GetUserDep) -> Response:
+    """All clusters whose DAGs this user may read, and what could not be looked at."""
+    places = [Place(conn_id) for conn_id in await run_in_threadpool(connection_ids)]
+    looks = dict(zip(places, await asyncio.gather(*map(_look_soon, places)), strict=True))
+    dags = {dag_of(listing) for look in looks.values() for listing in look.listings}
+    shown = await run_in_threadpool(_permitted, user, dags, "GET", DagAccessEntity.TASK_INSTANCE)
+    troubles = {place.conn_id: look.error for place, look in looks.items() if look.error}
+    told = await run_in_threadpool(_readable, user, troubles)
+    rows = [row for row in rows_of(looks) if row["dag_id"] in shown]
+    unmeasured = {place.conn_id for place in places if looks[place].usage is None}
+    return _json(
+        {
+            "clusters": rows,
+            "troubles": {conn_id: error if conn_id in told else "" for conn_id, error in troubles.items()},
+            "unmeasured": sorted(unmeasured & {row["connection"] for row in rows}),
+        }
+    )
+
+
+@app.get(CLUSTER, dependencies=[READ])
+async def cluster(user: GetUserDep, dag_id: str, conn_id: str, cluster: str, namespace: str | None = None) -> Response:
+    """One cluster, and what this user may do with it."""
+    place = Place(conn_id, namespace)
+    look = await board.look(place)
+    listing = _listing(look, dag_id, cluster)
+    rights: dict[str, tuple[ResourceMethod, DagAccessEntity]] = {
+        "logs": ("GET", DagAccessEntity.TASK_LOGS),
+        "delete": ("PUT", DagAccessEntity.TASK_INSTANCE),
+    }
+    return _json(
+        {
+            **page_of(place, listing, look),
+            "may": {
+                name: bool(await run_in_threadpool(_permitted, user, [dag_id], method, entity))
+                for name, (method, entity) in rights.items()
+            },
+            "measured": look.usage is not None,
+        }
+    )
+
+
+@app.get(f"{CLUSTER}/logs/{{replica}}", dependencies=[READ_LOGS])
+async def logs(
+    dag_id: str,
+    conn_id: str,
+    cluster: str,
+    replica: str,
+    uid: str,
+    namespace: str | None = None,
+    last_event_id: Annotated[int, Header()] = 0,
+) -> Response:
+    """A replica's log as it is written, as server-sent events; whoever was cut off goes on where they were."""
+    place = Place(conn_id, namespace)
+    listing = _listing(await board.look(place), dag_id, cluster, uid)
+    if replica not in {one.name for one in listing.status.replicas}:
+        raise NotFound(f"cluster {cluster} has no replica {replica}")
+    lines = (await _backend_of(place)).logs(listing.handle, [replica], whole=True)
+    return StreamingResponse(events(lines, last_event_id), headers=HEADERS, media_type="text/event-stream")
+
+
+# As in Airflow's own API, the browser lets no other site send this: its method is none of a form's.
+@app.delete(CLUSTER, dependencies=[CLEAR, Depends(action_logging("delete_practicus_cluster"))])
+async def delete(dag_id: str, conn_id: str, cluster: str, uid: str, namespace: str | None = None) -> Response:
+    """Delete it."""
+    place = Place(conn_id, namespace)
+    listing = _listing(await board.look(place), dag_id, cluster, uid)
+    await (await _backend_of(place)).delete(listing.handle, wait=False)
+    board.forget(place)
+    return Response(status_code=204)
+
+
+# ---- what goes wrong
+
+
+@app.exception_handler(NotFound)
+async def _gone(request: Request, error: NotFound) -> Response:
+    return _json({"detail": f"{error}. {GONE}"}, 404)
+
+
+@app.exception_handler(BackendError)
+async def _unreachable(request: Request, error: BackendError) -> Response:
+    return _json({"detail": f"{error}"}, 502)
+
+
+# ---- helpers
+
+
+async def _look_soon(place: Place) -> Look:
+    """Nobody waits for the slowest of all connections; what it says is there for who asks next."""
+    try:
+        async with asyncio.timeout(SOON):
+            return await board.look(place)
+    except TimeoutError:
+        return Look(0, error="it has not answered yet")
+
+
+def _listing(look: Look, dag_id: str, cluster: str, uid: str | None = None) -> Listing:
+    """That cluster of that DAG, and no other of its name.
+
+    :raises NotFound: there is none.
+    :raises BackendError: nothing could be seen.
+    """
+    if look.error:
+        raise BackendError(look.error)
+    for listing in look.listings:
+        if listing.handle.name == cluster and dag_of(listing) == dag_id:
+            if uid in (None, listing.handle.uid):
+                return listing
+            raise NotFound(f"cluster {cluster} is another one now")
+    raise NotFound(f"DAG {dag_id} has no cluster {cluster}")
+
+
+def _permitted(user: BaseUser, dag_ids: Collection[str], method: ResourceMethod, entity: DagAccessEntity) -> set[str]:
+    """Those of these DAGs that a user may do that to."""
+    manager, teams = get_auth_manager(), DagModel.get_dag_id_to_team_name_mapping(sorted(dag_ids))
+    return {
+        dag_id
+        for dag_id in dag_ids
+        if manager.is_authorized_dag(
+            method=method, access_entity=entity, details=DagDetails(dag_id, teams.get(dag_id)), user=user
+        )
+    }
+
+
+def _readable(user: BaseUser, conn_ids: Collection[str]) -> set[str]:
+    """Those of these connections whose errors, which say where they lead, a user may read."""
+    manager, teams = get_auth_manager(), Connection.get_conn_id_to_team_name_mapping(sorted(conn_ids))
+    return {
+        conn_id
+        for conn_id in conn_ids
+        if manager.is_authorized_connection(
+            method="GET", details=ConnectionDetails(conn_id, teams.get(conn_id)), user=user
+        )
+    }
+
+
+def _json(data: Any, status: int = 200) -> Response:
+    return JSONResponse(data, status, HEADERS)
