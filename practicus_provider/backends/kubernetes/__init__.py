@@ -16,7 +16,6 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -37,15 +36,25 @@ from practicus_provider.backends.kubernetes.labels import (
     TOLD,
     cluster_of,
 )
+from practicus_provider.backends.kubernetes.leases import leased, parting
 from practicus_provider.backends.kubernetes.logs import Reader, tail
 from practicus_provider.backends.kubernetes.metrics import usage_of
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
-from practicus_provider.backends.kubernetes.observe import Observation, deciding_roles, facts_of, noted, observe
+from practicus_provider.backends.kubernetes.observe import Observation, facts_of, noted, observe
 from practicus_provider.backends.kubernetes.pod import Pod
 from practicus_provider.backends.kubernetes.pod_template import GRACE, Site
 from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
 from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
-from practicus_provider.backends.kubernetes.render import LEASE_LEAST, Manifests, render, short
+from practicus_provider.backends.kubernetes.render import Manifests, render, short
+from practicus_provider.backends.kubernetes.roots import (
+    age,
+    annotated,
+    deciding_jobs,
+    end,
+    handle_of,
+    root_of,
+    time_of,
+)
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
@@ -99,7 +108,7 @@ class KubernetesBackend(Backend):
     ) -> Handle:
         """See :meth:`Backend.create`. The root comes first, suspended; it starts once all else is there."""
         async with connected(self.access, self.site.namespace, CREATE_PATIENCE) as api:
-            above = await self._root(api, parent) if parent else None
+            above = await root_of(api, parent) if parent else None
             manifests = render(name, plan, self.site, task, lease=lease, parent=above)
             while True:
                 try:
@@ -116,13 +125,13 @@ class KubernetesBackend(Backend):
                     root = found
                 if _half_made(root):
                     await self._start(api, root, manifests)
-                return _handle(root)
+                return handle_of(root)
 
     async def watch(
         self, handle: Handle, *, lease: Lease = "keep", disposable: bool = False
     ) -> AsyncGenerator[Status, None]:
         """See :meth:`Backend.watch`. It reads the mirror that all watchers of the namespace share."""
-        async with mirror_of(self.access, self.site.namespace) as mirror, self._leased(mirror, handle, lease):
+        async with mirror_of(self.access, self.site.namespace) as mirror, leased(mirror, handle, lease):
             last: Status | None = None
             disposed: set[str] = set()
             async for observation in self._observations(mirror, handle):
@@ -140,7 +149,7 @@ class KubernetesBackend(Backend):
     ) -> AsyncGenerator[LogLine, None]:
         """See :meth:`Backend.logs`."""
         async with mirror_of(self.access, self.site.namespace) as mirror:
-            root = await self._root(mirror.api, handle)
+            root = await root_of(mirror.api, handle)
             before, over = ({}, {}) if whole else (noted(root, CURSOR), noted(root, TOLD))
             cursor = dict(before)
             reader = Reader(mirror, handle, sources, before, over)
@@ -154,7 +163,7 @@ class KubernetesBackend(Backend):
                             mirror.tell(handle.name, read.pod, read.last_words)
             except BaseException:  # whoever comes next goes on from there
                 if cursor != before and not whole:
-                    async with self._parting() as api:
+                    async with parting(self.access, self.site.namespace) as api:
                         await self._remember(api, handle, cursor)
                 raise
             now = mirror.job(handle.name)
@@ -166,7 +175,7 @@ class KubernetesBackend(Backend):
     async def scale(self, handle: Handle, role: str, replicas: int) -> None:
         """See :meth:`Backend.scale`."""
         async with connected(self.access, self.site.namespace) as api:
-            root = await self._root(api, handle)
+            root = await root_of(api, handle)
             bounds = facts_of(root)["roles"].get(role, {}).get("elastic")
             if bounds is None:
                 raise BackendError(
@@ -192,10 +201,10 @@ class KubernetesBackend(Backend):
         """See :meth:`Backend.delete`."""
         async with api_of(self.access, self.site.namespace) as api:
             if not wait and after <= 0:
-                await _end(api, handle)
+                await end(api, handle)
                 return
             try:
-                root = await self._root(api, handle)
+                root = await root_of(api, handle)
             except NotFound:
                 return
             if after > 0:
@@ -269,7 +278,7 @@ class KubernetesBackend(Backend):
         """See :meth:`Backend.connect`. By the kubelet of the pod's node, past the cluster's NetworkPolicy."""
         async with contextlib.AsyncExitStack() as stack:
             api = await stack.enter_async_context(connected(self.access, self.site.namespace))
-            root = await self._root(api, handle)
+            root = await root_of(api, handle)
             number = facts_of(root)["roles"].get(port.role, {}).get("ports", {}).get(port.name)
             if number is None:
                 raise BackendError(f"cluster {handle.name} has no port {port.name!r} of a role {port.role!r}")
@@ -301,12 +310,6 @@ class KubernetesBackend(Backend):
             return f"replicas run as pods in namespace {self.site.namespace} of {api.host}{''.join(without)}"
 
     # ---- roots
-
-    async def _root(self, api: Api, handle: Handle) -> Manifest:
-        root = await api.get("Job", handle.name)
-        if root is None or root["metadata"]["uid"] != handle.uid:
-            raise _not_found(handle, self.site)
-        return root
 
     async def _adoptable(self, api: Api, root: Manifest, manifests: Manifests) -> bool:
         """Whether what has our name is ours, is of use, and is whole or can be completed.
@@ -346,17 +349,17 @@ class KubernetesBackend(Backend):
         """Leave it for so long, but to nobody."""
         finished = root.get("status", {}).get("completionTime")
         spec = (
-            {"ttlSecondsAfterFinished": math.ceil(api.now() - _time(finished) + after)}
+            {"ttlSecondsAfterFinished": math.ceil(api.now() - time_of(finished) + after)}
             if finished
-            else {"ttlSecondsAfterFinished": 5, "activeDeadlineSeconds": math.ceil(max(1, _age(api, root) + after))}
+            else {"ttlSecondsAfterFinished": 5, "activeDeadlineSeconds": math.ceil(max(1, age(api, root) + after))}
         )
-        change = _annotate(_handle(root), {RELEASED: "true"})
+        change = annotated(handle_of(root), {RELEASED: "true"})
         await api.patch("Job", root["metadata"]["name"], {**change, "spec": spec})
 
     async def _remove(self, api: Api, root: Manifest) -> None:
         """Delete it, and wait until no pod of it is left."""
         meta = root["metadata"]
-        await _end(api, _handle(root))
+        await end(api, handle_of(root))
         giving_up = asyncio.create_task(self._give_up_lost(api, meta["labels"][NETWORK]))
         try:
             async with asyncio.timeout(GONE_PATIENCE):
@@ -406,7 +409,7 @@ class KubernetesBackend(Backend):
                 root = mirror.job(handle.name)
                 here = root is not None and root["metadata"]["uid"] == handle.uid
                 if not here and not seen:
-                    await self._root(mirror.api, handle)  # it may be newer than the mirror
+                    await root_of(mirror.api, handle)  # it may be newer than the mirror
                 elif root is None or not here or "deletionTimestamp" in root["metadata"]:
                     yield Observation(Status(State.CANCELLED, verdict=DELETED))
                     return
@@ -439,7 +442,7 @@ class KubernetesBackend(Backend):
         failed = observation.failed
         if failed is None or not failed.leaving or not observation.status.state.final:
             return False
-        return bool((await self._root(api, handle))["spec"].get("suspend"))
+        return bool((await root_of(api, handle))["spec"].get("suspend"))
 
     async def _dispose(self, mirror: Mirror, handle: Handle, done: Collection[Pod], disposed: set[str]) -> None:
         """Delete pods that have said all: the kubelet then looks at their containers, and tells of their exit codes, at
@@ -452,7 +455,7 @@ class KubernetesBackend(Backend):
         disposed.update(pod.uid for pod in done)
         with contextlib.suppress(BackendError):
             words = json.dumps(dict(mirror.told(handle.name)))
-            await mirror.api.patch("Job", handle.name, _annotate(handle, {TOLD: words}))
+            await mirror.api.patch("Job", handle.name, annotated(handle, {TOLD: words}))
             await asyncio.gather(*(mirror.api.delete("Pod", pod.name, preconditions={"uid": pod.uid}) for pod in done))
 
     async def _final(self, mirror: Mirror, handle: Handle, observation: Observation) -> Status:
@@ -472,65 +475,8 @@ class KubernetesBackend(Backend):
             return replace(status, result="".join(line.removeprefix(RESULT_MARK) for line in lines))
         return status
 
-    @contextlib.asynccontextmanager
-    async def _leased(self, mirror: Mirror, handle: Handle, lease: Lease) -> AsyncIterator[None]:
-        """While somebody watches, the deadline of what decides moves on ahead of the lease; at the end the lease's time
-        runs.
-
-        The deadline is the Job controller's to enforce, so a lease needs nothing of ours to be alive.
-        """
-        root = mirror.job(handle.name)
-        if lease not in (None, "keep") or root is None or root["metadata"]["uid"] != handle.uid or not _unleased(root):
-            root = await self._root(mirror.api, handle)
-        facts = facts_of(root)
-        seconds = facts["lease"] if lease == "keep" else lease
-        if lease != "keep" and lease != facts["lease"]:
-            facts["lease"] = lease
-            await mirror.api.patch("Job", handle.name, _annotate(handle, {FACTS: json.dumps(facts)}))
-        if seconds is None:
-            if not _unleased(root):
-                await self._extend(mirror.api, handle, facts["timeout"], math.inf)
-            yield
-            return
-        ahead = max(LEASE_LEAST, seconds)
-        await self._extend(mirror.api, handle, facts["timeout"], ahead)
-        renewing = asyncio.create_task(self._renew(mirror.api, handle, facts["timeout"], ahead))
-        try:
-            yield
-        except BaseException:  # it was not followed to its end
-            async with self._parting() as api:
-                await self._extend(api, handle, facts["timeout"], ahead)
-            raise
-        finally:
-            renewing.cancel()
-
     async def _remember(self, api: Api, handle: Handle, cursor: Mapping[str, str]) -> None:
-        await api.patch("Job", handle.name, _annotate(handle, {CURSOR: json.dumps(cursor)}))
-
-    @contextlib.asynccontextmanager
-    async def _parting(self) -> AsyncIterator[Api]:
-        """A connection for last words: where a whole event loop ends, the mirror's own may be closed already."""
-        with contextlib.suppress(BackendError):
-            async with connected(self.access, self.site.namespace) as api:
-                yield api
-
-    async def _renew(self, api: Api, handle: Handle, most: float, ahead: float) -> None:
-        while True:
-            await asyncio.sleep(ahead / 3)
-            with contextlib.suppress(BackendError):
-                await self._extend(api, handle, most, ahead)
-
-    async def _extend(self, api: Api, handle: Handle, most: float, ahead: float) -> None:
-        """Let what decides live that many seconds from now, and ``most`` in all."""
-        with contextlib.suppress(NotFound):
-            root = await self._root(api, handle)
-            if RELEASED in root["metadata"]["annotations"]:
-                return
-            for job in await _deciding_jobs(api, root):
-                if not job.get("status", {}).get("completionTime"):
-                    deadline = max(1, math.ceil(min(most, _age(api, job) + ahead)))
-                    change = {**_annotate(_handle(job), {}), "spec": {"activeDeadlineSeconds": deadline}}
-                    await api.patch("Job", job["metadata"]["name"], change)
+        await api.patch("Job", handle.name, annotated(handle, {CURSOR: json.dumps(cursor)}))
 
 
 def _half_made(root: Manifest) -> bool:
@@ -549,18 +495,8 @@ def _by_cluster(items: Iterable[Manifest]) -> defaultdict[str, list[Manifest]]:
 async def _status(api: Api, root: Manifest) -> Status:
     """What there is of a cluster, for who has no mirror."""
     own = f"{CLUSTER}={root['metadata']['name']}"
-    pods, jobs = await asyncio.gather(api.list("Pod", labelSelector=own), _deciding_jobs(api, root))
+    pods, jobs = await asyncio.gather(api.list("Pod", labelSelector=own), deciding_jobs(api, root))
     return observe(root, pods["items"], jobs=jobs).status
-
-
-async def _deciding_jobs(api: Api, root: Manifest) -> list[Manifest]:
-    """The root and, where the role that decides has further parts, theirs."""
-    roles = deciding_roles(facts_of(root))
-    if len(roles) <= 1:
-        return [root]
-    found = await api.list("Job", labelSelector=f"{CLUSTER}={root['metadata']['name']},{ROLE} in ({','.join(roles)})")
-    jobs: list[Manifest] = found["items"]
-    return jobs
 
 
 def _seen(mirror: Mirror, root: Manifest) -> Observation:
@@ -572,15 +508,6 @@ LATER = ("RoleBinding", "Job", "Pod")
 """Kinds that come when what they need is there: what runs, and a binding, which only the binder of an existing Role may
 make who is no administrator."""
 DELETED = Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
-
-
-async def _end(api: Api, handle: Handle) -> None:
-    """Delete a root; the server then sees to all that it owns. Another of its name is left alone."""
-    try:
-        await api.delete("Job", handle.name, propagationPolicy="Foreground", preconditions={"uid": handle.uid})
-    except ApiError as error:
-        if error.reason != "Conflict":
-            raise
 
 
 async def _create_once(api: Api, secret: Manifest) -> None:
@@ -608,44 +535,15 @@ async def _over_quota(api: Api, preview: Iterable[Manifest]) -> list[str]:
     ]
 
 
-def _unleased(root: Manifest) -> bool:
-    """Whether it lives until its timeout, whoever watches: who begins to need not ask the server for anything."""
-    facts = facts_of(root)
-    return facts["lease"] is None and root["spec"]["activeDeadlineSeconds"] == math.ceil(facts["timeout"])
-
-
-def _handle(root: Manifest) -> Handle:
-    return Handle(root["metadata"]["name"], root["metadata"]["uid"])
-
-
 def _listing(root: Manifest, status: Status) -> Listing:
     facts = facts_of(root)
     links = {label: Port(role, name) for label, (role, name) in facts["links"].items()}
     meta = root["metadata"]
-    created_at, released = _time(meta["creationTimestamp"]), RELEASED in meta["annotations"]
+    created_at, released = time_of(meta["creationTimestamp"]), RELEASED in meta["annotations"]
     fields = ("cpu", "memory", "gpu")
     resources = {
         name: Resources(**{field: role[field] for field in fields})
         for name, role in facts["roles"].items()
         if "cpu" in role
     }
-    return Listing(_handle(root), status, facts["task"], created_at, released, links, facts["adapter"], resources)
-
-
-def _not_found(handle: Handle, site: Site) -> NotFound:
-    return NotFound(f"there is no cluster {handle.name} ({handle.uid}) in namespace {site.namespace}")
-
-
-def _annotate(handle: Handle, annotations: Mapping[str, str]) -> Manifest:
-    """A change of that very root; the server refuses it for another of its name."""
-    return {"metadata": {"uid": handle.uid, "annotations": dict(annotations)}}
-
-
-def _age(api: Api, root: Manifest) -> float:
-    """Seconds that its deadline has run."""
-    started = root.get("status", {}).get("startTime")
-    return api.now() - _time(started) if started else 0.0
-
-
-def _time(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
+    return Listing(handle_of(root), status, facts["task"], created_at, released, links, facts["adapter"], resources)

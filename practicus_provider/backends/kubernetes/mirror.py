@@ -69,8 +69,8 @@ class Mirror:
     def __init__(self, access: Access, namespace: str) -> None:
         self.api: Api
         self.error: BackendError | None = None
-        self._access = access
-        self._namespace = namespace
+        self.access = access
+        self.namespace = namespace
         self._objects: dict[str, dict[str, Manifest]] = {kind: {} for kind in KINDS}
         self._groups: dict[str, dict[str, dict[str, Manifest]]] = {kind: {} for kind in KINDS}
         self._versions: dict[str, str] = {}
@@ -161,13 +161,13 @@ class Mirror:
     async def run(self) -> None:
         """Keep the mirror until cancelled."""
         try:
-            async with connected(self._access, self._namespace, PATIENCE) as self.api:
+            async with connected(self.access, self.namespace, PATIENCE) as self.api:
                 await asyncio.gather(*map(self._keep, KINDS))
         except BackendError as error:
             self._fail(error)
         except Exception as error:  # a defect of ours must not leave those who wait waiting
-            log.exception("the watch of namespace %s broke", self._namespace)
-            self._fail(BackendError(f"the watch of namespace {self._namespace} broke: {error!r}"))
+            log.exception("the watch of namespace %s broke", self.namespace)
+            self._fail(BackendError(f"the watch of namespace {self.namespace} broke: {error!r}"))
 
     async def _keep(self, kind: str) -> None:
         delay, loop = BACKOFF, asyncio.get_running_loop()

@@ -1,0 +1,63 @@
+"""The root Job of a cluster: which one a handle means, how long it has run, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from practicus_provider.backends.base import Handle
+from practicus_provider.backends.kubernetes.api import Api, ApiError, Manifest
+from practicus_provider.backends.kubernetes.labels import CLUSTER, ROLE
+from practicus_provider.backends.kubernetes.observe import deciding_roles, facts_of
+from practicus_provider.errors import NotFound
+
+
+async def root_of(api: Api, handle: Handle) -> Manifest:
+    """As the server has it now.
+
+    :raises NotFound: there is none, or another of its name.
+    """
+    root = await api.get("Job", handle.name)
+    if root is None or root["metadata"]["uid"] != handle.uid:
+        raise NotFound(f"there is no cluster {handle.name} ({handle.uid}) in namespace {api.namespace}")
+    return root
+
+
+def handle_of(root: Manifest) -> Handle:
+    """What means that very root."""
+    return Handle(root["metadata"]["name"], root["metadata"]["uid"])
+
+
+def annotated(handle: Handle, annotations: Mapping[str, str]) -> Manifest:
+    """A change of that very root; the server refuses it for another of its name."""
+    return {"metadata": {"uid": handle.uid, "annotations": dict(annotations)}}
+
+
+async def deciding_jobs(api: Api, root: Manifest) -> list[Manifest]:
+    """The root and, where the role that decides has further parts, theirs."""
+    roles = deciding_roles(facts_of(root))
+    if len(roles) <= 1:
+        return [root]
+    found = await api.list("Job", labelSelector=f"{CLUSTER}={root['metadata']['name']},{ROLE} in ({','.join(roles)})")
+    jobs: list[Manifest] = found["items"]
+    return jobs
+
+
+async def end(api: Api, handle: Handle) -> None:
+    """Delete a root; the server then sees to all that it owns. Another of its name is left alone."""
+    try:
+        await api.delete("Job", handle.name, propagationPolicy="Foreground", preconditions={"uid": handle.uid})
+    except ApiError as error:
+        if error.reason != "Conflict":
+            raise
+
+
+def age(api: Api, job: Manifest) -> float:
+    """Seconds that its deadline has run."""
+    started = job.get("status", {}).get("startTime")
+    return api.now() - time_of(started) if started else 0.0
+
+
+def time_of(text: str) -> float:
+    """A time stamp of the API in seconds since the epoch."""
+    return datetime.fromisoformat(text).timestamp()
