@@ -191,6 +191,8 @@ def running(
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+        # The API server makes its routes at the first request of a task, which after 5 s, and some tries, would fail.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         **(more or {}),
     }
     with (home / "standalone.log").open("wb") as log:
