@@ -6,12 +6,14 @@ import contextlib
 import os
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.docs import REPO, blocks
+from tests.e2e.airflow_home import free_ports
 
 PATIENCE = 600
 """Seconds for a whole tutorial."""
@@ -73,3 +75,34 @@ def test_the_first_tutorial_counts_words_on_this_machine_and_leaves_nothing(tmp_
     assert "==> " in printed  # head names each replica's log
     assert "No data found" in printed
     assert not (tmp_path / "practicus-tutorial").exists()
+
+
+@pytest.fixture
+def its_namespace(kubectl: Callable[..., str]) -> Iterator[None]:
+    """It is gone afterwards, even if the tutorial did not come to its end."""
+    yield
+    kubectl("delete", "namespace", "jobs", "--ignore-not-found")
+
+
+@pytest.mark.usefixtures("its_namespace")
+def test_the_second_tutorial_runs_spark_on_kubernetes_and_leaves_nothing(
+    kubernetes: Path, kubectl, image: Callable[[str], str], tmp_path: Path
+) -> None:
+    """On our cluster instead of kind's: it has another kubeconfig, and its image another name. Airflow gets ports that
+    are free, since other tests have one too."""
+    script = typed(REPO / "docs" / "tutorial-kubernetes.md")
+    assert script.count("practicus-spark:tutorial") == 1
+    api, worker_logs, trigger_logs = free_ports(3)
+    here = {
+        "KUBECONFIG": str(kubernetes),
+        "PATH": f"{Path(kubectl.command[0]).parent}{os.pathsep}{os.environ['PATH']}",
+        "AIRFLOW__API__PORT": str(api),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{api}/execution/",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
+    }
+    printed = follow(script.replace("practicus-spark:tutorial", image("spark")), tmp_path, here)
+    assert "pi is roughly 3.1" in printed
+    assert "Completed: driver-0 ended" in printed
+    assert "\nsuccess" in printed
+    assert not (tmp_path / "practicus-kind").exists()
