@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.cluster.cluster import Cluster
+from tests.cluster.fixture import Kubectl
 from tests.docs import REPO, blocks
 from tests.e2e.airflow_home import free_ports
 
@@ -77,32 +80,57 @@ def test_the_first_tutorial_counts_words_on_this_machine_and_leaves_nothing(tmp_
     assert not (tmp_path / "practicus-tutorial").exists()
 
 
+DOCKER = """#!/bin/sh -eu
+case "$*" in
+    "build --tag practicus-spark:tutorial images/spark") {cluster} load spark ;;
+    *) exit 64 ;;
+esac
+"""
+KIND = """#!/bin/sh -eu
+case "$*" in
+    "create cluster") install -D -m 600 {kubeconfig} ~/.kube/config ;;
+    "load docker-image practicus-spark:tutorial")
+        for node in {nodes}; do
+            {cluster} exec $node -- ctr --namespace k8s.io images tag --force \\
+                localhost/practicus/spark:dev docker.io/library/practicus-spark:tutorial
+        done ;;
+    "delete cluster") rm ~/.kube/config ;;
+    *) exit 64 ;;
+esac
+"""
+"""What the tutorial asks of Docker and kind, done to the test cluster, which is there before and after."""
+
+
 @pytest.fixture
-def its_namespace(kubectl: Callable[..., str]) -> Iterator[None]:
-    """It is gone afterwards, even if the tutorial did not come to its end."""
-    yield
+def programs(kubernetes: Path, kubectl: Kubectl, cluster: Cluster, tmp_path: Path) -> Iterator[Path]:
+    """A folder with all that the tutorial wants installed; its namespace is gone afterwards, whatever it came to."""
+    (bin_ := tmp_path / "bin").mkdir()
+    facts = {
+        "cluster": f"{sys.executable} -m tests.cluster",
+        "kubeconfig": kubernetes,
+        "nodes": " ".join(node.name for node in cluster.nodes),
+    }
+    for name, script in {"docker": DOCKER, "kind": KIND}.items():
+        (bin_ / name).write_text(script.format_map(facts))
+        (bin_ / name).chmod(0o755)
+    (bin_ / "kubectl").symlink_to(cluster.layout.kubectl)
+    yield bin_
     kubectl("delete", "namespace", "jobs", "--ignore-not-found")
 
 
-@pytest.mark.usefixtures("its_namespace")
-def test_the_second_tutorial_runs_spark_on_kubernetes_and_leaves_nothing(
-    kubernetes: Path, kubectl, image: Callable[[str], str], tmp_path: Path
-) -> None:
-    """On our cluster instead of kind's: it has another kubeconfig, and its image another name. Airflow gets ports that
-    are free, since other tests have one too."""
-    script = typed(REPO / "docs" / "tutorial-kubernetes.md")
-    assert script.count("practicus-spark:tutorial") == 1
+def test_the_second_tutorial_runs_spark_on_kubernetes_and_leaves_nothing(programs: Path, tmp_path: Path) -> None:
+    """Airflow gets ports that are free, since other tests have one too."""
     api, worker_logs, trigger_logs = free_ports(3)
     here = {
-        "KUBECONFIG": str(kubernetes),
-        "PATH": f"{Path(kubectl.command[0]).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "AIRFLOW__API__PORT": str(api),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{api}/execution/",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
     }
-    printed = follow(script.replace("practicus-spark:tutorial", image("spark")), tmp_path, here)
+    printed = follow(typed(REPO / "docs" / "tutorial-kubernetes.md"), tmp_path, here)
     assert "pi is roughly 3.1" in printed
     assert "Completed: driver-0 ended" in printed
     assert "\nsuccess" in printed
+    assert "No resources found in jobs namespace" in printed
     assert not (tmp_path / "practicus-kind").exists()

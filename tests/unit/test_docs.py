@@ -47,7 +47,7 @@ ARCHITECTURE = REPO / "docs" / "architecture.md"
 KUBERNETES = REPO / "docs" / "kubernetes.md"
 CUSTOM = REPO / "docs" / "custom-adapters.md"
 TUTORIALS = sorted((REPO / "docs").glob("tutorial*.md"))
-"""Steps that make sense in their order alone: ``tests/e2e/test_tutorials.py`` types those of the first."""
+"""Steps that make sense in their order alone: ``tests/e2e/test_tutorials.py`` types all of them."""
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 QUOTES = [block for block in BLOCKS if block.mark == "quotes"]
@@ -133,9 +133,6 @@ def test_the_blocks_that_no_test_runs_are_these():
     assert [str(block)[:60] for block in BLOCKS if block.mark == "not run:"] == [
         "docs/kubernetes: kubectl -n jobs get jobs,pods,configmaps -l",
         "docs/operations: make docs",
-        "docs/tutorial-kubernetes: kind create cluster",
-        "docs/tutorial-kubernetes: docker build --tag practicus-spark",
-        "docs/tutorial-kubernetes: kind delete cluster",
         "images/README: docker build --tag $REGISTRY/spark:4.3.0 imag",
         "tests/cluster/README: python -m tests.cluster up            ",
         "tests/cluster/README: PRACTICUS_TEST_KUBECONFIG=~/.kube/conf",
