@@ -37,12 +37,12 @@ def typed(page: Path) -> str:
 def follow(script: str, home: Path, more: Mapping[str, str]) -> str:
     """What a new shell prints that does this in a clone of the repository, for a user whose home is ``home``.
 
-    It has job control, as a shell has that somebody types into.
+    It has job control, and what it starts can be interrupted, as of a shell that somebody types into.
     """
     clean = {key: value for key, value in os.environ.items() if not key.lstrip("_").startswith("AIRFLOW")}
     cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))  # of what `make venv` has installed
     shell = subprocess.Popen(
-        ["bash", "-euxmo", "pipefail"],
+        ["env", "--default-signal=INT", "bash", "-euxo", "pipefail"],
         cwd=REPO,
         env=clean | {"HOME": str(home), "XDG_CACHE_HOME": cache, **more},
         stdin=subprocess.PIPE,
@@ -54,7 +54,7 @@ def follow(script: str, home: Path, more: Mapping[str, str]) -> str:
     timer = threading.Timer(PATIENCE, end, [shell.pid])
     timer.start()
     try:
-        printed, _ = shell.communicate(script)
+        printed, _ = shell.communicate(f"set -m\n{script}")  # as an option, -m wants a terminal
     finally:
         timer.cancel()
         end(shell.pid)
