@@ -18,8 +18,8 @@ from tests.cluster.fixture import Kubectl
 from tests.docs import REPO, blocks
 from tests.e2e.airflow_home import free_ports
 
-PATIENCE = 600
-"""Seconds for a whole tutorial."""
+PATIENCE = 1200
+"""Seconds for a whole tutorial, on a machine that has other things to do."""
 
 
 def typed(page: Path) -> str:
