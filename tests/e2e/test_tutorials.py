@@ -119,11 +119,12 @@ def programs(kubernetes: Path, kubectl: Kubectl, cluster: Cluster, tmp_path: Pat
 
 
 def test_the_second_tutorial_runs_spark_on_kubernetes_and_leaves_nothing(programs: Path, tmp_path: Path) -> None:
-    """Airflow gets ports that are free, since other tests have one too."""
+    """Airflow gets ports that are free, since other tests have one too, and time to start."""
     api, worker_logs, trigger_logs = free_ports(3)
     here = {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "AIRFLOW__API__PORT": str(api),
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # its first answer takes over the default's 5 s if others work
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{api}/execution/",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
