@@ -234,6 +234,7 @@ class JobSpec:
     application_args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
     workers: int | Elastic | tuple[WorkerGroup, ...] = 1
     worker_resources: Resources = Resources()
     coordinator_resources: Resources = Resources()
@@ -262,12 +263,14 @@ class JobSpec:
             _instance("application", self.application, (str, Function), "give a path, a local:///path or a URL")
             if not self.application:
                 raise SpecError("application", self.application, "give a path, a local:///path or a URL")
-        for name in ("application_args", "files", "egress"):
+        for name in ("application_args", "files", "requirements", "egress"):
             value = getattr(self, name)
             if isinstance(value, str) or not (
                 isinstance(value, Sequence) and all(isinstance(item, str) for item in value)
             ):
                 raise SpecError(name, value, "give a list of strings")
+        for text in self.requirements:
+            _check_requirement(text)
         for name in ("env", "conf", "secrets", "pod_overrides"):
             value = getattr(self, name)
             if name == "conf" and isinstance(value, str) and value.startswith("local:///"):
@@ -407,6 +410,16 @@ def check_pod_overrides(value: Mapping[str, Any]) -> None:
             )
     if not isinstance(value.get("spec", {}), Mapping):
         raise SpecError("pod_overrides", dict(value), "give 'spec' a dict: a part of a PodSpec")
+
+
+def _check_requirement(text: str) -> None:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        Requirement(text)
+    except InvalidRequirement as error:
+        way_out = "give requirements such as 'polars>=1,<2', as PEP 508 has them; what pip is told stands in env="
+        raise SpecError("requirements", text, f"{way_out}: {str(error).splitlines()[0]}") from error
 
 
 def is_below(path: str, folder: str) -> bool:

@@ -7,9 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from practicus_provider.adapters import Adapter, Program
 from practicus_provider.backends.base import Backend, Handle, LogLine
 from practicus_provider.plan import Here, Launch, Plan, Port, Role, Text
-from practicus_provider.spec import Elastic
+from practicus_provider.spec import Elastic, JobSpec
 from practicus_provider.status import Status
 
 TASK = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": -1, "try_number": 1, "logical_date": None}
@@ -29,6 +30,13 @@ while True:
 def role(name: str, code: str, *args: Text, replicas: int = 1, elastic: Elastic | None = None, **launch: Any) -> Role:
     """A role whose replicas run ``code`` in Python."""
     return Role(name, Launch((Here.PYTHON, "-c", code, *args), **launch), replicas, elastic=elastic)
+
+
+class Alone(Adapter):
+    """Drivers that run the application, and nothing else."""
+
+    def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
+        return (Role("driver", Launch(program, spec.env), spec.min_workers),)
 
 
 def plan(*roles: Role, decides: str | None = "driver", timeout: float = 300.0, **more: Any) -> Plan:

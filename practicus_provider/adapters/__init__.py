@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import ClassVar
 
 from practicus_provider.errors import AdapterError, PracticusError, SpecError
-from practicus_provider.plan import Framework, Plan, Port, Role, Text
+from practicus_provider.plan import Framework, Here, Plan, Port, Role, Text
 from practicus_provider.spec import JobSpec
 
 BUILT_IN = {
@@ -120,7 +121,7 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
     if not isinstance(roles, tuple):
         raise AdapterError("adapter", spec.adapter, f"its roles() returned {type(roles).__name__}, not a tuple of Role")
     _check_queue(spec, roles)
-    return Plan(
+    plan = Plan(
         adapter=spec.adapter,
         roles=roles,
         decides=adapter.decider(spec),
@@ -139,6 +140,19 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         scheduler_name=spec.scheduler_name,
         priority_class=spec.priority_class,
     )
+    return _installing(plan, spec.requirements) if spec.requirements else plan
+
+
+def _installing(plan: Plan, requirements: tuple[str, ...]) -> Plan:
+    """With every replica installing them before it starts, but for a coordinator, where nothing of the user's runs."""
+    install = (Here.PYTHON, "-m", "practicus_runtime.requirements", Here.APP, *requirements, "--")
+    roles = tuple(
+        role
+        if role.name == "coordinator" and not plan.decisive(role)
+        else replace(role, launch=replace(role.launch, command=(*install, *role.launch.command)))
+        for role in plan.roles
+    )
+    return replace(plan, roles=roles)
 
 
 def _check_queue(spec: JobSpec, roles: tuple[Role, ...]) -> None:

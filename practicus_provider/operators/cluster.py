@@ -57,6 +57,7 @@ class PracticusCreateClusterOperator(ClusterOperator):
         *,
         adapter: str,
         env: Mapping[str, str] | None = None,
+        requirements: Sequence[str] = (),
         workers: int | str | Elastic | XComArg = 1,
         worker_resources: Resources = Resources(),
         coordinator_resources: Resources = Resources(),
@@ -75,6 +76,7 @@ class PracticusCreateClusterOperator(ClusterOperator):
         super().__init__(**kwargs)
         self.adapter = adapter
         self.env = env or {}
+        self.requirements = requirements
         self.workers = workers
         self.worker_resources = worker_resources
         self.coordinator_resources = coordinator_resources
@@ -150,6 +152,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
         application_args: Sequence[str] | XComArg = (),
         env: Mapping[str, str] | XComArg | None = None,
         files: Sequence[str] | XComArg = (),
+        requirements: Sequence[str] = (),
         conf: Mapping[str, Any] | XComArg | None = None,
         image: str | None = None,
         secrets: Mapping[str, str] | None = None,
@@ -169,6 +172,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
         self.application_args = application_args
         self.env = env or {}
         self.files = files
+        self.requirements = requirements
         self.conf: Any = conf or {}
         self.image = image
         self.secrets = secrets or {}

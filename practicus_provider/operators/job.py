@@ -35,6 +35,8 @@ class PracticusRunJobOperator(ClusterOperator):
     :param application_args: list of strings. (templated)
     :param env: environment variables of the application and of the workers. (templated)
     :param files: further files and folders that travel with it. (templated)
+    :param requirements: packages that each replica but a coordinator installs by pip before it starts, as PEP 508 has
+        them, such as ``"polars>=1"``.
     :param workers: their number; ``Elastic(min, max)`` to follow the job's demand; or, for frameworks that have ranks,
         a list of :class:`~practicus_provider.spec.WorkerGroup`, whose ranks follow each other. (templated)
     :param worker_resources: of one worker.
@@ -97,6 +99,7 @@ class PracticusRunJobOperator(ClusterOperator):
         application_args: Sequence[str] | XComArg = (),
         env: Mapping[str, str] | XComArg | None = None,
         files: Sequence[str] | XComArg = (),
+        requirements: Sequence[str] = (),
         workers: int | str | Elastic | Sequence[WorkerGroup] | XComArg = 1,
         worker_resources: Resources = Resources(),
         coordinator_resources: Resources = Resources(),
@@ -126,6 +129,7 @@ class PracticusRunJobOperator(ClusterOperator):
         self.application_args = application_args
         self.env = env or {}
         self.files = files
+        self.requirements = requirements
         self.workers = workers
         self.worker_resources = worker_resources
         self.coordinator_resources = coordinator_resources
@@ -220,7 +224,7 @@ def job_spec(operator: Any, **known: Any) -> JobSpec:
     for name in ("timeout", "start_timeout", "progress_timeout"):
         if values.get(name) is not None:
             values[name] = seconds(values[name])
-    for name in ("application_args", "files", "egress", "volumes", "workers"):
+    for name in ("application_args", "files", "requirements", "egress", "volumes", "workers"):
         if isinstance(values.get(name), list):
             values[name] = tuple(values[name])
     workers = values.get("workers")

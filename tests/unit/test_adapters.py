@@ -4,6 +4,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ import pytest
 from practicus_provider.adapters import BUILT_IN, DOCKERFILE, Adapter, load, make_plan
 from practicus_provider.adapters.dask import DaskAdapter
 from practicus_provider.errors import AdapterError, SpecError
-from practicus_provider.plan import Host, Launch, Plan, Port, Role
+from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
 from practicus_provider.spec import JobSpec
 
 HERE = __name__
@@ -247,3 +248,15 @@ def test_an_adapter_that_returns_a_list_is_refused():
 def test_a_plan_whose_parts_do_not_fit_is_refused_by_its_adapters_name(cls, message):
     with pytest.raises(SpecError, match=f"^{re.escape(f'adapter {mine(cls)}: {message}')}$"):
         make_plan(JobSpec(adapter=mine(cls)), PROGRAM)
+
+
+def test_every_replica_but_a_coordinator_installs_what_the_job_requires_before_it_starts():
+    plain, installing = (
+        make_plan(JobSpec(adapter="dask", requirements=requirements), PROGRAM) for requirements in ((), ("polars>=1",))
+    )
+    install = (Here.PYTHON, "-m", "practicus_runtime.requirements", Here.APP, "polars>=1", "--")
+    assert installing.role("coordinator") == plain.role("coordinator")
+    for name in ("worker", "driver"):
+        role = plain.role(name)
+        launch = replace(role.launch, command=(*install, *role.launch.command))
+        assert installing.role(name) == replace(role, launch=launch)

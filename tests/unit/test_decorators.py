@@ -50,6 +50,22 @@ def test_arguments_are_given_as_airflow_has_rendered_them_and_texts_of_the_conte
     assert json.loads(once.spec().application.arguments) == {"args": ["7"], "kwargs": {"ds": "2013-01-05"}}
 
 
+def test_what_a_function_requires_is_its_job_s_or_the_shared_cluster_s():
+    with DAG("d") as dag:
+        double.override(requirements=["polars>=1"])(1)
+        with practicus_cluster(adapter="dask", requirements=["polars>=1"]) as cluster:
+
+            @task.practicus(cluster=cluster, requirements=["pyarrow"])
+            def half(): ...
+
+            half()
+        with refused(SpecError, "requirements='polars 1': give requirements such as 'polars>=1,<2'"):
+            double.override(requirements=["polars 1"])(1)
+    assert dag.get_task("double").spec().requirements == ("polars>=1",)
+    assert dag.get_task("cluster.create").requirements == ["polars>=1"]
+    assert dag.get_task("cluster.half").requirements == ["pyarrow"]
+
+
 def test_what_another_task_returns_is_known_when_it_runs():
     with DAG("d") as dag:
         double(double(1))

@@ -99,11 +99,25 @@ def test_workers_are_a_number_or_a_range(workers, elastic, at_least, at_most):
     assert (spec.elastic, spec.min_workers, spec.max_workers) == (elastic, at_least, at_most)
 
 
-@pytest.mark.parametrize("field", ["application_args", "files", "egress"])
+@pytest.mark.parametrize("field", ["application_args", "files", "requirements", "egress"])
 @pytest.mark.parametrize("value", ["--date 2013-01-05", (1,), ["a", None], 5, None])
 def test_a_list_of_strings_that_is_none_is_refused(field, value):
     with pytest.raises(SpecError, match=refusal(field, value, "give a list of strings")):
         JobSpec(adapter="dask", **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("polars>>1", "Expected semicolon (after name with no version specifier) or end"),
+        ("-r requirements.txt", "Expected package name at the start of dependency specifier"),
+        ("./polars.whl", "Expected package name at the start of dependency specifier"),
+    ],
+)
+def test_a_requirement_that_is_none_is_refused_with_the_reason(text, why):
+    way_out = "give requirements such as 'polars>=1,<2', as PEP 508 has them; what pip is told stands in env="
+    with pytest.raises(SpecError, match=f"^{re.escape(f'requirements={text!r}: {way_out}: {why}')}"):
+        JobSpec(adapter="dask", requirements=("polars[async]>=1,<2; python_version > '3'", text))
 
 
 @pytest.mark.parametrize("field", ["env", "conf", "secrets"])
