@@ -227,11 +227,16 @@ class Soak:
                 await asyncio.wait_for(job.ended.wait(), LAST)
 
     async def _created(self, job: Job, seconds: float) -> Handle:
-        """As Airflow's retries do it, as often as it takes."""
+        """As Airflow's retries do it, for as long as an API server may take to come back."""
         task = {"dag_id": "soak", "task_id": job.name, "run_id": "r", "map_index": -1, "try_number": 1}
+        give_up = time.monotonic() + LAST
         while True:
-            with contextlib.suppress(BackendError):
+            try:
                 return await self._place.create(job.name, job.plan(seconds), task=task)
+            except BackendError:
+                if time.monotonic() > give_up:
+                    raise
+                await asyncio.sleep(1)
 
     async def _read(self) -> None:
         while True:
