@@ -26,9 +26,10 @@ from typing import Any
 import psutil
 
 from benchmarks import command, processor
+from benchmarks.kubernetes.audit import audited
 from benchmarks.kubernetes.place import left as left_in
 from benchmarks.postgres import postgres
-from benchmarks.report import Row, none
+from benchmarks.report import Row, left, listed, none
 from tests.cluster import target
 from tests.cluster.simulation import SELECTOR, TOLERATION
 from tests.e2e.airflow_home import REPO, Airflow, eventually, running
@@ -114,8 +115,8 @@ def measure(options: argparse.Namespace) -> Backfill:
             seconds, busy = time.monotonic() - begun, psutil.cpu_percent() / 100
             spent = processor.since(before, processor.spent(airflow, database.process), options.days * options.mapped)
             states = dict(_states(airflow))
-            left = left_in(namespace.name)
-        return Backfill(seconds, busy, spent, states, dict(_roots(namespace.name)), left)
+            remaining = left_in(namespace.name)
+        return Backfill(seconds, busy, spent, states, dict(_roots(namespace.name)), remaining)
 
 
 def _pods(simulated: bool) -> dict[str, Any]:
@@ -164,18 +165,11 @@ def _states(airflow: Airflow) -> Iterator[tuple[tuple[date, int], str]]:
 
 
 def _roots(namespace: str) -> Iterator[tuple[str, list[float]]]:
-    log = target.audit_log()
     found: dict[str, dict[str, float]] = {}
-    for file in log.parent.glob(f"{log.stem}*{log.suffix}") if log else ():  # the server moves a full one aside
-        with file.open() as lines:
-            for line in lines:
-                if namespace not in line or '"verb":"create"' not in line:
-                    continue
-                event = json.loads(line)
-                of, answer = event.get("objectRef", {}), event.get("responseStatus", {})
-                if (of.get("resource"), of.get("namespace"), answer.get("code")) == ("jobs", namespace, 201):
-                    at = datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
-                    found.setdefault(of["name"], {})[event["auditID"]] = at
+    for at, event in audited(namespace, '"verb":"create"'):
+        of, answer = event.get("objectRef", {}), event.get("responseStatus", {})
+        if (of.get("resource"), of.get("namespace"), answer.get("code")) == ("jobs", namespace, 201):
+            found.setdefault(of["name"], {})[event["auditID"]] = at
     for name, times in found.items():
         yield name, sorted(times.values())
 
@@ -199,7 +193,6 @@ def _rows(found: Backfill, options: argparse.Namespace) -> list[Row]:
     of = f"of {options.days} days x {options.mapped}"
     known = bool(found.created)  # else there is no audit log to tell
     wrong = _wrong(found.states, options)
-    kinds = Counter(name.partition("/")[0] for name in found.left)
     return [
         Row(f"clusters created, {of}", "a minute", rate, None, {}, None, None, None, {}),
         Row(f"processor time for each, {of}", "s", round(sum(found.spent.values()), 3), None, found.spent, None, None,
@@ -207,8 +200,8 @@ def _rows(found: Backfill, options: argparse.Namespace) -> list[Row]:
         none(f"clusters created twice for one task instance, {of}", len(times) - len(found.created) if known else None,
              {}),
         none(f"task instances without a cluster, {of}", instances - len(found.created) if known else None, {}),
-        none(f"wrong outcomes, {of}", len(wrong), {each: [1] for each in wrong[:20]}),
-        none(f"objects left, {of}", len(found.left), {kind: [number] for kind, number in kinds.items()}),
+        listed(f"wrong outcomes, {of}", wrong),
+        left(f"objects left, {of}", found.left),
     ]  # fmt: skip
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+NAMED = 20
+"""Of what there should be none of, so many are named."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,17 @@ def none(measure: str, found: int | None, samples: Mapping[str, Sequence[float]]
     """How many there were of what there should be none of; None: nobody could count."""
     met = None if found is None else found == 0
     return Row(measure, "", None if found is None else float(found), None, {}, None, "none", met, samples)
+
+
+def listed(measure: str, found: Sequence[str]) -> Row:
+    """As :func:`none`, of what has names; the first :data:`NAMED` are told."""
+    return none(measure, len(found), {each: [1] for each in found[:NAMED]})
+
+
+def left(measure: str, objects: Sequence[str]) -> Row:
+    """As :func:`none`, of objects as ``kind/name``, told by kind."""
+    kinds = Counter(name.partition("/")[0] for name in objects)
+    return none(measure, len(objects), {kind: [number] for kind, number in kinds.items()})
 
 
 def _row(measure: str, samples: Mapping[str, Sequence[float]], ratio: float, bar: str | None, met: bool | None) -> Row:

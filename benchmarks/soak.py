@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import command
-from benchmarks.report import Row, none
+from benchmarks.report import Row, left, listed, none
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 async def _measured(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
-    from benchmarks.kubernetes.place import left
+    from benchmarks.kubernetes.place import left as left_in
 
     kubeconfig = target.kubeconfig()
     target.simulate(1)
@@ -146,7 +146,7 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Row], dict[str, A
         async with proxied(kubectl) as (proxy, inline), _triggerers(namespace.name, inline) as triggerers:
             soak = Soak(place, proxy, triggerers, options)
             await soak.run()
-        found = await asyncio.to_thread(left, namespace.name)
+        found = await asyncio.to_thread(left_in, namespace.name)
     where = {
         "processors": os.cpu_count(),
         "load": round(os.getloadavg()[2], 1),
@@ -279,7 +279,7 @@ class Soak:
         await asyncio.to_thread(second.start)
 
 
-def _rows(soak: Soak, left: list[str]) -> list[Row]:
+def _rows(soak: Soak, remaining: list[str]) -> list[Row]:
     jobs = soak.jobs.values()
     early = min(EARLY, soak.seconds / 3)
     before = next((mib for at, mib in soak.memory if at >= early), None)
@@ -287,14 +287,13 @@ def _rows(soak: Soak, left: list[str]) -> list[Row]:
     flat = before is not None and after is not None and after <= GROWN * before
     wrong = [job.wrong for job in jobs if job.wrong]
     lost = [job.name for job in jobs if not job.payloads]
-    kinds = Counter(name.partition("/")[0] for name in left)
     return [
-        none("lost events", len(lost), {name: [1] for name in lost[:20]}),
+        listed("lost events", lost),
         none("events that came twice", sum(len(job.payloads) > 1 for job in jobs), {}),
-        none("wrong outcomes", len(wrong), {each: [1] for each in wrong[:20]}),
+        listed("wrong outcomes", wrong),
         none("lines that are missing", sum(job.missing for job in jobs), {}),
         none("lines that came twice", sum(job.doubled for job in jobs), {}),
-        none("objects left", len(left), {kind: [number] for kind, number in kinds.items()}),
+        left("objects left", remaining),
         Row("memory of the triggerer that stayed, at the end", "MiB", after, before, {}, None,
             f"at most {GROWN:g} times what it was after {early:.0f} s", flat, {}),
     ]  # fmt: skip

@@ -7,12 +7,12 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
 from kubernetes import client, config
 
+from benchmarks.kubernetes.audit import audited
 from benchmarks.kubernetes.place import Place, connections
 from tests.cluster import target
 
@@ -60,19 +60,13 @@ def _kubeconfig(admin: Path, token: str) -> dict[str, object]:
 
 def requests_of(namespace: str, begin: float, end: float) -> dict[str, int] | None:
     """Verb and resource -> how many requests of the account came in between."""
-    path = target.audit_log()
-    if path is None:
+    if target.audit_log() is None:
         return None
     user = f"system:serviceaccount:{namespace}:{ACCOUNT}"
     found: dict[str, str] = {}
-    for file in path.parent.glob(f"{path.stem}*{path.suffix}"):  # the server moves a full one aside
-        with file.open() as lines:
-            for line in lines:
-                if user in line:
-                    event = json.loads(line)
-                    at = datetime.strptime(event["requestReceivedTimestamp"], "%Y-%m-%dT%H:%M:%S.%fZ")
-                    if begin <= at.replace(tzinfo=UTC).timestamp() < end and event["user"]["username"] == user:
-                        of = event.get("objectRef", {})
-                        where = "/".join(filter(None, (of.get("resource"), of.get("subresource"))))
-                        found[event["auditID"]] = f"{event['verb']} {where or event['requestURI']}"
+    for at, event in audited(user):
+        if begin <= at < end and event["user"]["username"] == user:
+            of = event.get("objectRef", {})
+            where = "/".join(filter(None, (of.get("resource"), of.get("subresource"))))
+            found[event["auditID"]] = f"{event['verb']} {where or event['requestURI']}"
     return dict(sorted(Counter(found.values()).items()))

@@ -56,14 +56,15 @@ board = Board(_backend_of)
 app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, exception_handlers={HTTPException: log_in})
 
 
-def may(method: ResourceMethod, entity: DagAccessEntity) -> Any:
-    """A dependency: who asks may do that to the DAG in the path."""
-    return Depends(requires_access_dag(method, entity))
+Right = tuple[ResourceMethod, DagAccessEntity]
+READ: Right = ("GET", DagAccessEntity.TASK_INSTANCE)
+READ_LOGS: Right = ("GET", DagAccessEntity.TASK_LOGS)
+CLEAR: Right = ("PUT", DagAccessEntity.TASK_INSTANCE)
 
 
-READ = may("GET", DagAccessEntity.TASK_INSTANCE)
-READ_LOGS = may("GET", DagAccessEntity.TASK_LOGS)
-CLEAR = may("PUT", DagAccessEntity.TASK_INSTANCE)
+def may(right: Right) -> Any:
+    """A dependency: who asks has that right to the DAG in the path."""
+    return Depends(requires_access_dag(*right))
 
 
 # ---- files
@@ -92,7 +93,7 @@ async def clusters(user: GetUserDep) -> Response:
     places = [Place(conn_id) for conn_id in await run_in_threadpool(connection_ids)]
     looks = dict(zip(places, await asyncio.gather(*map(_look_soon, places)), strict=True))
     dags = {dag_of(listing) for look in looks.values() for listing in look.listings}
-    shown = await run_in_threadpool(_permitted, user, dags, "GET", DagAccessEntity.TASK_INSTANCE)
+    shown = await run_in_threadpool(_permitted, user, dags, READ)
     troubles = {place.conn_id: look.error for place, look in looks.items() if look.error}
     told = await run_in_threadpool(_readable, user, troubles)
     rows = [row for row in rows_of(looks) if row["dag_id"] in shown]
@@ -106,29 +107,25 @@ async def clusters(user: GetUserDep) -> Response:
     )
 
 
-@app.get(CLUSTER, dependencies=[READ])
+@app.get(CLUSTER, dependencies=[may(READ)])
 async def cluster(user: GetUserDep, dag_id: str, conn_id: str, cluster: str, namespace: str | None = None) -> Response:
     """One cluster, and what this user may do with it."""
     place = Place(conn_id, namespace)
     look = await board.look(place)
     listing = _listing(look, dag_id, cluster)
-    rights: dict[str, tuple[ResourceMethod, DagAccessEntity]] = {
-        "logs": ("GET", DagAccessEntity.TASK_LOGS),
-        "delete": ("PUT", DagAccessEntity.TASK_INSTANCE),
-    }
     return _json(
         {
             **page_of(place, listing, look),
             "may": {
-                name: bool(await run_in_threadpool(_permitted, user, [dag_id], method, entity))
-                for name, (method, entity) in rights.items()
+                name: bool(await run_in_threadpool(_permitted, user, [dag_id], right))
+                for name, right in {"logs": READ_LOGS, "delete": CLEAR}.items()
             },
             "measured": look.usage is not None,
         }
     )
 
 
-@app.get(f"{CLUSTER}/logs/{{replica}}", dependencies=[READ_LOGS])
+@app.get(f"{CLUSTER}/logs/{{replica}}", dependencies=[may(READ_LOGS)])
 async def logs(
     dag_id: str,
     conn_id: str,
@@ -148,7 +145,7 @@ async def logs(
 
 
 # As in Airflow's own API, the browser lets no other site send this: its method is none of a form's.
-@app.delete(CLUSTER, dependencies=[CLEAR, Depends(action_logging("delete_practicus_cluster"))])
+@app.delete(CLUSTER, dependencies=[may(CLEAR), Depends(action_logging("delete_practicus_cluster"))])
 async def delete(dag_id: str, conn_id: str, cluster: str, uid: str, namespace: str | None = None) -> Response:
     """Delete it."""
     place = Place(conn_id, namespace)
@@ -199,8 +196,9 @@ def _listing(look: Look, dag_id: str, cluster: str, uid: str | None = None) -> L
     raise NotFound(f"DAG {dag_id} has no cluster {cluster}")
 
 
-def _permitted(user: BaseUser, dag_ids: Collection[str], method: ResourceMethod, entity: DagAccessEntity) -> set[str]:
-    """Those of these DAGs that a user may do that to."""
+def _permitted(user: BaseUser, dag_ids: Collection[str], right: Right) -> set[str]:
+    """Those of these DAGs that a user has that right to."""
+    method, entity = right
     manager, teams = get_auth_manager(), DagModel.get_dag_id_to_team_name_mapping(sorted(dag_ids))
     return {
         dag_id

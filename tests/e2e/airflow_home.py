@@ -162,6 +162,20 @@ class Airflow:
         eventually("nothing of a cluster is left", lambda: not self.clusters() and not self.replicas(), within)
 
 
+def beside_others() -> tuple[int, dict[str, str]]:
+    """The API server's port, and the environment of an Airflow that is not alone on the machine: it has ports that are
+    free, and time to start."""
+    api, worker_logs, trigger_logs = free_ports(3)
+    return api, {
+        "AIRFLOW__API__PORT": str(api),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{api}/execution/",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
+        # The API server makes its routes at the first request of a task, which after 5 s, and some tries, would fail.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+    }
+
+
 @contextlib.contextmanager
 def running(
     home: Path,
@@ -179,20 +193,15 @@ def running(
     dags = home / "dags"
     for folder in dag_folders:
         shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    api, worker_logs, trigger_logs = free_ports(3)
+    api, own = beside_others()
     env = settings(home, dags, extra) | {
+        **own,
         "AIRFLOW__API__HOST": "127.0.0.1",
-        "AIRFLOW__API__PORT": str(api),
         "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{api}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": str(all_admins),
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",  # nobody edits them
-        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
-        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-        # The API server makes its routes at the first request of a task, which after 5 s, and some tries, would fail.
-        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         **(more or {}),
     }
     with (home / "standalone.log").open("wb") as log:

@@ -16,7 +16,7 @@ import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.fixture import Kubectl
 from tests.docs import REPO, blocks
-from tests.e2e.airflow_home import free_ports
+from tests.e2e.airflow_home import beside_others
 
 PATIENCE = 1200
 """Seconds for a whole tutorial, on a machine that has other things to do."""
@@ -119,16 +119,8 @@ def programs(kubernetes: Path, kubectl: Kubectl, cluster: Cluster, tmp_path: Pat
 
 
 def test_the_second_tutorial_runs_spark_on_kubernetes_and_leaves_nothing(programs: Path, tmp_path: Path) -> None:
-    """Airflow gets ports that are free, since other tests have one too, and time to start."""
-    api, worker_logs, trigger_logs = free_ports(3)
-    here = {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "AIRFLOW__API__PORT": str(api),
-        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # its first answer takes over the default's 5 s if others work
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{api}/execution/",
-        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
-        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
-    }
+    _, own = beside_others()
+    here = {**own, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     printed = follow(typed(REPO / "docs" / "tutorial-kubernetes.md"), tmp_path, here)
     assert "pi is roughly 3.1" in printed
     assert "Completed: driver-0 ended" in printed

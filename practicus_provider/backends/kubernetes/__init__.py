@@ -163,7 +163,7 @@ class KubernetesBackend(Backend):
                             mirror.tell(handle.name, read.pod, read.last_words)
             except BaseException:  # whoever comes next goes on from there
                 if cursor != before and not whole:
-                    async with parting(self.access, self.site.namespace) as api:
+                    async with parting(mirror) as api:
                         await self._remember(api, handle, cursor)
                 raise
             now = mirror.job(handle.name)

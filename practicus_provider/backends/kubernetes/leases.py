@@ -11,7 +11,7 @@ import math
 from collections.abc import AsyncIterator
 
 from practicus_provider.backends.base import Handle, Lease
-from practicus_provider.backends.kubernetes.api import Access, Api, Manifest, connected
+from practicus_provider.backends.kubernetes.api import Api, Manifest, connected
 from practicus_provider.backends.kubernetes.labels import FACTS, RELEASED
 from practicus_provider.backends.kubernetes.mirror import Mirror
 from practicus_provider.backends.kubernetes.observe import facts_of
@@ -43,7 +43,7 @@ async def leased(mirror: Mirror, handle: Handle, lease: Lease) -> AsyncIterator[
     try:
         yield
     except BaseException:  # it was not followed to its end
-        async with parting(mirror.access, mirror.namespace) as api:
+        async with parting(mirror) as api:
             await _extend(api, handle, facts["timeout"], ahead)
         raise
     finally:
@@ -51,10 +51,10 @@ async def leased(mirror: Mirror, handle: Handle, lease: Lease) -> AsyncIterator[
 
 
 @contextlib.asynccontextmanager
-async def parting(access: Access, namespace: str) -> AsyncIterator[Api]:
+async def parting(mirror: Mirror) -> AsyncIterator[Api]:
     """A connection for last words: where a whole event loop ends, the mirror's own may be closed already."""
     with contextlib.suppress(BackendError):
-        async with connected(access, namespace) as api:
+        async with connected(mirror.access, mirror.namespace) as api:
             yield api
 
 

@@ -228,7 +228,7 @@ def show(found: Mapping[int, str]) -> None:
         print("".join(f"[rank {rank}] {line}\n" for line in text.splitlines()), end="", flush=True)
 
 
-def readable(source: int | socket.socket) -> bool:
+def readable(source: socket.socket) -> bool:
     """Whether there is something to read at once, or the end."""
     with selectors.DefaultSelector() as selector:
         selector.register(source, selectors.EVENT_READ)
