@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from itertools import chain
 from typing import Any
 
 
@@ -254,7 +255,8 @@ def with_tail(verdict: Verdict, tail: Sequence[str], lacks: Mapping[str, str] | 
     if verdict.rank is not None:
         tail = lines_of(verdict.rank, tail)
     shown = relevant(tail)  # what was missing before may have been done without
-    missing = next((found[1] for line in reversed(shown) if (found := MISSING_MODULE.search(line))), None)
+    lacked = (module for module in _missing(chained(tail)) if module in (lacks or {}))
+    missing = next(chain(_missing(shown), lacked), None)
     if verdict.exit_code and any(sign in line for line in tail for sign in PORT_TAKEN):
         reason = Reason.PORT_IN_USE
         advice = "A port that it listens on is taken: free it, or leave its choice to us by not naming one."
@@ -277,8 +279,31 @@ MISSING_MODULE = re.compile(r"No module named '?([\w.]+)")
 """What Python says of a module that it cannot import or run (``python -m``)."""
 
 
+CHAINED = ("The above exception was the direct cause", "During handling of the above exception")
+"""How Python begins the line between two tracebacks of one chain."""
+
+
 def relevant(tail: Sequence[str]) -> tuple[str, ...]:
     """The last lines, from the last Python traceback on if they hold one."""
-    lines = [line.rstrip() for line in tail if line.strip()]
-    starts = [i for i, line in enumerate(lines) if line.lstrip().startswith("Traceback (most recent call last)")]
+    lines, starts = _tracebacks(tail)
     return tuple(lines[starts[-1] :] if starts else lines[-TAIL_LINES:])
+
+
+def chained(tail: Sequence[str]) -> tuple[str, ...]:
+    """The tracebacks before the last one of which that is a consequence, as Python says; empty if there is none."""
+    lines, starts = _tracebacks(tail)
+    first = len(starts) - 1
+    while first > 0 and lines[starts[first] - 1].lstrip().startswith(CHAINED):
+        first -= 1
+    return tuple(lines[starts[first] : starts[-1]]) if starts else ()
+
+
+def _tracebacks(tail: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The lines that are not empty, and which of them begin a Python traceback."""
+    lines = [line.rstrip() for line in tail if line.strip()]
+    return lines, [i for i, line in enumerate(lines) if line.lstrip().startswith("Traceback (most recent call last)")]
+
+
+def _missing(lines: Sequence[str]) -> Iterator[str]:
+    """Names of modules that there are not, the last one first."""
+    return (found[1] for line in reversed(lines) if (found := MISSING_MODULE.search(line)))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, explain_exit, precedence
+from practicus_provider.status import CHAINED, Reason, ReplicaStatus, State, Status, Verdict, explain_exit, precedence
 
 TRACEBACK = [
     "Traceback (most recent call last):",
@@ -115,6 +115,18 @@ OWN = "Where driver-0 ran there is no Python module {!r}: install it there, or g
 )
 def test_a_missing_module_of_the_framework_is_told_with_its_way_out_and_the_user_s_own_with_another(last, advice):
     assert explain_exit(ended(1), tail=[*IMPORT, last], decides=True, lacks=LACKS).advice == advice
+
+
+@pytest.mark.parametrize("said", CHAINED)
+def test_a_missing_module_of_the_framework_is_told_behind_the_error_that_was_raised_for_it(said):
+    tail = [*IMPORT, "ModuleNotFoundError: No module named 'torch'", "", f"{said} ...:", "", *TRACEBACK]
+    verdict = explain_exit(ended(1), tail=tail, decides=True, lacks=LACKS)
+    assert (verdict.advice, verdict.log_tail) == (LACKS["torch"], tuple(TRACEBACK))
+
+
+def test_a_missing_module_of_the_user_s_behind_another_error_may_have_been_done_without():
+    tail = [*IMPORT, "ModuleNotFoundError: No module named 'ujson'", f"{CHAINED[1]} ...:", *TRACEBACK]
+    assert explain_exit(ended(1), tail=tail, decides=True, lacks=LACKS).advice == ""
 
 
 def test_a_module_that_the_script_has_done_without_is_not_the_cause():
