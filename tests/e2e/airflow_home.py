@@ -144,6 +144,18 @@ class Airflow:
         live = (child for child in children if child.status() != psutil.STATUS_ZOMBIE)
         return next(child for child in live if name in child.cmdline())
 
+    @contextlib.contextmanager
+    def another(self, component: str, *options: str) -> Iterator[psutil.Process]:
+        """One more of such processes."""
+        with (self.home / f"{component}.log").open("ab") as log:
+            command = ["airflow", component, *options]
+            process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log, cwd=self.home)
+        try:
+            yield psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait(30)
+
     def clusters(self) -> list[Path]:
         """Folders of the clusters that are there."""
         return [path.parent for path in (self.home / "practicus").glob("*/cluster.json")]

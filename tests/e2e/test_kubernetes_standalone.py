@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
@@ -137,23 +136,11 @@ def test_a_triggerers_restart_kills_no_job_and_loses_no_line(airflow: Airflow, l
     triggerer.terminate()
     psutil.wait_procs([triggerer], 30)
     assert one_pod(left) == pod
-    with another(airflow, "triggerer"):
+    with airflow.another("triggerer"):
         assert airflow.await_state("pods_deferred", "restarted", "success", "failed") == "success"
     said = [line for line in airflow.log("pods_deferred", "restarted") if line.startswith("second")]
     assert said == [f"second {number}" for number in range(30)]
     eventually("nothing of it is left", lambda: not left(), 30)
-
-
-@contextlib.contextmanager
-def another(airflow: Airflow, component: str) -> Iterator[psutil.Process]:
-    """One more of Airflow's processes."""
-    with (airflow.home / f"{component}.log").open("ab") as log:
-        process = subprocess.Popen(["airflow", component], env=airflow.env, stdout=log, stderr=log, cwd=airflow.home)
-    try:
-        yield psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def test_a_triggerer_that_is_killed_leaves_its_job_to_the_next_one(airflow: Airflow, left) -> None:
@@ -161,13 +148,13 @@ def test_a_triggerer_that_is_killed_leaves_its_job_to_the_next_one(airflow: Airf
         try:
             first = airflow.component("triggerer")
         except StopIteration:  # another test has ended it
-            first = stack.enter_context(another(airflow, "triggerer"))
+            first = stack.enter_context(airflow.another("triggerer"))
         airflow.trigger("pods_deferred", "orphaned", {"seconds": 40})
         pod = one_pod(left)
         eventually("its log is read", lambda: "second 1" in airflow.log("pods_deferred", "orphaned"))
         for process in (first, *first.children(recursive=True)):
             process.kill()
-    with another(airflow, "triggerer"):
+    with airflow.another("triggerer"):
         assert airflow.await_state("pods_deferred", "orphaned", "success", "failed") == "success"
     assert pod.startswith(airflow.xcom("pods_deferred", "orphaned")["host"])
     said = [line for line in airflow.log("pods_deferred", "orphaned") if line.startswith("second")]
@@ -180,7 +167,7 @@ def test_a_scheduler_that_is_killed_leaves_its_job_to_the_next_one(airflow: Airf
     pod = one_pod(left)
     eventually("its log is read", lambda: "second 1" in airflow.log("pods_retried", "orphaned"))
     airflow.component("scheduler").kill()
-    with another(airflow, "scheduler"):
+    with airflow.another("scheduler"):
         assert airflow.await_state("pods_retried", "orphaned", "success", "failed") == "success"
     assert pod.startswith(airflow.xcom("pods_retried", "orphaned")["host"])
     eventually("nothing of it is left", lambda: not left(), 30)
@@ -188,7 +175,7 @@ def test_a_scheduler_that_is_killed_leaves_its_job_to_the_next_one(airflow: Airf
 
 def test_deleting_a_dag_removes_the_cluster_of_its_deferred_task(airflow: Airflow, left) -> None:
     # Airflow's scheduler may die of it (3.3: ObjectDeletedError in _schedule_all_dag_runs), so this is the last.
-    with another(airflow, "scheduler"), another(airflow, "triggerer"):
+    with airflow.another("scheduler"), airflow.another("triggerer"):
         airflow.trigger("pods_deleted", "deleted", {"seconds": 600})
         one_pod(left)
         airflow.await_state("pods_deleted", "deleted", "deferred")

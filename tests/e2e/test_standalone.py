@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import socket
-import subprocess
 import urllib.error
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,25 @@ import psutil
 import pytest
 
 from tests.e2e.airflow_home import REPO, Airflow, eventually, running
+
+PHASES = ("submit", "pending", "run", "teardown", "ended")
+"""The first is told by a worker, the others by the triggerer."""
+SAID = ["started", "line 0", "line 1", "line 2", "[progress 100%] let go", "Completed: driver-0 ended"]
+LISTENER = """
+import sys
+from airflow.listeners import hookimpl
+from airflow.plugins_manager import AirflowPlugin
+
+@hookimpl
+def on_task_instance_success(previous_state, task_instance):
+    with open({path!r}, "a") as told:
+        print(task_instance.task_id, file=told)
+
+class Listens(AirflowPlugin):
+    name = "listens"
+    listeners = [sys.modules[__name__]]
+"""
+"""A plugin, as OpenLineage's is one."""
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +101,8 @@ def test_a_deferred_job_ends_with_its_result_its_metrics_and_its_log_each_line_o
     assert airflow.await_state("wait_deferred", "once", "success", "failed") == "success"
     assert airflow.await_run("wait_deferred", "once") == "success"
     assert airflow.xcom("wait_deferred", "once", "echo") == [str(pid)]
-    phases = ("submit", "pending", "run", "teardown", "ended")  # the first by a worker, the others by the triggerer
-    assert received(statsd) == [f"airflow.practicus.{phase}" for phase in phases]
-    log = airflow.log("wait_deferred", "once")
-    said = ["started", "line 0", "line 1", "line 2", "[progress 100%] let go", "Completed: driver-0 ended"]
-    assert [line for line in log if line in said] == said
+    assert received(statsd) == [f"airflow.practicus.{phase}" for phase in PHASES]
+    assert [line for line in airflow.log("wait_deferred", "once") if line in SAID] == SAID
     airflow.nothing_left()
 
 
@@ -186,6 +203,21 @@ def test_outlets_and_mapped_consumers_get_what_a_deferred_job_gives(airflow: Air
     assert [event["name"] for event in events["asset_events"]] == ["starts"]
 
 
+def test_a_listener_is_told_of_a_deferred_jobs_end(airflow: Airflow, meeting: Path) -> None:
+    (meeting / "go").touch()
+    told, plugin = meeting / "told", airflow.home / "plugins" / "listens.py"
+    plugin.parent.mkdir(exist_ok=True)
+    plugin.write_text(LISTENER.format(path=str(told)))  # each task's process looks for plugins anew
+    try:
+        airflow.trigger("wait_deferred", "listened", {"folder": str(meeting)})
+        assert airflow.await_run("wait_deferred", "listened") == "success"
+        eventually("the last task's listener is told", lambda: "echo" in told.read_text())
+    finally:
+        plugin.unlink()
+    assert told.read_text().split() == ["job", "echo"]
+    assert airflow.xcom("wait_deferred", "listened", "echo") == [str(pid) for pid in starts(meeting)]
+
+
 def test_a_spark_dag_runs_by_trigger_with_a_changed_param(airflow: Airflow) -> None:
     airflow.trigger("practicus_spark_etl", "changed", {"origin": "LGA", "day": "2013-03-07"})
     assert airflow.await_run("practicus_spark_etl", "changed") == "success"
@@ -236,14 +268,9 @@ def test_a_triggerers_restart_kills_no_job_and_loses_no_line(airflow: Airflow, m
     airflow.component("triggerer").terminate()
     eventually("the triggerer is gone", lambda: _gone(airflow))
     assert psutil.pid_exists(pid)
-    with (airflow.home / "triggerer.log").open("ab") as log:
-        second = subprocess.Popen(["airflow", "triggerer"], env=airflow.env, stdout=log, stderr=log, cwd=airflow.home)
-    try:
+    with airflow.another("triggerer"):
         (meeting / "go").touch()
         assert airflow.await_state("wait_deferred", "restarted", "success", "failed") == "success"
-    finally:
-        second.terminate()
-        second.wait(30)
     assert airflow.xcom("wait_deferred", "restarted") == [str(pid)]
     log = airflow.log("wait_deferred", "restarted")
     assert [line for line in log if line.startswith(("line", "[progress"))] == [
@@ -252,6 +279,33 @@ def test_a_triggerers_restart_kills_no_job_and_loses_no_line(airflow: Airflow, m
         "line 2",
         "[progress 100%] let go",
     ]
+
+
+# After it, as no other may take both jobs.
+def test_of_two_triggerers_each_follows_what_it_has_room_for_and_every_end_is_told_once(
+    airflow: Airflow, tmp_path: Path, statsd: socket.socket
+) -> None:
+    received(statsd)
+    one = ("triggerer", "--capacity=1", "--skip-serve-logs")
+    runs = {run: tmp_path / run for run in ("first", "second")}
+    with airflow.another(*one), airflow.another(*one):
+        for run, folder in runs.items():
+            folder.mkdir()
+            airflow.trigger("wait_deferred", run, {"folder": str(folder)})
+        for run in runs:
+            airflow.await_state("wait_deferred", run, "deferred")
+            eventually("its log is read", functools.partial(_logged, airflow, run, "line 2"))
+        followers = {airflow.task("wait_deferred", run)["triggerer_job"]["id"] for run in runs}
+        for run, folder in runs.items():
+            (folder / "go").touch()
+            assert airflow.await_state("wait_deferred", run, "success", "failed") == "success"
+    assert len(followers) == 2
+    assert Counter(received(statsd)) == {f"airflow.practicus.{phase}": 2 for phase in PHASES}
+    for run, folder in runs.items():
+        assert airflow.xcom("wait_deferred", run) == [str(pid) for pid in starts(folder)]
+        said = [line for line in airflow.log("wait_deferred", run) if line in SAID]
+        assert said == SAID
+    airflow.nothing_left()
 
 
 # After it, as nobody follows the cluster any more.
@@ -275,6 +329,10 @@ def test_a_cluster_that_nobody_could_remove_is_removed_by_gc_and_one_whose_task_
     assert lines[:2] == ["[driver-0] started", "[driver-0] line 0"]
     assert airflow.cli("practicus", "delete", lives, "--yes") == f"cluster {lives} is removed\n"
     airflow.nothing_left()
+
+
+def _logged(airflow: Airflow, run_id: str, line: str) -> bool:
+    return line in airflow.log("wait_deferred", run_id)
 
 
 def _gone(airflow: Airflow) -> bool:

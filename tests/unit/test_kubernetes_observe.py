@@ -475,6 +475,14 @@ def test_a_root_that_is_resumed_waits_for_new_pods_while_the_old_ones_go():
     assert observe(root, [old, new]).status == Status(RUNNING, (running("driver", since=10),))
 
 
+def test_a_pod_that_the_job_controller_made_just_before_it_noted_the_start_is_of_this_run():
+    root = job(ALONE, **{COMPLETE: "true"})
+    root["status"]["startTime"] = DAY.format(2)
+    leaving = {"deletionTimestamp": DAY.format(13), "deletionGracePeriodSeconds": 10}
+    made = pod("driver", 0, runs(1), **leaving, creationTimestamp=DAY.format(1))
+    assert observe(root, [made]).status == Status(RUNNING, (running("driver", since=1),))
+
+
 def test_a_root_whose_controller_has_not_resumed_it_yet_waits_likewise():
     root = job(ALONE, {"type": "Suspended", "status": "True"}, **{COMPLETE: "true"})
     old = pod("driver", 0, ended(143, signal=15, stopped=True), **LEAVING, creationTimestamp=DAY.format(1))

@@ -41,20 +41,12 @@ from practicus_provider.backends.kubernetes.logs import Reader, tail
 from practicus_provider.backends.kubernetes.metrics import usage_of
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
 from practicus_provider.backends.kubernetes.observe import Observation, facts_of, noted, observe
-from practicus_provider.backends.kubernetes.pod import Pod
+from practicus_provider.backends.kubernetes.pod import Pod, time_of
 from practicus_provider.backends.kubernetes.pod_template import GRACE, Site
 from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
 from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
 from practicus_provider.backends.kubernetes.render import Manifests, render, short
-from practicus_provider.backends.kubernetes.roots import (
-    age,
-    annotated,
-    deciding_jobs,
-    end,
-    handle_of,
-    root_of,
-    time_of,
-)
+from practicus_provider.backends.kubernetes.roots import age, annotated, deciding_jobs, end, handle_of, root_of
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing

@@ -11,7 +11,7 @@ from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, taken_away, vanished
 from practicus_provider.backends.kubernetes.labels import COMPLETE, FACTS, QUEUE, RELEASED, ROLE, TOLD, cluster_of
-from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod
+from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod, time_of
 from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, VOLUME_TYPE
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
 
@@ -207,12 +207,14 @@ def _of_this_run(root: Manifest, pod: Pod) -> bool:
     """Whether a pod is of the present run of a root that nobody holds: who suspends it has its pods deleted, which is
     no failure.
 
-    Until the Job controller has resumed it, and anew set the time of its start, all of them are of an earlier run.
+    Until the Job controller has resumed it all of them are of an earlier run. It notes the time of the start after it
+    has made the pods (Kubernetes 1.34, ``Controller.syncJob``), which may so be older than that by a second; those of an
+    earlier run had been told to leave by then.
     """
     if COMPLETE in root["metadata"]["annotations"] and _condition(root, "Suspended"):
         return False
     started = root.get("status", {}).get("startTime")
-    return started is None or not pod.leaving or pod.created_at >= started
+    return not pod.leaving or started is None or pod.created_at >= started or pod.told_to_leave > time_of(started)
 
 
 def _role(job: Manifest) -> str:

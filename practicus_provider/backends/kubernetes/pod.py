@@ -240,5 +240,10 @@ class Pod:
         )
 
 
+def time_of(text: str) -> float:
+    """A time stamp of the API in seconds since the epoch."""
+    return datetime.fromisoformat(text).timestamp()
+
+
 def _seconds(text: str | None) -> float | None:
-    return datetime.fromisoformat(text).timestamp() if text else None
+    return time_of(text) if text else None

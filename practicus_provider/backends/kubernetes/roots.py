@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes.api import Api, ApiError, Manifest
 from practicus_provider.backends.kubernetes.labels import CLUSTER, ROLE
 from practicus_provider.backends.kubernetes.observe import deciding_roles, facts_of
+from practicus_provider.backends.kubernetes.pod import time_of
 from practicus_provider.errors import NotFound
 
 
@@ -56,8 +56,3 @@ def age(api: Api, job: Manifest) -> float:
     """Seconds that its deadline has run."""
     started = job.get("status", {}).get("startTime")
     return api.now() - time_of(started) if started else 0.0
-
-
-def time_of(text: str) -> float:
-    """A time stamp of the API in seconds since the epoch."""
-    return datetime.fromisoformat(text).timestamp()
