@@ -470,6 +470,32 @@ async def test_the_mirror_asks_for_a_long_list_in_parts(server):
     assert [query.get("continue") for query in lists] == [None, "more"]
 
 
+@pytest.mark.parametrize(
+    ("told", "code", "stays"),
+    [(0, 0, True), (0, 1, False), (1, 1, False), (None, 0, False)],
+    ids=["as it told", "otherwise than it told", "badly", "untold"],
+)
+async def test_the_mirror_still_shows_a_pod_that_is_gone_if_it_ended_well_as_it_had_told(server, told, code, stays):
+    state = {"name": "main", "state": {"terminated": {"exitCode": code}}}
+    spec, goes = {"containers": [{"name": "main"}]}, asyncio.Event()
+
+    async def deleted(request: web.Request) -> web.StreamResponse:
+        await goes.wait()
+        gone = event("DELETED", version="2", spec=spec, status={"containerStatuses": [state]})
+        return await streams(lines(gone), end="never")(request)
+
+    server.answers = [kubernetes(listing(event("ADDED", spec=spec)), deleted)]
+    async with asyncio.timeout(PATIENCE), mirror_of(server.access, "jobs") as mirror:
+        with mirror.changes("c") as changed:
+            if told is not None:
+                mirror.tell("c", "p", {"exit_code": told})
+            changed.clear()
+            goes.set()
+            await changed.wait()
+            assert [pod["metadata"]["resourceVersion"] for pod in mirror.pods("c")] == (["2"] if stays else [])
+        assert mirror.pods("c") == []
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("practicus_provider.backends.kubernetes.mirror.BACKOFF", 0.01)

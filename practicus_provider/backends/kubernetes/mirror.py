@@ -30,6 +30,7 @@ from practicus_provider.backends.kubernetes.api import (
     connected,
 )
 from practicus_provider.backends.kubernetes.labels import MANAGED, cluster_of
+from practicus_provider.backends.kubernetes.pod import Pod
 from practicus_provider.backends.kubernetes.quota import largest
 from practicus_provider.errors import BackendError
 
@@ -77,6 +78,7 @@ class Mirror:
         self._seen: dict[str, float] = {}  # kind -> when its last watch ended
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._told: defaultdict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+        self._over: defaultdict[str, dict[str, Manifest]] = defaultdict(dict)
         self._listed = {kind: asyncio.Event() for kind in KINDS}
         self.streams = asyncio.Semaphore(FOLLOWED)
         self._largest: Mapping[str, str] = {}
@@ -87,8 +89,8 @@ class Mirror:
         return self._objects["Job"].get(name)
 
     def pods(self, cluster: str) -> list[Manifest]:
-        """The pods of one cluster."""
-        return self._group("Pod", cluster)
+        """The pods of one cluster; also those that are gone since, but were seen to end as well as they had told."""
+        return list({**self._over.get(cluster, {}), **self._groups["Pod"].get(cluster, {})}.values())
 
     def jobs(self, cluster: str) -> list[Manifest]:
         """The Jobs of one cluster."""
@@ -157,6 +159,7 @@ class Mirror:
                 if not self._waiting[cluster]:
                     del self._waiting[cluster]
                     self._told.pop(cluster, None)
+                    self._over.pop(cluster, None)
 
     async def run(self) -> None:
         """Keep the mirror until cancelled."""
@@ -245,6 +248,8 @@ class Mirror:
             return
         if event["type"] == "DELETED":
             self._drop(kind, item["metadata"]["name"])
+            if kind == "Pod":
+                self._remember(_read(kind, item))
         else:
             self._put(kind, _read(kind, item))
         self._wake(self._concerns(item))
@@ -262,6 +267,12 @@ class Mirror:
         del self._groups[kind][key][name]
         if not self._groups[kind][key]:
             del self._groups[kind][key]
+
+    def _remember(self, pod: Manifest) -> None:
+        """Of one that is gone: others of its cluster may not have ended yet."""
+        cluster, name, ended = cluster_of(pod), pod["metadata"]["name"], Pod(pod).ended
+        if ended and ended.get("exitCode") == 0 and self.told(cluster).get(name, {}).get("exit_code") == 0:
+            self._over[cluster][name] = pod
 
     def _concerns(self, item: Manifest) -> str:
         """The cluster that an object belongs to, or that an event is about."""

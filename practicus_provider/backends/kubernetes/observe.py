@@ -208,8 +208,8 @@ def _of_this_run(root: Manifest, pod: Pod) -> bool:
     no failure.
 
     Until the Job controller has resumed it all of them are of an earlier run. It notes the time of the start after it
-    has made the pods (Kubernetes 1.34, ``Controller.syncJob``), which may so be older than that by a second; those of an
-    earlier run had been told to leave by then.
+    has made the pods (Kubernetes 1.34, ``Controller.syncJob``), which may so be older than that by a second; those of
+    an earlier run had been told to leave by then.
     """
     if COMPLETE in root["metadata"]["annotations"] and _condition(root, "Suspended"):
         return False
