@@ -30,7 +30,6 @@ from practicus_provider.backends.kubernetes.labels import (
     DIGEST,
     FACTS,
     MANAGED,
-    NETWORK,
     RELEASED,
     ROLE,
     TOLD,
@@ -42,11 +41,12 @@ from practicus_provider.backends.kubernetes.metrics import usage_of
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
 from practicus_provider.backends.kubernetes.observe import Observation, facts_of, noted, observe
 from practicus_provider.backends.kubernetes.pod import Pod, time_of
-from practicus_provider.backends.kubernetes.pod_template import GRACE, Site
+from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
 from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
+from practicus_provider.backends.kubernetes.removal import end, remove
 from practicus_provider.backends.kubernetes.render import Manifests, render, short
-from practicus_provider.backends.kubernetes.roots import age, annotated, deciding_jobs, end, handle_of, root_of
+from practicus_provider.backends.kubernetes.roots import age, annotated, deciding_jobs, handle_of, root_of
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
@@ -62,12 +62,6 @@ SETTLE_EXITED = 10.0
 """Likewise after exit code 0, as when an application shuts its own cluster down before it ends."""
 CREATE_PATIENCE = 30.0
 """Seconds that the API server may be out of reach as a cluster is made: a restart's time."""
-GONE_PATIENCE = 60.0
-"""Seconds after which what was deleted should be gone."""
-LOST_POLL = 5.0
-"""Seconds between two looks for pods that nobody will ever report gone, as their nodes do not answer."""
-GONE_RETRY = 0.5
-"""Seconds before it is looked for again, where the watch of it was cut."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,7 @@ class KubernetesBackend(Backend):
                     if found is None:
                         continue
                     if not await self._adoptable(api, found, manifests):
-                        await self._remove(api, found)
+                        await remove(api, found)
                         continue
                     root = found
                 if _half_made(root):
@@ -202,7 +196,7 @@ class KubernetesBackend(Backend):
             if after > 0:
                 await self._release(api, root, after)
             else:
-                await self._remove(api, root)
+                await remove(api, root)
 
     async def list(self) -> list[Listing]:
         """See :meth:`Backend.list`."""
@@ -334,7 +328,7 @@ class KubernetesBackend(Backend):
             await api.patch("Job", root["metadata"]["name"], manifests.start)
         except BackendError:
             with contextlib.suppress(BackendError):  # out of reach, say: what is left is suspended, and starts nothing
-                await self._remove(api, root)
+                await remove(api, root)
             raise
 
     async def _release(self, api: Api, root: Manifest, after: float) -> None:
@@ -347,46 +341,6 @@ class KubernetesBackend(Backend):
         )
         change = annotated(handle_of(root), {RELEASED: "true"})
         await api.patch("Job", root["metadata"]["name"], {**change, "spec": spec})
-
-    async def _remove(self, api: Api, root: Manifest) -> None:
-        """Delete it, and wait until no pod of it is left."""
-        meta = root["metadata"]
-        await end(api, handle_of(root))
-        giving_up = asyncio.create_task(self._give_up_lost(api, meta["labels"][NETWORK]))
-        try:
-            async with asyncio.timeout(GONE_PATIENCE):
-                await self._gone(api, root)
-        except TimeoutError as error:
-            raise BackendError(f"cluster {meta['name']} is deleted, but not gone after {GONE_PATIENCE:g} s") from error
-        finally:
-            giving_up.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await giving_up
-
-    async def _gone(self, api: Api, root: Manifest) -> None:
-        """Wait until that very root is, which goes last."""
-        name, uid = root["metadata"]["name"], root["metadata"]["uid"]
-        while (found := await api.get("Job", name)) and found["metadata"]["uid"] == uid:
-            since = {"fieldSelector": f"metadata.name={name}", "resourceVersion": found["metadata"]["resourceVersion"]}
-            with contextlib.suppress(OSError, ApiError):  # a watch that is refused or cut: look again
-                async with api.watch("Job", silence=GONE_PATIENCE, **since) as events:
-                    async for event in events:
-                        if event["type"] == "DELETED":
-                            return
-            await asyncio.sleep(GONE_RETRY)
-
-    async def _give_up_lost(self, api: Api, network: str) -> None:
-        """Delete for good the pods on nodes that do not answer, whose cluster's name would be taken until those do.
-
-        The kubelet of such a node, should it live, ends them when it hears of it again.
-        """
-        await asyncio.sleep(GRACE)
-        while True:
-            await asyncio.sleep(LOST_POLL)
-            with contextlib.suppress(BackendError):
-                for pod in map(Pod, (await api.list("Pod", labelSelector=f"{NETWORK}={network}"))["items"]):
-                    if pod.lost(api.now()):
-                        await api.delete("Pod", pod.name, gracePeriodSeconds=0, preconditions={"uid": pod.uid})
 
     # ---- watching
 

@@ -1,11 +1,11 @@
-"""The root Job of a cluster: which one a handle means, how long it has run, and its end."""
+"""The root Job of a cluster: which one a handle means, and how long it has run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from practicus_provider.backends.base import Handle
-from practicus_provider.backends.kubernetes.api import Api, ApiError, Manifest
+from practicus_provider.backends.kubernetes.api import Api, Manifest
 from practicus_provider.backends.kubernetes.labels import CLUSTER, ROLE
 from practicus_provider.backends.kubernetes.observe import deciding_roles, facts_of
 from practicus_provider.backends.kubernetes.pod import time_of
@@ -41,15 +41,6 @@ async def deciding_jobs(api: Api, root: Manifest) -> list[Manifest]:
     found = await api.list("Job", labelSelector=f"{CLUSTER}={root['metadata']['name']},{ROLE} in ({','.join(roles)})")
     jobs: list[Manifest] = found["items"]
     return jobs
-
-
-async def end(api: Api, handle: Handle) -> None:
-    """Delete a root; the server then sees to all that it owns. Another of its name is left alone."""
-    try:
-        await api.delete("Job", handle.name, propagationPolicy="Foreground", preconditions={"uid": handle.uid})
-    except ApiError as error:
-        if error.reason != "Conflict":
-            raise
 
 
 def age(api: Api, job: Manifest) -> float:
