@@ -51,6 +51,8 @@ def archive(image: str, cache: Path) -> Path:
     if name not in names():
         raise ClusterError(f"{image} is neither a file nor one of {', '.join(names())}: see images/README.md")
     base, built = _base_file(cache), _file(name, cache)
+    if built.exists():  # whoever builds another may take minutes
+        return built
     with exclusive(cache):
         if not built.exists():
             workspace = cache / "building"
