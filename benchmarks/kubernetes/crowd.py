@@ -201,22 +201,23 @@ def tidied_later() -> Iterator[None]:
     """What follows an end, the Job controller's and the garbage collector's, has the processor time that is left over:
     in earnest they have machines of their own. Somebody else's cluster has, and is left alone."""
     processes = Cluster(Layout.default()).control_plane.processes if target.audit_log() else {}
-    threads = [int(task.name) for name in TIDIES if name in processes for task in _threads(processes[name].pid)]
-    _nice(threads, LEFT_OVER)
+    tidies = [processes[name].pid for name in TIDIES if name in processes]
+    for pid in tidies:
+        _nice(pid, LEFT_OVER)
     try:
         yield
     finally:
-        _nice(threads, 0)
+        for pid in tidies:
+            _nice(pid, 0)
 
 
-def _threads(pid: int) -> Iterator[Path]:
-    return Path(f"/proc/{pid}/task").iterdir()
-
-
-def _nice(threads: Sequence[int], niceness: int) -> None:
-    for thread in threads:
+def _nice(pid: int, niceness: int) -> None:
+    """All of a process that leads a session: sessions have shares, and threads in them (sched(7), *autogroup*)."""
+    with suppress(FileNotFoundError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
+    for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, thread, niceness)  # of one thread, on Linux
+            os.setpriority(os.PRIO_PROCESS, int(task.name), niceness)
 
 
 async def end(place: Place, names: Sequence[str], rate: float) -> float:
