@@ -13,3 +13,4 @@ class TorchAdapter(ElasticAdapter):
     client = "practicus_runtime.groups:torch_group"
     framework = Framework({"torch": "pip install torch"}, TRAINING)
     rules = "torch"
+    meets = "torch"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 from practicus_provider.adapters import make_plan
@@ -10,19 +9,7 @@ from practicus_provider.application import ship
 from practicus_provider.backends.base import Backend
 from practicus_provider.spec import Function, JobSpec
 from practicus_provider.status import State
-from tests.plans import created, end, read
-
-
-def wheel(folder: Path, module: str, source: str) -> Path:
-    """A distribution of one module, version 1.0."""
-    info = f"{module}-1.0.dist-info"
-    path = folder / f"{module}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{module}.py", source)
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return path
+from tests.plans import created, end, read, wheel
 
 
 async def test_a_function_imports_what_it_requires_on_every_replica(backend: Backend, tmp_path: Path) -> None:

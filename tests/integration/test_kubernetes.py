@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from practicus_provider.spec import Elastic, JobSpec, Resources
 from practicus_provider.status import Reason, State, Verdict
 from tests.cluster.layout import REPOSITORY
 from tests.kubernetes import Namespace, pods
-from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until
+from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until, wheel
 from tests.plans import page as page_role
 
 KINDS = "pods,jobs,configmaps,services,serviceaccounts,roles,rolebindings,networkpolicies"
@@ -318,47 +319,63 @@ while most < 4 and time.monotonic() < deadline:
     most = max(most, len(client.nthreads()))
     time.sleep(0.1)
 total = sum(client.gather(futures))
+hello = client.submit(lambda: __import__("greeting").HELLO).result()
 while len(client.nthreads()) > 1 and time.monotonic() < deadline:
     time.sleep(0.1)
-pr.set_result({"most": most, "left": len(client.nthreads()), "total": sum(client.gather(futures)) == total == 8555})
+pr.set_result({"most": most, "left": len(client.nthreads()), "total": sum(client.gather(futures)) == total == 8555,
+               "hello": hello})
 """
 SPARK = """
 import practicus_runtime as pr
 spark = pr.get_client()
-host = lambda _: (__import__("time").sleep(0.3), __import__("socket").gethostname())[1]
+host = lambda _: (__import__("time").sleep(0.3), __import__("socket").gethostname() + __import__("greeting").HELLO)[1]
 hosts = spark.sparkContext.parallelize(range(8), 8).map(host).distinct().collect()
 pr.set_result({"hosts": sorted(hosts), "sum": spark.range(1000).selectExpr("sum(id)").collect()[0][0]})
 """
 
 
-async def follow(backend: KubernetesBackend, spec: JobSpec, script: str) -> tuple[Handle, Any]:
+async def follow(backend: KubernetesBackend, spec: JobSpec, script: str, *files: Path) -> tuple[Handle, Any]:
     program = (Here.PYTHON, (Here.APP, "/job.py"))
-    whole = make_plan(spec, program, {"job.py": script.encode()}, pods=True)
+    shipped = {"job.py": script.encode(), **{file.name: file.read_bytes() for file in files}}
+    whole = make_plan(spec, program, shipped, pods=True)
     handle = await backend.create("c-job", whole, task=TASK)
     return handle, (await lifecycle.follow(backend, handle, Policy.of(spec, whole), print)).value()
 
 
+REQUIRED: dict[str, Any] = {"requirements": ("greeting>=1",), "env": {"PIP_NO_INDEX": "1"}}
+
+
 async def test_dask_workers_are_pods_that_come_with_the_load_and_go_after_it(
-    roomy: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]]
+    roomy: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]], tmp_path: Path
 ) -> None:
     small = Resources(cpu="200m", memory="512Mi")
     spec = JobSpec(
-        adapter="dask", workers=Elastic(1, 4), image=image("dask"), worker_resources=small, coordinator_resources=small
+        adapter="dask",
+        workers=Elastic(1, 4),
+        image=image("dask"),
+        worker_resources=small,
+        coordinator_resources=small,
+        **REQUIRED,
     )
-    _, result = await follow(roomy, spec, DASK)
-    assert result == {"most": 4, "left": 1, "total": True}
+    _, result = await follow(roomy, spec, DASK, wheel(tmp_path, "greeting", "HELLO = 'hello'\n"))
+    assert result == {"most": 4, "left": 1, "total": True, "hello": "hello"}
     await nothing_left(left)
 
 
 async def test_spark_executors_are_pods_that_spark_makes(
-    roomy: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]]
+    roomy: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]], tmp_path: Path
 ) -> None:
     small = Resources(cpu="500m", memory="1Gi")
     spec = JobSpec(
-        adapter="spark", workers=2, image=image("spark"), worker_resources=small, coordinator_resources=small
+        adapter="spark",
+        workers=2,
+        image=image("spark"),
+        worker_resources=small,
+        coordinator_resources=small,
+        **REQUIRED,
     )
-    handle, result = await follow(roomy, spec, SPARK)
-    pods = [f"{short(handle.name)}-worker-exec-{number}" for number in (1, 2)]
+    handle, result = await follow(roomy, spec, SPARK, wheel(tmp_path, "greeting", "HELLO = ' says hello'\n"))
+    pods = [f"{short(handle.name)}-worker-exec-{number} says hello" for number in (1, 2)]
     assert result == {"hosts": pods, "sum": 499_500}
     await nothing_left(left)
 

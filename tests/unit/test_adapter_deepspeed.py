@@ -45,7 +45,7 @@ def env(workers: int, **more: Any) -> dict[str, Any]:
 def test_the_script_gets_the_configuration_as_deepspeeds_own_runner_gives_it():
     config = {"train_batch_size": 16, "zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}
     assert worker(config).launch == Launch(
-        (Here.PYTHON, "-m", "practicus_runtime.ranks", *PROGRAM[1:], "--deepspeed_config", FILE),
+        (Here.PYTHON, "-S", "-m", "practicus_runtime.ranks", *PROGRAM[1:], "--deepspeed_config", FILE),
         env(2, DS_CONFIG=FILE),
         {"ds_config.json": json.dumps(config, indent=2)},
         {"rendezvous": 29500},
@@ -55,14 +55,14 @@ def test_the_script_gets_the_configuration_as_deepspeeds_own_runner_gives_it():
 def test_a_configuration_in_the_image_is_named_and_not_looked_at():
     launch = worker("local:///etc/ds.json").launch
     assert launch == Launch(
-        (Here.PYTHON, "-m", "practicus_runtime.ranks", *PROGRAM[1:], "--deepspeed_config", "/etc/ds.json"),
+        (Here.PYTHON, "-S", "-m", "practicus_runtime.ranks", *PROGRAM[1:], "--deepspeed_config", "/etc/ds.json"),
         env(2, DS_CONFIG="/etc/ds.json"),
         ports={"rendezvous": 29500},
     )
 
 
 def test_a_script_that_has_a_configuration_of_its_own_gets_none():
-    command = (Here.PYTHON, "-m", "practicus_runtime.ranks", *PROGRAM[1:])
+    command = (Here.PYTHON, "-S", "-m", "practicus_runtime.ranks", *PROGRAM[1:])
     assert worker().launch == Launch(command, env(2), ports={"rendezvous": 29500})
 
 

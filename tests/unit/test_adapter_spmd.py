@@ -48,8 +48,8 @@ def refused(message: str) -> pytest.RaisesExc[SpecError]:
 
 def test_a_training_is_one_role_whose_replicas_all_decide():
     job = JobSpec(adapter="torch", workers=3, worker_resources=Resources(4, "16Gi"), timeout=60)
-    command = (Here.PYTHON, "-m", "practicus_runtime.ranks", *SCRIPT)
-    launch = Launch(command, told(3, 1, threads=4), ports={"rendezvous": 29500})
+    command = (Here.PYTHON, "-S", "-m", "practicus_runtime.ranks", *SCRIPT)
+    launch = Launch(command, told(3, 1, threads=4, meets="torch"), ports={"rendezvous": 29500})
     assert make_plan(job, PROGRAM, {"train.py": b""}) == Plan(
         "torch",
         (Role("worker", launch, 3, Resources(4, "16Gi", shm="8192Mi")),),
@@ -63,7 +63,7 @@ def test_a_training_is_one_role_whose_replicas_all_decide():
 
 def test_fairscale_s_processes_are_prepared_for_a_cpu():
     assert worker("fairscale", workers=2).launch == Launch(
-        (Here.PYTHON, "-m", "practicus_runtime.ranks", *SCRIPT),
+        (Here.PYTHON, "-S", "-m", "practicus_runtime.ranks", *SCRIPT),
         {**told(2, 1, meets="torch"), "PRACTICUS_PREPARE": "practicus_runtime.fairscale_cpu"},
         ports={"rendezvous": 29500},
     )
@@ -71,7 +71,7 @@ def test_fairscale_s_processes_are_prepared_for_a_cpu():
 
 def test_horovod_s_ranks_are_told_what_horovodrun_tells():
     assert worker("horovod", workers=2, procs_per_worker=3).launch == Launch(
-        (Here.PYTHON, "-m", "practicus_runtime.horovod", *SCRIPT),
+        (Here.PYTHON, "-S", "-m", "practicus_runtime.horovod", *SCRIPT),
         {
             **told(2, 3, meets="horovod"),
             "HOROVOD_SIZE": "6",
@@ -142,7 +142,7 @@ GROUPS = (
 
 def test_groups_are_roles_whose_ranks_follow_each_other():
     job = JobSpec(adapter="torch", workers=GROUPS, procs_per_worker=4, worker_resources=Resources(8, "1Gi", shm="1Mi"))
-    command = (Here.PYTHON, "-m", "practicus_runtime.ranks", *SCRIPT)
+    command = (Here.PYTHON, "-S", "-m", "practicus_runtime.ranks", *SCRIPT)
     with refused("procs_per_worker=4: a worker has 2 GPUs: give each process one, or leave it out"):
         load("torch").roles(job, PROGRAM)
     job = replace(job, procs_per_worker=2)
@@ -150,7 +150,7 @@ def test_groups_are_roles_whose_ranks_follow_each_other():
     def launch(procs: int, threads: int, workers: int, ranks: int, **more: Any) -> Launch:
         world = {"WORLD_SIZE": "9", "LOCAL_WORLD_SIZE": str(procs), "OMP_NUM_THREADS": str(threads)}
         before = {"PRACTICUS_WORKERS_BEFORE": str(workers), "PRACTICUS_RANKS_BEFORE": str(ranks)}
-        return Launch(command, {**told(6, procs), **world, **before}, **more)
+        return Launch(command, {**told(6, procs, meets="torch"), **world, **before}, **more)
 
     alike, part = Resources(8, "1Gi", shm="1Mi"), {"part_of": "worker"}
     ssd = {"disk": "ssd"}
