@@ -52,7 +52,7 @@ BACKOFF = 0.5
 LONGEST_BACKOFF = 5.0
 TIMEOUT = 30.0
 """Seconds that one request may take."""
-AT_ONCE = 16
+AT_ONCE = 64
 """Requests that one connection has under way; of thousands of clusters that end together, the others wait. Answers that
 last, as a watch's, are not counted."""
 NODES_SEEN = 500
