@@ -71,7 +71,7 @@ class ElasticAdapter(SpmdAdapter):
     def _worker(self, spec: JobSpec, program: Program) -> Launch:
         python, *application = program
         return Launch(
-            command=(python, "-S", "-m", "practicus_runtime.member", self.rules, *application),
+            command=(python, "-m", "practicus_runtime.member", self.rules, *application),
             env={
                 "OMP_NUM_THREADS": threads(spec),
                 **spec.env,

@@ -54,7 +54,7 @@ def worker(rules: str, procs: int, **env: Any) -> Role:
         **env,
     }
     launch = Launch(
-        (Here.PYTHON, "-S", "-m", "practicus_runtime.member", rules, *PROGRAM[1:]),
+        (Here.PYTHON, "-m", "practicus_runtime.member", rules, *PROGRAM[1:]),
         told,
         ports={"rendezvous": 29500},
         after=(MEETING,),
