@@ -1,0 +1,211 @@
+"""Logs of pods, read from a real server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from practicus_provider.backends.base import Handle
+from practicus_provider.backends.kubernetes.api import Api
+from practicus_provider.backends.kubernetes.labels import INDEX
+from practicus_provider.backends.kubernetes.logs import LATER, PodLog, Reader, follow, tail
+from practicus_provider.backends.kubernetes.mirror import mirror_of
+from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
+from tests.kubernetes_server import (
+    PODS,
+    event,
+    kubernetes,
+    listing,
+    refuses,
+    streams,
+)
+from tests.plans import PATIENCE
+
+STAMPS = [f"2013-01-05T10:00:0{second}.000000001Z" for second in range(4)]
+
+
+def log(*entries: tuple[int, str]) -> list[bytes]:
+    return [f"{STAMPS[second]} {text}\n".encode() for second, text in entries]
+
+
+async def read(api: Api, taken: str = "") -> tuple[list[str], str]:
+    found = PodLog(api, "p", "uid", taken)
+    return [line async for line in found.lines(follow=False)], found.taken
+
+
+async def test_a_log_goes_on_after_the_last_line_that_was_taken_also_among_lines_of_one_stamp(server, api):
+    whole = log((0, "a"), (1, "b"), (1, "c"), (1, "d"), (2, "e"))
+    server.answers = [streams(*whole[:3]), streams(*whole)]
+    assert await read(api) == (["a", "b", "c"], f"{STAMPS[1]}/2")
+    assert await read(api, f"{STAMPS[1]}/2") == (["d", "e"], f"{STAMPS[2]}/1")
+    query = {"container": "main", "timestamps": "true", "follow": "false"}
+    assert server.asked == [
+        ("GET", f"{PODS}/p/log", query, None),
+        ("GET", f"{PODS}/p/log", {**query, "sinceTime": STAMPS[1]}, None),
+    ]
+
+
+END = f'{END_MARK}uid {{"exit_code": 0, "result": null}}'
+
+
+async def test_a_log_is_read_to_its_end_once_both_outputs_have_said_so(server, api):
+    server.answers = [streams(*log((0, "out"), (1, f"unfinished{END}"), (1, "err"), (2, END), (3, "never read")))]
+    found = PodLog(api, "p", "uid")
+    assert [line async for line in found.lines(follow=True)] == ["out", "unfinished", "err"]
+    assert (found.ended, found.last_words) == (True, {"exit_code": 0, "result": None})
+
+
+async def test_a_log_of_which_one_output_ended_goes_on(server, api):
+    server.answers = [streams(*log((0, END), (1, "err")))]
+    found = PodLog(api, "p", "uid")
+    assert [line async for line in found.lines(follow=True)] == ["err"]
+    assert not found.ended
+
+
+async def test_what_looks_like_an_end_but_is_not_this_pods_is_output(server, api):
+    other = END.replace("uid", "other")
+    server.answers = [streams(*log((0, other), (0, other), (1, "more")))]
+    found = PodLog(api, "p", "uid")
+    assert [line async for line in found.lines(follow=True)] == [other, other, "more"]
+    assert not found.ended
+
+
+@pytest.mark.parametrize("words", ["", "{", "[]", "7"])
+async def test_an_end_without_last_words_tells_nothing(server, api, words):
+    server.answers = [streams(*log((0, f"{END_MARK}uid {words}"), (0, f"{END_MARK}uid {words}")))]
+    found = PodLog(api, "p", "uid")
+    assert [line async for line in found.lines(follow=True)] == []
+    assert (found.ended, found.last_words) == (True, {})
+
+
+async def test_a_log_of_which_nothing_is_new_has_no_further_lines(server, api):
+    server.answers = [streams(*log((0, "a"), (0, "b")))]
+    assert await read(api, f"{STAMPS[0]}/2") == ([], f"{STAMPS[0]}/2")
+
+
+async def test_a_long_line_an_empty_one_and_one_that_is_no_utf_8_are_lines(server, api):
+    long = b"x" * 3_000_000
+    server.answers = [streams(b"S " + long + b"\n", b"T \n", b"U \xff\r\n", b"V")]
+    assert (await read(api))[0] == [long.decode(), "", "\ufffd", ""]
+
+
+async def test_a_result_in_the_log_is_not_shown(server, api):
+    server.answers = [streams(*log((0, "a"), (1, '\x1epracticus-result {"answer": 42}'), (2, "b")))]
+    assert await read(api) == (["a", "b"], f"{STAMPS[2]}/1")
+
+
+async def test_the_log_of_a_pod_that_is_gone_is_empty(server, api):
+    server.answers = [refuses(404, 'pods "p" not found', "NotFound")]
+    assert await read(api) == ([], "")
+    assert await tail(api, "p", "uid", 5) == []
+
+
+async def test_the_tail_of_a_log_is_its_last_lines(server, api):
+    server.answers = [streams(*(f"{line}\n".encode() for line in ("a", "b\r", "", "c", f"d{END}", END)))]
+    assert await tail(api, "p", "uid", 4) == ["b", "", "c", "d"]
+    assert server.asked == [("GET", f"{PODS}/p/log", {"container": "main", "tailLines": "6"}, None)]
+
+
+async def test_of_a_log_that_is_cut_what_was_read_is_kept(server, api):
+    server.answers = [streams(*log((0, "a"), (1, "b")), end="cut")]
+    assert await read(api) == (["a", "b"], f"{STAMPS[1]}/1")
+
+
+async def followed(api: Api, ended: asyncio.Event, turns: asyncio.Semaphore | None = None) -> list[str]:
+    async with asyncio.timeout(PATIENCE):
+        return [line async for line in follow(PodLog(api, "p", "uid"), ended, turns or asyncio.Semaphore())]
+
+
+@pytest.fixture
+def over() -> asyncio.Event:
+    """The pod has ended."""
+    over = asyncio.Event()
+    over.set()
+    return over
+
+
+async def test_a_line_that_was_cut_off_is_read_again_whole(server, api):
+    whole = log((0, "a"), (1, "unfinished"), (2, END), (3, END))
+    server.answers = [streams(*whole[:1], whole[1][:-8]), streams(*whole)]
+    assert await followed(api, asyncio.Event()) == ["a", "unfinished"]
+
+
+async def test_the_last_line_of_an_ended_pod_may_be_unfinished(server, api, over):
+    server.answers = [streams(*log((0, "a")), log((1, "killed amid"))[0].rstrip(b"\n"))]
+    assert await followed(api, over) == ["a", "killed amid"]
+
+
+@pytest.mark.parametrize("trouble", [refuses(500, "no route to host"), refuses(429, "busy"), streams(end="cut")])
+async def test_what_is_left_of_an_ended_pods_log_is_asked_for_until_it_is_had(server, api, over, trouble):
+    server.answers = [trouble, streams(*log((0, "a")), end="cut"), streams(*log((0, "a"), (1, "b")))]
+    assert await followed(api, over) == ["a", "b"]
+
+
+async def test_a_log_whose_end_cannot_be_had_says_so(server, api, over, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.logs.LAST_PATIENCE", 0.1)
+    server.answers = [streams(*log((0, "a")), end="cut")]
+    assert await followed(api, over) == ["a", "(the end of the log of p cannot be read)"]
+
+
+async def test_a_log_that_does_not_end_with_its_pod_is_cut_and_read_again(server, api, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.logs.LATE", 0.1)
+    server.answers = [streams(*log((0, "a")), end="never"), streams(*log((0, "a"), (1, "b")))]
+    ended = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.1, ended.set)
+    assert await followed(api, ended) == ["a", "b"]
+
+
+async def test_a_log_that_says_nothing_for_long_is_asked_for_anew(server, api, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.logs.SILENCE", 0.1)
+    server.answers = [streams(*log((0, "a")), end="never"), streams(*log((0, "a"), (1, END), (1, END)))]
+    assert await followed(api, asyncio.Event()) == ["a"]
+
+
+async def test_a_log_that_it_is_not_the_turn_of_is_read_at_its_pods_end(server, api):
+    server.answers = [streams(*log((0, "a"), (1, "b")))]
+    ended = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.1, ended.set)
+    assert await followed(api, ended, asyncio.Semaphore(0)) == [LATER, "a", "b"]
+    assert [query["follow"] for _, _, query, _ in server.asked] == ["false"]
+
+
+async def test_a_log_is_followed_once_another_one_has_ended(server, api):
+    server.answers = [streams(*log((0, "a"), (1, END), (1, END)))]
+    turns = asyncio.Semaphore(0)
+    asyncio.get_running_loop().call_later(0.1, turns.release)
+    assert await followed(api, asyncio.Event(), turns) == [LATER, "a"]
+    assert [query["follow"] for _, _, query, _ in server.asked] == ["true"]
+    assert not turns.locked()
+
+
+async def test_of_lines_that_nobody_takes_a_few_are_read(server, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.logs.QUEUED", 2)
+    running = event("ADDED", status={"containerStatuses": [{"name": "main", "state": {"running": {}}}]})
+    running["object"]["metadata"]["labels"] |= {"practicus.ai/role": "driver", INDEX: "0"}
+    running["object"]["metadata"]["uid"] = "uid"
+    others = kubernetes(listing(running), streams(end="never"))
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/log"):
+            return await streams(*log(*((0, str(number)) for number in range(9))), end="never")(request)
+        return await others(request)
+
+    async def observations() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(PATIENCE)
+
+    server.answers = [answer]
+    async with asyncio.timeout(PATIENCE), mirror_of(server.access, "jobs") as mirror:
+        reader = Reader(mirror, Handle("c", "u"), ["driver"], {}, ())
+        async with contextlib.aclosing(reader.read(observations())) as found:
+            first = await anext(found)
+            while not reader.found.full():
+                await asyncio.sleep(0.01)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert (first.line.text, reader.found.qsize()) == ("0", 2)
+            assert [(await anext(found)).line.text for _ in range(8)] == [str(number) for number in range(1, 9)]
