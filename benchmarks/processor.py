@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 import psutil
 
 from tests.cluster import target
-from tests.cluster.cluster import Cluster
-from tests.cluster.layout import Layout
 from tests.e2e.airflow_home import Airflow
 
 COMPONENTS = ("scheduler", "triggerer", "dag-processor")
@@ -26,8 +24,7 @@ def spent(airflow: Airflow, database: psutil.Process) -> dict[str, float]:
         if name == "scheduler":
             own = _own(child)
             found |= {name: own, WORKERS: found[name] - own}
-    if target.audit_log():  # else the cluster is somebody else's, and elsewhere
-        processes = Cluster(Layout.default()).control_plane.processes.values()
+    if processes := target.control_plane().values():
         found[KUBERNETES] = sum(_own(psutil.Process(each.pid)) for each in processes if each.alive)
     return found
 

@@ -37,9 +37,7 @@ from practicus_provider.plan import Here, Launch, Plan, Role
 from practicus_provider.spec import Resources
 from practicus_provider.status import State
 from tests.cluster import target
-from tests.cluster.cluster import Cluster
 from tests.cluster.fixture import Kubectl
-from tests.cluster.layout import Layout
 from tests.cluster.simulation import EXIT_CODE, RUNS_FOR, SELECTOR, TOLERATION
 from tests.kubernetes import MAIN, fresh
 from tests.proxy import Proxy, proxied
@@ -268,9 +266,7 @@ class Soak:
         self._proxy.cut()
 
     async def _kill(self) -> None:
-        server = Cluster(Layout.default()).control_plane.process("kube-apiserver")
-        assert server is not None
-        server.kill()
+        target.control_plane()["kube-apiserver"].kill()
         await asyncio.to_thread(target.kubeconfig)
 
     async def _end(self) -> None:

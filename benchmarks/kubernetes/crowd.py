@@ -31,8 +31,6 @@ from practicus_provider.backends.kubernetes.labels import CLUSTER
 from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.plan import Plan
 from tests.cluster import target
-from tests.cluster.cluster import Cluster
-from tests.cluster.layout import Layout
 from tests.cluster.simulation import RUNS_FOR, SELECTOR, TOLERATION
 
 AT_ONCE = 16
@@ -200,7 +198,7 @@ LEFT_OVER = 19
 def tidied_later() -> Iterator[None]:
     """What follows an end, the Job controller's and the garbage collector's, has the processor time that is left over:
     in earnest they have machines of their own. Somebody else's cluster has, and is left alone."""
-    processes = Cluster(Layout.default()).control_plane.processes if target.audit_log() else {}
+    processes = target.control_plane()
     tidies = [processes[name].pid for name in TIDIES if name in processes]
     for pid in tidies:
         _nice(pid, LEFT_OVER)

@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
 from tests.cluster.images import PREFIX
 from tests.cluster.layout import REPOSITORY, Layout
+from tests.cluster.process import Process
 
 KUBECONFIG = "PRACTICUS_TEST_KUBECONFIG"
 IMAGE_PREFIX = "PRACTICUS_TEST_IMAGE_PREFIX"
@@ -90,6 +92,11 @@ def image(name: str) -> str:
 def audit_log() -> Path | None:
     """What our own cluster's API server writes of each request; nobody knows it of another's."""
     return None if os.environ.get(KUBECONFIG) else Layout.default().audit_log
+
+
+def control_plane() -> Mapping[str, Process]:
+    """Name -> process of our own cluster's control plane; empty: it is another's, whose processes are elsewhere."""
+    return {} if os.environ.get(KUBECONFIG) else Cluster(Layout.default()).control_plane.processes
 
 
 def _ours(*arguments: str) -> None:
