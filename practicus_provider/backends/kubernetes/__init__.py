@@ -11,17 +11,15 @@ import contextlib
 import json
 import math
 import secrets
-import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, Usage, cleared_since
 from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Manifest, connected
-from practicus_provider.backends.kubernetes.causes import lacking
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
 from practicus_provider.backends.kubernetes.labels import (
     CLUSTER,
@@ -36,10 +34,10 @@ from practicus_provider.backends.kubernetes.labels import (
     cluster_of,
 )
 from practicus_provider.backends.kubernetes.leases import leased, parting
-from practicus_provider.backends.kubernetes.logs import Reader, tail
+from practicus_provider.backends.kubernetes.logs import Reader
 from practicus_provider.backends.kubernetes.metrics import usage_of
-from practicus_provider.backends.kubernetes.mirror import SELECTOR, Mirror, api_of, mirror_of
-from practicus_provider.backends.kubernetes.observe import Observation, facts_of, noted, observe
+from practicus_provider.backends.kubernetes.mirror import SELECTOR, api_of, mirror_of
+from practicus_provider.backends.kubernetes.observe import facts_of, noted, observe
 from practicus_provider.backends.kubernetes.pod import Pod, time_of
 from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
@@ -47,19 +45,14 @@ from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
 from practicus_provider.backends.kubernetes.removal import end, remove
 from practicus_provider.backends.kubernetes.render import Manifests, render, short
 from practicus_provider.backends.kubernetes.roots import age, annotated, deciding_jobs, handle_of, root_of
+from practicus_provider.backends.kubernetes.watching import dispose, final, observations
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
 from practicus_provider.runtime.practicus_runtime import pods as runtime_pods
-from practicus_provider.runtime.practicus_runtime.launcher import RESULT_MARK
 from practicus_provider.spec import Resources
-from practicus_provider.status import TAIL_LINES, Reason, State, Status, Verdict, with_tail
+from practicus_provider.status import Reason, State, Status
 
-SETTLE_FAILED = 1.5
-"""Seconds that a serving replica's failure waits for the deciding role's end, which may be its cause: two kubelets may
-report what happened at once this far apart."""
-SETTLE_EXITED = 10.0
-"""Likewise after exit code 0, as when an application shuts its own cluster down before it ends."""
 CREATE_PATIENCE = 30.0
 """Seconds that the API server may be out of reach as a cluster is made: a restart's time."""
 
@@ -120,11 +113,11 @@ class KubernetesBackend(Backend):
         async with mirror_of(self.access, self.site.namespace) as mirror, leased(mirror, handle, lease):
             last: Status | None = None
             disposed: set[str] = set()
-            async for observation in self._observations(mirror, handle):
+            async for observation in observations(mirror, handle):
                 if disposable:
-                    await self._dispose(mirror, handle, observation.done, disposed)
+                    await dispose(mirror, handle, observation.done, disposed)
                 if observation.status.state.final:
-                    yield await self._final(mirror, handle, observation)
+                    yield await final(mirror, handle, observation)
                     return
                 if observation.status != last:
                     yield observation.status
@@ -140,7 +133,7 @@ class KubernetesBackend(Backend):
             cursor = dict(before)
             reader = Reader(mirror, handle, sources, before, over)
             try:
-                async with contextlib.aclosing(reader.read(self._observations(mirror, handle))) as found:
+                async with contextlib.aclosing(reader.read(observations(mirror, handle))) as found:
                     async for read in found:
                         cursor[read.pod] = read.place
                         if read.line is not None:
@@ -150,13 +143,13 @@ class KubernetesBackend(Backend):
             except BaseException:  # whoever comes next goes on from there
                 if cursor != before and not whole:
                     async with parting(mirror) as api:
-                        await self._remember(api, handle, cursor)
+                        await _remember(api, handle, cursor)
                 raise
             now = mirror.job(handle.name)
             kept = noted(now, TOLD) if now else {}
             if not whole and any(place != before.get(pod) for pod, place in cursor.items() if pod not in kept):
                 with contextlib.suppress(BackendError):
-                    await self._remember(mirror.api, handle, cursor)
+                    await _remember(mirror.api, handle, cursor)
 
     async def scale(self, handle: Handle, role: str, replicas: int) -> None:
         """See :meth:`Backend.scale`."""
@@ -342,87 +335,9 @@ class KubernetesBackend(Backend):
         change = annotated(handle_of(root), {RELEASED: "true"})
         await api.patch("Job", root["metadata"]["name"], {**change, "spec": spec})
 
-    # ---- watching
 
-    async def _observations(self, mirror: Mirror, handle: Handle) -> AsyncIterator[Observation]:
-        """What the mirror shows of a cluster, now and at each change; the last one is final."""
-        seen = False
-        deadline: float | None = None
-        with mirror.changes(handle.name) as changed:
-            while True:
-                changed.clear()
-                mirror.check()
-                root = mirror.job(handle.name)
-                here = root is not None and root["metadata"]["uid"] == handle.uid
-                if not here and not seen:
-                    await root_of(mirror.api, handle)  # it may be newer than the mirror
-                elif root is None or not here or "deletionTimestamp" in root["metadata"]:
-                    yield Observation(Status(State.CANCELLED, verdict=DELETED))
-                    return
-                else:
-                    seen = True
-                    observation = _seen(mirror, root)
-                    if mirror.largest is None and observation.lacks_room:
-                        await mirror.look_at_nodes()
-                        observation = _seen(mirror, root)
-                    if observation.ending and not observation.status.state.final:
-                        settle = SETTLE_EXITED if observation.ending.exit_code == 0 else SETTLE_FAILED
-                        deadline = deadline or time.monotonic() + settle
-                        if time.monotonic() >= deadline:
-                            ended = replace(
-                                observation.status, state=observation.ending.state, verdict=observation.ending
-                            )
-                            observation = replace(observation, status=ended)
-                    if not await self._suspended(mirror.api, handle, observation):
-                        yield observation
-                        if observation.status.state.final:
-                            return
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), None if deadline is None else deadline - time.monotonic())
-
-    async def _suspended(self, api: Api, handle: Handle, observation: Observation) -> bool:
-        """Whether a failure is that of a pod which goes because somebody has suspended the root.
-
-        The watch of pods may be ahead of that of Jobs.
-        """
-        failed = observation.failed
-        if failed is None or not failed.leaving or not observation.status.state.final:
-            return False
-        return bool((await root_of(api, handle))["spec"].get("suspend"))
-
-    async def _dispose(self, mirror: Mirror, handle: Handle, done: Collection[Pod], disposed: set[str]) -> None:
-        """Delete pods that have said all: the kubelet then looks at their containers, and tells of their exit codes, at
-        once, where it would notice by itself within a second (its pod lifecycle event generator's period).
-
-        What they said is kept first: whoever watches next, should we die now, has it from nowhere else.
-        """
-        if all(pod.uid in disposed for pod in done):
-            return
-        disposed.update(pod.uid for pod in done)
-        with contextlib.suppress(BackendError):
-            words = json.dumps(dict(mirror.told(handle.name)))
-            await mirror.api.patch("Job", handle.name, annotated(handle, {TOLD: words}))
-            await asyncio.gather(*(mirror.api.delete("Pod", pod.name, preconditions={"uid": pod.uid}) for pod in done))
-
-    async def _final(self, mirror: Mirror, handle: Handle, observation: Observation) -> Status:
-        """With what only the logs hold: the last lines of a failure, a long result."""
-        status, api = observation.status, mirror.api
-        if observation.failed is not None and status.verdict is not None:
-            failed = observation.failed
-            lines = await tail(api, failed.name, failed.uid, 10 * TAIL_LINES, failed.log_container)
-            root = mirror.job(handle.name)
-            lacks = lacking(failed, facts_of(root)) if root else {}
-            return replace(status, verdict=with_tail(status.verdict, lines, lacks))
-        if observation.result_in is not None:
-            pod, count = observation.result_in
-            lines = [line for line in await tail(api, pod.name, pod.uid, count) if line.startswith(RESULT_MARK)]
-            if len(lines) != count:
-                raise BackendError(f"the result of {pod.name} is lost: its log was rotated before it was read")
-            return replace(status, result="".join(line.removeprefix(RESULT_MARK) for line in lines))
-        return status
-
-    async def _remember(self, api: Api, handle: Handle, cursor: Mapping[str, str]) -> None:
-        await api.patch("Job", handle.name, annotated(handle, {CURSOR: json.dumps(cursor)}))
+async def _remember(api: Api, handle: Handle, cursor: Mapping[str, str]) -> None:
+    await api.patch("Job", handle.name, annotated(handle, {CURSOR: json.dumps(cursor)}))
 
 
 def _half_made(root: Manifest) -> bool:
@@ -445,15 +360,9 @@ async def _status(api: Api, root: Manifest) -> Status:
     return observe(root, pods["items"], jobs=jobs).status
 
 
-def _seen(mirror: Mirror, root: Manifest) -> Observation:
-    name = root["metadata"]["name"]
-    return observe(root, mirror.pods(name), mirror.events(name), mirror.told(name), mirror.jobs(name), mirror.largest)
-
-
 LATER = ("RoleBinding", "Job", "Pod")
 """Kinds that come when what they need is there: what runs, and a binding, which only the binder of an existing Role may
 make who is no administrator."""
-DELETED = Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
 
 
 async def _create_once(api: Api, secret: Manifest) -> None:

@@ -1,0 +1,114 @@
+"""A cluster watched to its end by the mirror of its namespace, with what only the logs of its pods hold."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
+
+from practicus_provider.backends.base import Handle
+from practicus_provider.backends.kubernetes.api import Api, Manifest
+from practicus_provider.backends.kubernetes.causes import lacking
+from practicus_provider.backends.kubernetes.labels import TOLD
+from practicus_provider.backends.kubernetes.logs import tail
+from practicus_provider.backends.kubernetes.mirror import Mirror
+from practicus_provider.backends.kubernetes.observe import Observation, facts_of, observe
+from practicus_provider.backends.kubernetes.pod import Pod
+from practicus_provider.backends.kubernetes.roots import annotated, root_of
+from practicus_provider.errors import BackendError
+from practicus_provider.runtime.practicus_runtime.launcher import RESULT_MARK
+from practicus_provider.status import TAIL_LINES, Reason, State, Status, Verdict, with_tail
+
+SETTLE_FAILED = 1.5
+"""Seconds that a serving replica's failure waits for the deciding role's end, which may be its cause: two kubelets may
+report what happened at once this far apart."""
+SETTLE_EXITED = 10.0
+"""Likewise after exit code 0, as when an application shuts its own cluster down before it ends."""
+DELETED = Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
+
+
+async def observations(mirror: Mirror, handle: Handle) -> AsyncIterator[Observation]:
+    """What the mirror shows of a cluster, now and at each change; the last one is final."""
+    seen = False
+    deadline: float | None = None
+    with mirror.changes(handle.name) as changed:
+        while True:
+            changed.clear()
+            mirror.check()
+            root = mirror.job(handle.name)
+            here = root is not None and root["metadata"]["uid"] == handle.uid
+            if not here and not seen:
+                await root_of(mirror.api, handle)  # it may be newer than the mirror
+            elif root is None or not here or "deletionTimestamp" in root["metadata"]:
+                yield Observation(Status(State.CANCELLED, verdict=DELETED))
+                return
+            else:
+                seen = True
+                observation = _seen(mirror, root)
+                if mirror.largest is None and observation.lacks_room:
+                    await mirror.look_at_nodes()
+                    observation = _seen(mirror, root)
+                if observation.ending and not observation.status.state.final:
+                    settle = SETTLE_EXITED if observation.ending.exit_code == 0 else SETTLE_FAILED
+                    deadline = deadline or time.monotonic() + settle
+                    if time.monotonic() >= deadline:
+                        ended = replace(observation.status, state=observation.ending.state, verdict=observation.ending)
+                        observation = replace(observation, status=ended)
+                if not await _suspended(mirror.api, handle, observation):
+                    yield observation
+                    if observation.status.state.final:
+                        return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), None if deadline is None else deadline - time.monotonic())
+
+
+async def _suspended(api: Api, handle: Handle, observation: Observation) -> bool:
+    """Whether a failure is that of a pod which goes because somebody has suspended the root.
+
+    The watch of pods may be ahead of that of Jobs.
+    """
+    failed = observation.failed
+    if failed is None or not failed.leaving or not observation.status.state.final:
+        return False
+    return bool((await root_of(api, handle))["spec"].get("suspend"))
+
+
+async def dispose(mirror: Mirror, handle: Handle, done: Collection[Pod], disposed: set[str]) -> None:
+    """Delete pods that have said all: the kubelet then looks at their containers, and tells of their exit codes, at
+    once, where it would notice by itself within a second (its pod lifecycle event generator's period).
+
+    What they said is kept first: whoever watches next, should we die now, has it from nowhere else.
+    """
+    if all(pod.uid in disposed for pod in done):
+        return
+    disposed.update(pod.uid for pod in done)
+    with contextlib.suppress(BackendError):
+        words = json.dumps(dict(mirror.told(handle.name)))
+        await mirror.api.patch("Job", handle.name, annotated(handle, {TOLD: words}))
+        await asyncio.gather(*(mirror.api.delete("Pod", pod.name, preconditions={"uid": pod.uid}) for pod in done))
+
+
+async def final(mirror: Mirror, handle: Handle, observation: Observation) -> Status:
+    """With what only the logs hold: the last lines of a failure, a long result."""
+    status, api = observation.status, mirror.api
+    if observation.failed is not None and status.verdict is not None:
+        failed = observation.failed
+        lines = await tail(api, failed.name, failed.uid, 10 * TAIL_LINES, failed.log_container)
+        root = mirror.job(handle.name)
+        lacks = lacking(failed, facts_of(root)) if root else {}
+        return replace(status, verdict=with_tail(status.verdict, lines, lacks))
+    if observation.result_in is not None:
+        pod, count = observation.result_in
+        lines = [line for line in await tail(api, pod.name, pod.uid, count) if line.startswith(RESULT_MARK)]
+        if len(lines) != count:
+            raise BackendError(f"the result of {pod.name} is lost: its log was rotated before it was read")
+        return replace(status, result="".join(line.removeprefix(RESULT_MARK) for line in lines))
+    return status
+
+
+def _seen(mirror: Mirror, root: Manifest) -> Observation:
+    name = root["metadata"]["name"]
+    return observe(root, mirror.pods(name), mirror.events(name), mirror.told(name), mirror.jobs(name), mirror.largest)
