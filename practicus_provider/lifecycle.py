@@ -323,7 +323,8 @@ async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say, rec
             await asyncio.wait((streaming,))
         return status
     finally:
-        streaming.cancel()
+        if not streaming.cancelling():  # as a whole event loop ends, all are told already: again would cut last words
+            streaming.cancel()
         with contextlib.suppress(asyncio.CancelledError, NotFound):
             await streaming
 

@@ -99,6 +99,36 @@ async def test_the_mirror_still_shows_a_pod_that_is_gone_if_it_ended_well_as_it_
         assert mirror.pods("c") == []
 
 
+@pytest.mark.parametrize(("uid", "kept"), [("u", ("2026-01-01T00:00:10Z", 10)), ("v", ("2026-01-01T00:00:03Z", 0))])
+async def test_the_mirror_keeps_when_a_pod_was_told_to_leave_until_there_is_another_of_its_name(server, uid, kept):
+    told = event("ADDED")
+    told["object"]["metadata"] |= {
+        "uid": "u",
+        "deletionTimestamp": "2026-01-01T00:00:10Z",
+        "deletionGracePeriodSeconds": 10,
+    }
+    over = event("MODIFIED", version="2")
+    over["object"]["metadata"] |= {
+        "uid": uid,
+        "deletionTimestamp": "2026-01-01T00:00:03Z",
+        "deletionGracePeriodSeconds": 0,
+    }
+    goes = asyncio.Event()
+
+    async def watch(request: web.Request) -> web.StreamResponse:
+        await goes.wait()
+        return await streams(lines(over), end="never")(request)
+
+    server.answers = [kubernetes(listing(told), watch)]
+    async with asyncio.timeout(PATIENCE), mirror_of(server.access, "jobs") as mirror:
+        with mirror.changes("c") as changed:
+            goes.set()
+            await changed.wait()
+            [pod] = mirror.pods("c")
+    meta = pod["metadata"]
+    assert (meta["resourceVersion"], meta["deletionTimestamp"], meta["deletionGracePeriodSeconds"]) == ("2", *kept)
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("practicus_provider.backends.kubernetes.mirror.BACKOFF", 0.01)

@@ -361,6 +361,36 @@ async def test_cancelling_leaves_the_cluster_alone(before):
     assert (backend.deleted, backend.watchers) == ([], 0)
 
 
+class LastWords(Scripted):
+    """Its logs take a while to end; the watch does not."""
+
+    said = False
+
+    async def logs(
+        self, handle: Handle, roles: Collection[str], *, whole: bool = False
+    ) -> AsyncGenerator[LogLine, None]:
+        try:
+            async for line in super().logs(handle, roles, whole=whole):
+                yield line
+        finally:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            self.said = True
+
+
+def test_as_a_whole_event_loop_ends_the_logs_may_say_their_last_words():
+    backend = LastWords([RUNNING, FOREVER])
+
+    async def begin() -> None:
+        following.append(asyncio.create_task(follow(backend, POLICY)))
+        while backend.now < 1:
+            await asyncio.sleep(0)
+
+    following: list[asyncio.Task[Outcome]] = []
+    asyncio.run(begin())
+    assert (following[0].cancelled(), backend.said) == (True, True)
+
+
 async def test_who_only_waits_for_the_start_stops_there_and_removes_nothing():
     backend, said = Scripted([PENDING, RUNNING, FOREVER]), []
     outcome = await follow(backend, replace(POLICY, until_running=True), said.append)

@@ -244,6 +244,43 @@ def test_a_rank_that_waited_meets_the_others(early):
         assert early(**place).end() == (0, ["met", "ready"])
 
 
+GO = {
+    "bind": "socket.create_server((place, 0))",
+    "connect": "socket.create_connection((place, port))",
+    "connect_ex": "socket.socket().connect_ex((place, port))",
+    "asyncio": "asyncio.run(asyncio.open_connection(place, port))",
+}
+"""Ways of a script to go to the place by itself."""
+
+
+@pytest.mark.parametrize("way", GO)
+def test_a_script_that_goes_to_the_place_by_itself_waits_for_it_too(start, way):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        prepare = f"import asyncio, os, socket; place, port = os.environ['MASTER_ADDR'], {server.getsockname()[1]}; "
+        script = f"{prepare}print('ready', flush=True); {GO[way]}; print('met')"
+        assert start(script, PRACTICUS_MEETS="torch").end() == (0, ["met", "ready"])
+        replica = start(script, PRACTICUS_MEETS="torch", MASTER_ADDR="nowhere.invalid")
+        replica.says(1, "ready")
+        with pytest.raises(subprocess.TimeoutExpired):
+            replica.process.wait(0.5)
+        replica.process.terminate()
+        assert replica.end() == (143, ["ready"])
+
+
+def test_sockets_are_as_they_were_once_the_place_is_known(start):
+    script = """
+import os, socket
+NAMES = {"bind", "connect", "connect_ex"}
+def ours(): return socket.getaddrinfo.__module__, *sorted(NAMES & vars(socket.socket).keys())
+socket.getaddrinfo("127.0.0.9", None)
+print(1, *ours())
+socket.getaddrinfo(os.environ["MASTER_ADDR"], None)
+print(2, *ours())
+"""
+    said = ["1 practicus_runtime.meeting bind connect connect_ex", "2 socket"]
+    assert start(script, PRACTICUS_MEETS="torch").end() == (0, said)
+
+
 def test_a_version_whose_function_has_another_name_is_left_alone(start, tmp_path):
     (tmp_path / "torch/distributed").mkdir(parents=True)
     (tmp_path / "torch/distributed/rendezvous.py").write_text("def other(): print('met')")

@@ -63,6 +63,9 @@ WATCH_SILENCE = 150.0
 """Seconds without a word after which a watch counts as cut, though nothing has closed it: the server sends a bookmark
 about every minute (``defaultBookmarkFrequency`` in ``k8s.io/apiserver``, ``pkg/storage/cacher``)."""
 
+DELETION = ("deletionTimestamp", "deletionGracePeriodSeconds")
+"""What metadata say of a deletion that was asked for."""
+
 
 class Mirror:
     """The objects of our clusters in one namespace. Use it by :func:`mirror_of`."""
@@ -209,7 +212,7 @@ class Mirror:
         query = {**KINDS[kind], "limit": str(PAGE)}
         while True:
             found = await self.api.list(kind, **query)
-            new.update((item["metadata"]["name"], _read(kind, item)) for item in found["items"] if _kept(item))
+            new.update((item["metadata"]["name"], self._read(kind, item)) for item in found["items"] if _kept(item))
             if not (following := found["metadata"].get("continue")):
                 break
             query["continue"] = following
@@ -246,13 +249,23 @@ class Mirror:
         self._versions[kind] = item["metadata"]["resourceVersion"]
         if event["type"] == "BOOKMARK" or not _kept(item):
             return
+        read = self._read(kind, item)
         if event["type"] == "DELETED":
             self._drop(kind, item["metadata"]["name"])
             if kind == "Pod":
-                self._remember(_read(kind, item))
+                self._remember(read)
         else:
-            self._put(kind, _read(kind, item))
+            self._put(kind, read)
         self._wake(self._concerns(item))
+
+    def _read(self, kind: str, item: Manifest) -> Manifest:
+        """What we read of an object. Its deletion is as it was first told: once that is over it has the time of the end
+        (Kubernetes 1.34, ``markAsDeleting`` in ``k8s.io/apiserver``, ``pkg/registry/generic/registry``)."""
+        read = _read(kind, item)
+        before = self._objects[kind].get(item["metadata"]["name"], {}).get("metadata", {})
+        if before.get("uid") == item["metadata"].get("uid"):
+            read["metadata"].update((key, before[key]) for key in DELETION if key in before)
+        return read
 
     def _put(self, kind: str, item: Manifest) -> None:
         name = item["metadata"]["name"]

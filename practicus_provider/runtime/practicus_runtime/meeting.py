@@ -1,10 +1,11 @@
-"""Where ranks meet, and how they wait for that place: in the framework's function that goes there, so that they
-import and prepare meanwhile. Imported before the script where ``PRACTICUS_MEETS`` names the framework; ranks of others
-wait before they start.
+"""Where ranks meet, and how they wait for that place: in what goes there, the framework's function or a socket of the
+script's own, so that they import and prepare meanwhile. Imported before the script where ``PRACTICUS_MEETS`` names the
+framework; ranks of others wait before they start.
 """
 
 from __future__ import annotations
 
+import _socket
 import functools
 import os
 import socket
@@ -21,7 +22,7 @@ POLL = 0.05
 def known() -> bool:
     """Whether DNS knows the place: it does not before that pod has an address."""
     try:
-        socket.getaddrinfo(os.environ["MASTER_ADDR"], None)
+        _socket.getaddrinfo(os.environ["MASTER_ADDR"], None)
     except OSError:
         return False
     return True
@@ -44,6 +45,12 @@ FUNCTIONS = {
 """Framework -> the module and the function that goes to the place, and whether it is there."""
 
 
+def wait(there: Callable[[], bool]) -> None:
+    """Until the place is there."""
+    while not there():
+        time.sleep(POLL)
+
+
 def delay(owner: Any, name: str, there: Callable[[], bool]) -> None:
     """Have a function wait; a version that has none of that name goes to the place by itself, as without us.
 
@@ -58,8 +65,7 @@ def delay(owner: Any, name: str, there: Callable[[], bool]) -> None:
 
     @functools.wraps(function)
     def late(*args: Any, **kwargs: Any) -> Any:
-        while not there():
-            time.sleep(POLL)
+        wait(there)
         return function(*args, **kwargs)
 
     setattr(owner, last, late)
@@ -78,5 +84,34 @@ def install(module: str, name: str, there: Callable[[], bool]) -> None:
     wrap(lambda imported: imported == module, around)
 
 
+def sockets_wait() -> None:
+    """Have Python's sockets wait that go to ``MASTER_ADDR``, until it is known; then they are as they were."""
+    place, lookup, own = os.environ.get("MASTER_ADDR"), socket.getaddrinfo, ("bind", "connect", "connect_ex")
+
+    def found(host: Any) -> None:
+        if host == place and socket.getaddrinfo is late_lookup:
+            wait(known)
+            socket.getaddrinfo = lookup
+            for name in own:
+                delattr(socket.socket, name)
+
+    def late_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
+        found(host)
+        return lookup(host, *args, **kwargs)
+
+    def late(name: str) -> Callable[[socket.socket, Any], Any]:
+        def method(self: socket.socket, address: Any) -> Any:
+            if isinstance(address, tuple):
+                found(address[0])
+            return getattr(super(socket.socket, self), name)(address)
+
+        return method
+
+    socket.getaddrinfo = late_lookup
+    for name in own:
+        setattr(socket.socket, name, late(name))
+
+
 if "PRACTICUS_MEETS" in os.environ:
+    sockets_wait()
     install(*FUNCTIONS[os.environ["PRACTICUS_MEETS"]])
