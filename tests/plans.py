@@ -82,7 +82,7 @@ async def until(backend: Backend, handle: Handle, met: Callable[[Status], bool],
         async for status in statuses:
             if met(status):
                 return status
-    raise AssertionError("the watch ended before")
+    raise AssertionError(f"the watch ended before, with {status}")
 
 
 async def read(backend: Backend, handle: Handle, *roles: str) -> list[LogLine]:
