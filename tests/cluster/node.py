@@ -11,6 +11,7 @@ from tests.cluster.images import PAUSE
 from tests.cluster.layout import CLUSTER_DOMAIN, CONTROL_PLANE, DNS_SERVICE, NUMBER, PODS, Layout, NodeAddress
 from tests.cluster.machine import Component
 from tests.cluster.pki import Authority
+from tests.cluster.policy.cni import FRONT
 
 POLICY = Path(__file__).parent / "policy"
 CNI_PLUGINS = Path("/usr/lib/cni")
@@ -54,10 +55,15 @@ def link_network_plugins(layout: Layout, node: NodeAddress) -> None:
             link.unlink(missing_ok=True)
             link.symlink_to(plugin)
     # By the interpreter itself: what is first on PATH may be a shim that takes longer than all the rest.
-    ours = folder / f".{_POLICY_PLUGIN}"
-    ours.write_text(f"#!{sys.executable} -IS\n{(POLICY / 'cni.py').read_text()}")
-    ours.chmod(0o755)
-    ours.replace(folder / _POLICY_PLUGIN)
+    plugin = folder / f"{_POLICY_PLUGIN}.py"
+    for file, text in (
+        (plugin, (POLICY / "cni.py").read_text()),
+        (folder / _POLICY_PLUGIN, FRONT.format(python=sys.executable, plugin=plugin)),
+    ):
+        new = folder / f".{file.name}"
+        new.write_text(text)
+        new.chmod(0o755)
+        new.replace(file)
 
 
 def components(layout: Layout, binaries: Binaries, authority: Authority, node: NodeAddress) -> list[Component]:

@@ -1,6 +1,7 @@
 """A CNI plugin, the last in the chain: no container of a pod starts before the rules for its address are in force.
 
-The kubelet tells the API server of a pod's address when its containers run, up to a second too late.
+The kubelet tells the API server of a pod's address when its containers run, up to a second too late. An address that
+is given up is nobody's until another pod has it: there is nothing to do then, and :data:`FRONT` does without Python.
 """
 
 import json
@@ -12,6 +13,12 @@ import time
 SOCKET = "/run/practicus-policy.sock"
 PATIENCE = 10.0
 TRY_AGAIN_LATER = 11
+FRONT = """\
+#!/bin/sh
+test "$CNI_COMMAND" = DEL && exit
+exec '{python}' -IS '{plugin}'
+"""
+"""What the container runtime starts; an interpreter's start is most of what the end of a pod's network would take."""
 VERSIONS = ["0.3.0", "0.3.1", "0.4.0"]
 
 
@@ -25,22 +32,20 @@ def main() -> None:
     pod = dict(pair.split("=", 1) for pair in os.environ["CNI_ARGS"].split(";"))
     if command == "ADD":
         addresses = [each["address"].split("/")[0] for each in result["ips"]]
-        wrong = ask({"command": command, "uid": pod["K8S_POD_UID"], "address": addresses[0]}, PATIENCE)
+        wrong = ask({"uid": pod["K8S_POD_UID"], "address": addresses[0]})
         if wrong:
             print(json.dumps({"cniVersion": config["cniVersion"], "code": TRY_AGAIN_LATER, "msg": wrong}))
             sys.exit(1)
         print(json.dumps(result))
-    elif command == "DEL":
-        ask({"command": command, "uid": pod["K8S_POD_UID"]}, 0)  # one that does not run has nothing to forget
 
 
-def ask(question: dict[str, str], patience: float) -> str:
+def ask(question: dict[str, str]) -> str:
     """Returns what is wrong, or nothing."""
-    give_up = time.monotonic() + patience
+    give_up = time.monotonic() + PATIENCE
     while True:
         try:
             with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(patience or 1)
+                connection.settimeout(PATIENCE)
                 connection.connect(SOCKET)
                 connection.sendall(json.dumps(question).encode() + b"\n")
                 answer = connection.makefile().readline()

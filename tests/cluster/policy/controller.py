@@ -18,6 +18,8 @@ from tests.cluster.policy.refusals import Refusals
 from tests.cluster.policy.watch import Client, Watch
 
 _log = logging.getLogger(__name__)
+GATHERING = 0.2
+"""Seconds in which further changes are awaited before the rules are made anew, unless a pod's start waits for them."""
 
 
 class Controller:
@@ -28,6 +30,7 @@ class Controller:
         self._refusals = Refusals(client)
         self._news = threading.Condition()
         self._stale = False
+        self._starting = 0
         self._assigned: dict[str, IPv4Address] = {}
         self._enforced: frozenset[tuple[str, IPv4Address | None]] = frozenset()
         """Pods whose rules are in force, by all that the API server has: empty while it cannot be asked."""
@@ -49,6 +52,7 @@ class Controller:
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._stale)
+                self._news.wait_for(lambda: self._starting, GATHERING if applied else 0)
                 self._stale = False
                 assigned = dict(self._assigned)
             current = all(watch.current for watch in watches)  # asked first: what is read below is no older
@@ -72,17 +76,14 @@ class Controller:
     def assign(self, uid: str, address: IPv4Address, patience: float) -> bool:
         """Tell that a pod has got an address, before the API server can; returns whether its rules are in force."""
         with self._news:
-            self._assigned[uid] = address
+            self._assigned = {other: its for other, its in self._assigned.items() if its != address} | {uid: address}
             self._stale = True
+            self._starting += 1
             self._news.notify_all()
-            return self._news.wait_for(lambda: (uid, address) in self._enforced, patience)
-
-    def release(self, uid: str) -> None:
-        """Tell that a pod's address is no longer its own."""
-        with self._news:
-            self._assigned.pop(uid, None)
-            self._stale = True
-            self._news.notify_all()
+            try:
+                return self._news.wait_for(lambda: (uid, address) in self._enforced, patience)
+            finally:
+                self._starting -= 1
 
     def _changed(self) -> None:
         with self._news:

@@ -36,9 +36,7 @@ class _Handler(socketserver.StreamRequestHandler):
             return
         asked = json.loads(question)
         uid, wrong = asked["uid"], ""
-        if asked["command"] == "DEL":
-            self.server.controller.release(uid)
-        elif not self.server.controller.assign(uid, IPv4Address(asked["address"]), _PATIENCE):
+        if not self.server.controller.assign(uid, IPv4Address(asked["address"]), _PATIENCE):
             wrong = f"the API server has not told of pod {uid} for {_PATIENCE:.0f} s"
             _log.warning(wrong)
         self.wfile.write(f"{wrong}\n".encode())
