@@ -281,6 +281,33 @@ print(2, *ours())
     assert start(script, PRACTICUS_MEETS="torch").end() == (0, said)
 
 
+@pytest.mark.parametrize(
+    ("call", "waits"),
+    [
+        ("rendezvous('env://')", True),
+        ("rendezvous('env://', 1, 2)", True),
+        ("rendezvous('env://', rank=0)", False),
+        ("rendezvous('tcp://127.0.0.1:1')", False),
+    ],
+)
+def test_ranks_of_torch_go_to_rank_0_once_that_listens(start, tmp_path, call, waits):
+    (tmp_path / "torch/distributed").mkdir(parents=True)
+    (tmp_path / "torch/distributed/rendezvous.py").write_text("def rendezvous(*_, **__): print('gone', flush=True)")
+    script = f"from torch.distributed.rendezvous import rendezvous; print('ready', flush=True); {call}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "1", "PRACTICUS_MEETS": "torch"}
+    replica = start(script, **place)
+    replica.says(1, "ready")
+    if waits:
+        with pytest.raises(subprocess.TimeoutExpired):
+            replica.process.wait(0.5)
+        assert "gone" not in replica.output()
+        with socket.create_server(("127.0.0.1", port)):
+            assert replica.end() == (0, ["gone", "ready"])
+    assert replica.end() == (0, ["gone", "ready"])
+
+
 def test_a_version_whose_function_has_another_name_is_left_alone(start, tmp_path):
     (tmp_path / "torch/distributed").mkdir(parents=True)
     (tmp_path / "torch/distributed/rendezvous.py").write_text("def other(): print('met')")

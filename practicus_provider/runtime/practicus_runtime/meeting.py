@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _socket
 import functools
+import math
 import os
 import socket
 import time
@@ -17,6 +18,8 @@ from practicus_runtime.imports import Execute, wrap
 
 POLL = 0.05
 """Seconds between two looks for the place."""
+PATIENCE = 30.0
+"""Seconds for which torch's ranks look whether a place that is known answers; then torch may say what is wrong."""
 
 
 def known() -> bool:
@@ -30,28 +33,46 @@ def known() -> bool:
 
 def answers() -> bool:
     """Whether Horovod's rendezvous does; Horovod itself asks three times only."""
-    address = (os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]))
+    return _answers(os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
+
+
+def _answers(host: str, port: str) -> bool:
     try:
-        socket.create_connection(address, timeout=1.0).close()
+        socket.create_connection((host, int(port)), timeout=1.0).close()
     except OSError:
         return False
     return True
 
 
-FUNCTIONS = {
-    "torch": ("torch.distributed.rendezvous", "rendezvous", known),
-    "horovod": ("horovod.common.basics", "HorovodBasics.init", answers),
-}
-"""Framework -> the module and the function that goes to the place, and whether it is there."""
-
-
-def wait(there: Callable[[], bool]) -> None:
-    """Until the place is there."""
-    while not there():
+def wait(there: Callable[[], bool], until: float = math.inf) -> None:
+    """Until the place is there, or that time has come."""
+    while not there() and time.monotonic() < until:
         time.sleep(POLL)
 
 
-def delay(owner: Any, name: str, there: Callable[[], bool]) -> None:
+def torch_waits(url: Any, rank: Any = -1, *_: Any, **__: Any) -> None:
+    """As ``torch.distributed.rendezvous`` is called. Who goes to rank 0 before that listens is refused, and torch tries
+    again only after a backoff (torch 2.13, ``SocketConnectOp`` in ``c10d/socket.cpp``)."""
+    wait(known)
+    own = os.environ.get("RANK") if rank == -1 else str(rank)
+    place = os.environ["MASTER_ADDR"], os.environ.get("MASTER_PORT", "")
+    if str(url).startswith("env://") and own != "0" and place[1].isdigit():
+        wait(lambda: _answers(*place), time.monotonic() + PATIENCE)
+
+
+def horovod_waits(*_: Any, **__: Any) -> None:
+    """As ``horovod.init`` is called."""
+    wait(answers)
+
+
+FUNCTIONS = {
+    "torch": ("torch.distributed.rendezvous", "rendezvous", torch_waits),
+    "horovod": ("horovod.common.basics", "HorovodBasics.init", horovod_waits),
+}
+"""Framework -> the module and the function that goes to the place, and what waits until it may, called likewise."""
+
+
+def delay(owner: Any, name: str, waits: Callable[..., None]) -> None:
     """Have a function wait; a version that has none of that name goes to the place by itself, as without us.
 
     :param name: of the function, from its owner on.
@@ -65,19 +86,19 @@ def delay(owner: Any, name: str, there: Callable[[], bool]) -> None:
 
     @functools.wraps(function)
     def late(*args: Any, **kwargs: Any) -> Any:
-        wait(there)
+        waits(*args, **kwargs)
         return function(*args, **kwargs)
 
     setattr(owner, last, late)
 
 
-def install(module: str, name: str, there: Callable[[], bool]) -> None:
+def install(module: str, name: str, waits: Callable[..., None]) -> None:
     """Have that function of a module wait, once that is imported."""
 
     def around(execute: Execute) -> Execute:
         def executed(found: ModuleType) -> None:
             execute(found)
-            delay(found, name, there)
+            delay(found, name, waits)
 
         return executed
 
