@@ -58,6 +58,11 @@ class Replica:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
+    def goes_on(self, seconds: float = 0.5) -> None:
+        """Watch that it does not end meanwhile."""
+        with pytest.raises(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+
     def output(self) -> str:
         return (self.folder / "log").read_text()
 
@@ -197,8 +202,7 @@ def test_ranks_that_sigterm_ends_say_so(start):
 def test_no_rank_starts_before_the_place_where_they_meet_is_known_and_sigterm_ends_the_wait(start):
     replica = start("print('started')", MASTER_ADDR="nowhere.invalid")
     replica.heeds(signal.SIGTERM)
-    with pytest.raises(subprocess.TimeoutExpired):
-        replica.process.wait(1.0)
+    replica.goes_on(1.0)
     replica.process.terminate()
     assert replica.end() == (143, [])
 
@@ -231,8 +235,7 @@ def test_a_rank_of_a_framework_that_we_know_waits_for_the_place_where_they_meet_
     place = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_RENDEZVOUS_PORT": port}
     replica = early(MASTER_ADDR="nowhere.invalid", **place)
     replica.says(1, "ready")
-    with pytest.raises(subprocess.TimeoutExpired):
-        replica.process.wait(0.5)
+    replica.goes_on()
     replica.process.terminate()
     assert replica.end() == (143, ["ready"])
 
@@ -261,8 +264,7 @@ def test_a_script_that_goes_to_the_place_by_itself_waits_for_it_too(start, way):
         assert start(script, PRACTICUS_MEETS="torch").end() == (0, ["met", "ready"])
         replica = start(script, PRACTICUS_MEETS="torch", MASTER_ADDR="nowhere.invalid")
         replica.says(1, "ready")
-        with pytest.raises(subprocess.TimeoutExpired):
-            replica.process.wait(0.5)
+        replica.goes_on()
         replica.process.terminate()
         assert replica.end() == (143, ["ready"])
 
@@ -300,8 +302,7 @@ def test_ranks_of_torch_go_to_rank_0_once_that_listens(start, tmp_path, call, wa
     replica = start(script, **place)
     replica.says(1, "ready")
     if waits:
-        with pytest.raises(subprocess.TimeoutExpired):
-            replica.process.wait(0.5)
+        replica.goes_on()
         assert "gone" not in replica.output()
         with socket.create_server(("127.0.0.1", port)):
             assert replica.end() == (0, ["gone", "ready"])

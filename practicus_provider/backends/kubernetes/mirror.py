@@ -212,7 +212,7 @@ class Mirror:
         query = {**KINDS[kind], "limit": str(PAGE)}
         while True:
             found = await self.api.list(kind, **query)
-            new.update((item["metadata"]["name"], self._read(kind, item)) for item in found["items"] if _kept(item))
+            new.update((item["metadata"]["name"], self._as_told(kind, item)) for item in found["items"] if _kept(item))
             if not (following := found["metadata"].get("continue")):
                 break
             query["continue"] = following
@@ -249,7 +249,7 @@ class Mirror:
         self._versions[kind] = item["metadata"]["resourceVersion"]
         if event["type"] == "BOOKMARK" or not _kept(item):
             return
-        read = self._read(kind, item)
+        read = self._as_told(kind, item)
         if event["type"] == "DELETED":
             self._drop(kind, item["metadata"]["name"])
             if kind == "Pod":
@@ -258,7 +258,7 @@ class Mirror:
             self._put(kind, read)
         self._wake(self._concerns(item))
 
-    def _read(self, kind: str, item: Manifest) -> Manifest:
+    def _as_told(self, kind: str, item: Manifest) -> Manifest:
         """What we read of an object. Its deletion is as it was first told: once that is over it has the time of the end
         (Kubernetes 1.34, ``markAsDeleting`` in ``k8s.io/apiserver``, ``pkg/registry/generic/registry``)."""
         read = _read(kind, item)

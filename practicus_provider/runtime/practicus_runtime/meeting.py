@@ -1,11 +1,12 @@
 """Where ranks meet, and how they wait for that place: in what goes there, the framework's function or a socket of the
-script's own, so that they import and prepare meanwhile. Imported before the script where ``PRACTICUS_MEETS`` names the
-framework; ranks of others wait before they start.
+script's own, so that they import and prepare meanwhile. Before the script :func:`prepare` sees to it where
+``PRACTICUS_MEETS`` names the framework; ranks of others wait before they start.
 """
 
 from __future__ import annotations
 
 import _socket
+import contextlib
 import functools
 import math
 import os
@@ -107,32 +108,30 @@ def install(module: str, name: str, waits: Callable[..., None]) -> None:
 
 def sockets_wait() -> None:
     """Have Python's sockets wait that go to ``MASTER_ADDR``, until it is known; then they are as they were."""
-    place, lookup, own = os.environ.get("MASTER_ADDR"), socket.getaddrinfo, ("bind", "connect", "connect_ex")
+    place, lookup, methods = os.environ.get("MASTER_ADDR"), socket.getaddrinfo, ("bind", "connect", "connect_ex")
 
-    def found(host: Any) -> None:
+    def goes(_: Any, address: Any) -> None:
+        if isinstance(address, tuple):
+            looks(address[0])
+
+    def looks(host: Any) -> None:
         if host == place and socket.getaddrinfo is late_lookup:
             wait(known)
             socket.getaddrinfo = lookup
-            for name in own:
-                delattr(socket.socket, name)
+            for name in methods:
+                with contextlib.suppress(AttributeError):  # another thread has waited, too
+                    delattr(socket.socket, name)
 
     def late_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
-        found(host)
+        looks(host)
         return lookup(host, *args, **kwargs)
 
-    def late(name: str) -> Callable[[socket.socket, Any], Any]:
-        def method(self: socket.socket, address: Any) -> Any:
-            if isinstance(address, tuple):
-                found(address[0])
-            return getattr(super(socket.socket, self), name)(address)
-
-        return method
-
     socket.getaddrinfo = late_lookup
-    for name in own:
-        setattr(socket.socket, name, late(name))
+    for name in methods:
+        delay(socket.socket, name, goes)
 
 
-if "PRACTICUS_MEETS" in os.environ:
+def prepare() -> None:
+    """Before the script."""
     sockets_wait()
     install(*FUNCTIONS[os.environ["PRACTICUS_MEETS"]])

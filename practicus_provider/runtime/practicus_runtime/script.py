@@ -38,7 +38,7 @@ def main(path: str, *args: str) -> int:
         faulthandler.register(STACK_SIGNAL, os.open(os.environ["PRACTICUS_STACK"], os.O_WRONLY | os.O_CREAT, 0o600))
     try:
         if "PRACTICUS_MEETS" in os.environ:
-            importlib.import_module("practicus_runtime.meeting")
+            importlib.import_module("practicus_runtime.meeting").prepare()
         if os.environ.get("PRACTICUS_PREPARE"):
             importlib.import_module(os.environ["PRACTICUS_PREPARE"])
         if os.path.isdir(path) or zipfile.is_zipfile(path):
