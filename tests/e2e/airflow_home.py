@@ -236,13 +236,16 @@ def running(
         print((home / "standalone.log").read_text()[-8000:])
         raise
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
+        _signal(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        _signal(process, signal.SIGKILL)  # a scheduler outlives it that waits for workers which wait for work
+        process.wait()
+
+
+def _signal(leader: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader.pid, number)
 
 
 def _log_in(airflow: Airflow, all_admins: bool) -> str:
