@@ -127,6 +127,13 @@ def test_several_ranks_of_a_replica_are_numbered_on_and_say_whose_their_lines_ar
     assert (code, lines) == (0, ["[rank 4] 4", "[rank 5] 5"])
 
 
+def test_each_rank_leads_a_session_of_its_own_as_under_torchrun(start):
+    assert start("import os; print(os.getsid(0) == os.getpid())", procs=2).end() == (
+        0,
+        ["[rank 0] True", "[rank 1] True"],
+    )
+
+
 def test_an_interface_that_the_user_names_stays(start):
     assert json.loads(start(TOLD, GLOO_SOCKET_IFNAME="eth7").end()[1][0])["GLOO_SOCKET_IFNAME"] == "eth7"
 

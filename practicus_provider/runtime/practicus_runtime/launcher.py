@@ -64,7 +64,7 @@ class Launcher:
         if not self._reachable():
             return 128 + signal.SIGTERM
         try:
-            self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, preexec_fn=own_group)
+            self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, preexec_fn=own_session)
         except OSError as error:
             print(f"cannot start {self.command[0]}: {error.strerror}", flush=True)
             self._report(event="ended", exit_code=127, signal=None)
@@ -200,9 +200,10 @@ def _say_last(path: str, words: dict[str, Any]) -> str:
     return text
 
 
-def own_group() -> None:
-    """In a new child: lead a group, and die with the parent."""
-    os.setpgid(0, 0)
+def own_session() -> None:
+    """In a new child: lead a session, and so a group, and die with the parent. Where sessions have shares of the
+    processors (sched(7), *autogroup*), ranks that have only one between them fall behind all else on the machine."""
+    os.setsid()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

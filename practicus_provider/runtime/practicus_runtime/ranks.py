@@ -23,7 +23,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional
 
-from practicus_runtime.launcher import LINUX, own_group
+from practicus_runtime.launcher import LINUX, own_session
 from practicus_runtime.meeting import known
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Ranks:
     def _start(self, local_rank: int) -> None:
         read, write = os.pipe() if self.named or self.watch else (None, None)
         process = subprocess.Popen(
-            self.command, env=self._environment(local_rank), stdout=write, stderr=write, preexec_fn=own_group
+            self.command, env=self._environment(local_rank), stdout=write, stderr=write, preexec_fn=own_session
         )
         rank = self.first + local_rank
         self.processes[rank] = process
