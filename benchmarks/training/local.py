@@ -111,7 +111,8 @@ def _bare(folder: Path, python: Path, framework: str, code: str) -> Life:
             timeout=PATIENCE,
         )
     known = time.time()
-    if done.returncode:
+    # torch 2.13 aborts now and then as an interpreter winds up, after all is done: torchrun then fails.
+    if done.returncode and ENDED not in dict(SAID.findall(done.stdout)):
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
     return Life.of(done.stdout, begin, known)
 
