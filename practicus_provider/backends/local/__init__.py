@@ -104,7 +104,7 @@ class LocalBackend(Backend):
         taken: dict[str, int] = {} if whole else self._folder(handle).read("cursor.json")
         while True:
             folder = self._folder(handle)
-            ended, before = folder.state().final, dict(taken)
+            stamp, ended, before = folder.stamp(), folder.state().final, dict(taken)
             try:
                 for line in _new_lines(folder, sources, taken, whole=ended):
                     yield line
@@ -115,6 +115,8 @@ class LocalBackend(Backend):
             if ended:
                 return
             await asyncio.sleep(LOG_POLL)
+            while folder.stamp() == stamp:
+                await asyncio.sleep(LOG_POLL)
 
     async def scale(self, handle: Handle, role: str, replicas: int) -> None:
         """See :meth:`Backend.scale`."""

@@ -75,6 +75,16 @@ class ClusterFolder:
         status = self.status()
         return status.state if status else State.PENDING
 
+    def stamp(self) -> tuple[tuple[int, ...], ...]:
+        """Another one once a log has grown, the status has changed, or the cluster is another one or gone: much cheaper
+        than to read them."""
+        told, stamps = (self.path / "cluster.json", self.path / "status.json"), []
+        for path in (*told, *sorted((self.path / "logs").glob("*.log"))):
+            with contextlib.suppress(FileNotFoundError):
+                stat = path.stat()
+                stamps.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
+        return tuple(stamps)
+
     def write(self, name: str, data: Mapping[str, Any]) -> None:
         """Replace a JSON file at once, so that a reader sees the old or the new one."""
         new = self.path / f".{name}.new"
