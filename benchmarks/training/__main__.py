@@ -10,6 +10,8 @@ runs; see :mod:`benchmarks.report` for what is printed.
               launcher's start
 
 On this machine (``local``) the bare launch is each framework's own: torchrun, for FairScale too, deepspeed, horovodrun.
+There the script pins each rank to a core: where the kernel puts their threads makes runs of one launcher differ by a
+third, whichever it is.
 Ours is what an operator does once it has its plan: create a cluster of one worker with two ranks, as a launcher's host
 has, follow it, and stream its log.
 

@@ -64,7 +64,7 @@ def lived(framework: str, runs: int, steps: int) -> Iterator[Row]:
     lives: dict[str, list[Life]] = {who: [] for who, _ in contestants}
     for turn, (who, run) in turns(contestants, runs):
         with tempfile.TemporaryDirectory() as folder:
-            life = run(Path(folder), python, framework, program(framework, steps))
+            life = run(Path(folder), python, framework, program(framework, steps, pinned=True))
         if turn:
             lives[who].append(life)
 

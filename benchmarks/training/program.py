@@ -10,13 +10,23 @@ BEGAN, MET, ENDED, USED = "began", "met", "ended", "used"
 are rank 0's alone."""
 
 
-def program(framework: str, steps: int) -> str:
-    """The script, for any launcher of that framework."""
+PIN = """
+cores = sorted(os.sched_getaffinity(0))
+local_rank = os.environ.get("HOROVOD_LOCAL_RANK") or os.environ["LOCAL_RANK"]
+os.sched_setaffinity(0, {cores[int(local_rank) % len(cores)]})
+"""
+
+
+def program(framework: str, steps: int, *, pinned: bool = False) -> str:
+    """The script, for any launcher of that framework.
+
+    :param pinned: whether each rank keeps to a core of its own.
+    """
     script = SCRIPTS[framework]
     return f"""import time
 began = time.time()
 import os, sys
-
+{PIN if pinned else ""}
 def say(word, figure):
     sys.stdout.write(f"{{word}} {{figure}}\\n")  # in one piece, as launchers mix the ranks' outputs
     sys.stdout.flush()
