@@ -366,7 +366,7 @@ def _new_lines(
     folder: ClusterFolder, sources: Collection[str], taken: dict[str, int], *, whole: bool
 ) -> Iterator[LogLine]:
     """Lines that were not taken yet; an unfinished last one only where ``whole``."""
-    for path in sorted((folder.path / "logs").glob("*.log")):
+    for path in folder.logs():
         role, _, index = path.stem.rpartition("-")
         if role not in sources and path.stem not in sources:
             continue

@@ -79,7 +79,7 @@ class ClusterFolder:
         """Another one once a log has grown, the status has changed, or the cluster is another one or gone: much cheaper
         than to read them."""
         told, stamps = (self.path / "cluster.json", self.path / "status.json"), []
-        for path in (*told, *sorted((self.path / "logs").glob("*.log"))):
+        for path in (*told, *self.logs()):
             with contextlib.suppress(FileNotFoundError):
                 stat = path.stat()
                 stamps.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
@@ -103,6 +103,10 @@ class ClusterFolder:
     def released(self) -> Path:
         """Exists once the cluster may no longer be adopted."""
         return self.path / "released"
+
+    def logs(self) -> list[Path]:
+        """The log files that there are."""
+        return sorted((self.path / "logs").glob("*.log"))
 
     def log(self, replica: str) -> Path:
         """A replica's log file."""
