@@ -10,10 +10,9 @@ runs; see :mod:`benchmarks.report` for what is printed.
               launcher's start
 
 On this machine (``local``) the bare launch is each framework's own: torchrun, for FairScale too, deepspeed, horovodrun.
-There the script pins each rank to a core: where the kernel puts their threads makes runs of one launcher differ by a
-third, whichever it is.
 Ours is what an operator does once it has its plan: create a cluster of one worker with two ranks, as a launcher's host
-has, follow it, and stream its log.
+has, follow it, and stream its log. The script pins each rank to a core: where the kernel puts their threads makes runs
+of one launcher differ by a third, whichever it is.
 
 On ``kubernetes`` there are two workers of one rank. The bare launch is a Job and a Service that are written by hand, by
 ``kubectl apply``; our own manifests by ``kubectl apply`` are told beside it. The scripts tell the time themselves, so
