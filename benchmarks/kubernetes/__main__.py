@@ -5,7 +5,7 @@ who is compared and :mod:`benchmarks.report` for what is printed:
 
 ``submit``    from the call until the user's code runs in all pods
 ``delete``    from the call until nothing is left of that, pods and all
-``end``       from the last line of the user's code to the event of its deferred task's trigger
+``end``       from the end of the user's code to the event of its deferred task's trigger
 ``waiting``   requests to the API server, and processor time, of many tasks that only wait in one triggerer
 
 The user's code tells the time itself. So the nodes' clocks must be this machine's, or agree with it.
@@ -59,7 +59,7 @@ def measure(runs: int, sizes: Sequence[int], tasks: int, seconds: float) -> dict
     with place() as here:
         for pods in sizes if runs else ():
             found(*submitted_and_deleted(here, pods, runs))
-            found(ended(here, pods, runs))
+            found(*ended(here, pods, runs))
         if tasks:
             found(*waiting(here, tasks, seconds))
         where = {

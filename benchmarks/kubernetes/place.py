@@ -32,12 +32,15 @@ OBJECTS = ("Job", "Pod", "ConfigMap", "Service", "ServiceAccount", "NetworkPolic
 """What a cluster of these benchmarks consists of."""
 OURS, THEIRS = "practicus_default", "kubernetes_default"
 """Connections of Airflow: ours, and that of cncf-kubernetes' operators."""
-BEGAN, ENDED = "began", "ended"
+BEGAN, ENDS = "began", "ends"
 APPLICATION = (
-    "import sys, time; print('began', time.time(), flush=True); time.sleep(float(sys.argv[1])); "
-    "print('ended', time.time(), flush=True)"
+    "import sys, time; began = time.time(); ends = began + float(sys.argv[1]); "
+    f"print('{BEGAN}', began, flush=True); print('{ENDS}', ends, flush=True); time.sleep(ends - time.time())"
 )
-"""The user's code of every contestant: it says when it began and ended, by the clock of its node."""
+"""The user's code of every contestant: it says when it began and when it will end, by the clock of its node.
+
+Beforehand, so that nobody has to follow its log, which would load the nodes at the very moment that is measured.
+"""
 
 
 @dataclass(frozen=True)
@@ -143,19 +146,29 @@ def left(namespace: str) -> list[str]:
 
 
 async def stamp(api: Api, selector: str, pods: int, word: str) -> float:
-    """When the last of so many pods said that word.
+    """The latest of the times that so many pods say after that word.
 
-    :raises RuntimeError: one did not.
+    :raises RuntimeError: one says none.
     """
+    names = await started_pods(api, selector, pods)
+    return max(await asyncio.gather(*(said(api, pod, word) for pod in names)))
+
+
+async def started_pods(api: Api, selector: str, pods: int) -> list[str]:
+    """The names of so many pods, once their containers have started."""
     found = await until(api, "Pod", selector, lambda found: len(found) >= pods and all(map(started, found)))
-    return max(await asyncio.gather(*(_said(api, pod["metadata"]["name"], word) for pod in found)))
+    return [pod["metadata"]["name"] for pod in found]
 
 
-async def _said(api: Api, pod: str, word: str) -> float:
+async def said(api: Api, pod: str, word: str) -> float:
+    """The time that a pod says after that word.
+
+    :raises RuntimeError: it says none.
+    """
     async with asyncio.timeout(PATIENCE), api.stream(f"pods/{pod}/log", silence=PATIENCE, follow="true") as lines:
         async for line in lines:
             match line.decode().split():
-                case [said, at] if said == word:
+                case [what, at] if what == word:
                     return float(at)
     raise RuntimeError(f"pod {pod} never said {word!r}")
 
