@@ -15,6 +15,7 @@ import pytest
 
 from tests.cluster.images import PREFIX, names
 from tests.cluster.layout import CACHE, REPOSITORY
+from tests.cluster.process import wait_until
 from tests.cluster.target import KUBECONFIG
 
 pytestmark = [
