@@ -53,22 +53,26 @@ class Process:
     boot: str
     key: str = ""
     """Changes with what it was started with."""
+    parent: Process | None = None
+    """Who waits for it, and ends once it has reaped it."""
 
     @classmethod
-    def of(cls, pid: int, key: str = "") -> Process:
+    def of(cls, pid: int, key: str = "", parent: Process | None = None) -> Process:
         """The process that has this number now.
 
         :raises ProcessLookupError: there is none.
         """
-        return cls(pid, _started(pid), BOOT.read_text().strip(), key)
+        return cls(pid, _started(pid), BOOT.read_text().strip(), key, parent)
 
     @classmethod
     def read(cls, file: Path) -> Process | None:
         """The one that a file names, dead or alive."""
         try:
-            return cls(**json.loads(file.read_text()))
+            told = json.loads(file.read_text())
         except FileNotFoundError:
             return None
+        parent = told.pop("parent", None)
+        return cls(**told, parent=cls(**parent) if parent else None)
 
     def write(self, file: Path) -> None:
         """Remember it: atomically, for a half-written file would lose a process."""
@@ -93,9 +97,12 @@ class Process:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL; returns when it is gone, and with PID 1 of a namespace all that lives in there."""
+        """SIGKILL; returns when it is gone, also as a zombie, and with PID 1 of a namespace all that lives in there."""
         self._signal(signal.SIGKILL)
-        wait_until(lambda: not self.alive, f"process {self.pid} is gone after SIGKILL", 30)
+        wait_until(lambda: not self._left(), f"process {self.pid} is gone after SIGKILL", 30)
+
+    def _left(self) -> bool:
+        return self.alive or (self.parent is not None and self.parent.alive)
 
     def _signal(self, number: int) -> None:
         if self.alive:
@@ -120,7 +127,7 @@ def spawn_child_of(command: list[str], log: Path, cwd: Path, key: str = "") -> P
             raise ClusterError(f"{command[0]} exited with {parent.returncode} at once\n{tail(log)}")
         with contextlib.suppress(OSError, IndexError):
             child = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()[0]
-            found.append(Process.of(int(child), key))
+            found.append(Process.of(int(child), key, Process.of(parent.pid)))
         return bool(found)
 
     wait_until(child_found, f"{command[0]} has a child", 10)

@@ -15,7 +15,6 @@ import pytest
 
 from tests.cluster.images import PREFIX, names
 from tests.cluster.layout import CACHE, REPOSITORY
-from tests.cluster.process import wait_until
 from tests.cluster.target import KUBECONFIG
 
 pytestmark = [
@@ -116,7 +115,7 @@ def test_it_comes_back_after_components_and_machines_were_killed(folder: Path) -
 def test_it_leaves_nothing_behind(before: dict[str, list[str]], folder: Path) -> None:
     pids = processes(folder).values()
     run(folder, "down")
-    # What it ended is dead, yet there as a zombie until its parent, `unshare` or `nsenter`, has had the processor.
-    wait_until(lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()] + carry(folder), "all are gone", 10)
+    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+    assert carry(folder) == []
     assert host() == before
     assert not folder.exists()
