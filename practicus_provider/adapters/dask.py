@@ -50,7 +50,7 @@ class DaskAdapter(Adapter):
             command=(Here.PYTHON, "-m", "distributed.cli.dask_worker", ADDRESS, "--host", Here.HOST)
             + ("--name", ("worker-", Here.INDEX), "--nthreads", str(spec.worker_resources.cores))
             + ("--memory-limit", str(spec.worker_resources.memory_bytes), "--local-directory", Here.SCRATCH)
-            + ("--no-nanny", "--no-dashboard"),
+            + ("--no-nanny", "--no-dashboard", "--preload", "practicus_runtime.dask_worker"),
             env={**spec.env, **config},
         )
         driver = Launch(command=program, env={**spec.env, **config} | {"DASK_SCHEDULER_ADDRESS": ADDRESS})

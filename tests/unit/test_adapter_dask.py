@@ -41,6 +41,7 @@ def work(cores: int, memory: int) -> tuple[Any, ...]:
         *(Here.PYTHON, "-m", "distributed.cli.dask_worker", ADDRESS, "--host", Here.HOST),
         *("--name", ("worker-", Here.INDEX), "--nthreads", str(cores), "--memory-limit", str(memory)),
         *("--local-directory", Here.SCRATCH, "--no-nanny", "--no-dashboard"),
+        *("--preload", "practicus_runtime.dask_worker"),
     )
 
 
