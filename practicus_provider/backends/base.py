@@ -54,6 +54,7 @@ class Listing:
     :param task: the task instance that it was made for, as given to :meth:`Backend.create`.
     :param created_at: seconds since the epoch.
     :param released: whether it stays for a while only, by its task's wish (see :meth:`Backend.delete`).
+    :param leaving: whether it was deleted, and what ran of it is ending.
     :param links: its plan's.
     :param adapter: its framework's.
     :param resources: role -> of one replica; of those that an older version of ours has made, none.
@@ -64,6 +65,7 @@ class Listing:
     task: Mapping[str, Any]
     created_at: float
     released: bool = False
+    leaving: bool = False
     links: Mapping[str, Port] = field(default_factory=dict)
     adapter: str = ""
     resources: Mapping[str, Resources] = field(default_factory=dict)

@@ -142,6 +142,7 @@ def _row(listing: Listing, life: TaskLife) -> dict[str, Any]:
     return {
         "name": listing.handle.name,
         "state": str(listing.state),
+        "note": "leaving" if listing.leaving else "kept" if listing.released else "",
         "age": f"{max(0.0, time.time() - listing.created_at):.0f} s",
         **{name: listing.task.get(name) for name in names},
         "task": life,

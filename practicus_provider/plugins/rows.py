@@ -46,6 +46,7 @@ def row_of(place: Place, listing: Listing, look: Look) -> dict[str, Any]:
         "adapter": listing.adapter,
         "state": str(listing.state),
         "released": listing.released,
+        "leaving": listing.leaving,
         "created_at": listing.created_at,
         "replicas": states,
         "cpu": sum(used.cpu for used in usage.values()) if usage else None,

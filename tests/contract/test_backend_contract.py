@@ -293,6 +293,7 @@ async def test_what_is_deleted_without_waiting_is_gone_soon_and_its_name_is_free
     handle = await backend.create("job", plan(role("driver", SLEEP)), task=TASK)
     await until(backend, handle, lambda status: status.state is State.RUNNING)
     await backend.delete(handle, wait=False)
+    assert all(listing.leaving for listing in await backend.list())
     async with created(backend, "job", plan(role("driver", SLEEP))) as other:
         assert other != handle
         with pytest.raises(NotFound):

@@ -45,7 +45,7 @@ USED = {"driver-0": Usage(0.25, 2**20), "worker-0": Usage(1.5, 2**30)}
 ROW = {
     **{"cluster": "c-1", "uid": "u-1", "connection": "default", "namespace": None},
     **{"dag_id": "sales", "run_id": "r 1", "task_id": "etl", "map_index": 2, "try_number": 1},
-    **{"adapter": "spark", "state": "running", "released": False, "created_at": 4.0},
+    **{"adapter": "spark", "state": "running", "released": False, "leaving": False, "created_at": 4.0},
     "replicas": {"driver": ["running"], "worker": ["running", "pending"]},
     **{"cpu": 1.75, "memory": 2**20 + 2**30, "cost": None, "verdict": None},
 }
@@ -58,6 +58,11 @@ def test_a_row_says_whose_a_cluster_is_and_how_it_is():
 def test_a_cluster_to_which_several_connections_lead_is_shown_once():
     look = Look(9.0, [LISTING], {"c-1": USED})
     assert rows_of({Place("default"): look, Place("same"): look}) == [ROW]
+
+
+def test_a_cluster_that_was_deleted_is_shown_as_leaving_until_it_is_gone():
+    [row] = rows_of({Place("default"): Look(9.0, [replace(LISTING, leaving=True)], {"c-1": USED})})
+    assert row == {**ROW, "leaving": True}
 
 
 def test_what_nobody_measures_is_none():

@@ -394,11 +394,20 @@ def _listing(root: Manifest, status: Status) -> Listing:
     facts = facts_of(root)
     links = {label: Port(role, name) for label, (role, name) in facts["links"].items()}
     meta = root["metadata"]
-    created_at, released = time_of(meta["creationTimestamp"]), RELEASED in meta["annotations"]
     fields = ("cpu", "memory", "gpu")
     resources = {
         name: Resources(**{field: role[field] for field in fields})
         for name, role in facts["roles"].items()
         if "cpu" in role
     }
-    return Listing(handle_of(root), status, facts["task"], created_at, released, links, facts["adapter"], resources)
+    return Listing(
+        handle_of(root),
+        status,
+        facts["task"],
+        created_at=time_of(meta["creationTimestamp"]),
+        released=RELEASED in meta["annotations"],
+        leaving="deletionTimestamp" in meta,
+        links=links,
+        adapter=facts["adapter"],
+        resources=resources,
+    )

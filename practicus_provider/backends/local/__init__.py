@@ -348,8 +348,16 @@ def _listing(folder: ClusterFolder) -> Listing:
     config = folder.config()
     plan, status = load_plan(config["plan"]), folder.status() or Status(State.PENDING)
     resources = {role.name: role.resources for role in plan.roles}
-    created_at, released = config["created_at"], folder.released.exists()
-    return Listing(folder.handle(), status, config["task"], created_at, released, plan.links, plan.adapter, resources)
+    return Listing(
+        folder.handle(),
+        status,
+        config["task"],
+        created_at=config["created_at"],
+        released=folder.released.exists(),
+        links=plan.links,
+        adapter=plan.adapter,
+        resources=resources,
+    )
 
 
 async def _dismiss(folder: ClusterFolder, after: float) -> None:

@@ -8,7 +8,10 @@ const SQUARES = 96; // of a role
 /** Title -> what a row has under it. */
 const COLUMNS = {
   Cluster: (row) => element("a", { href: urlOf(row), class: "name" }, row.cluster),
-  State: (row) => [badge(row.state), row.released && element("span", { class: "muted" }, " kept")],
+  State: (row) => {
+    const note = row.leaving ? " leaving" : row.released && " kept";
+    return [badge(row.state), note && element("span", { class: "muted" }, note)];
+  },
   Task: (row) => {
     const { dag, run, task } = taskLinks(row);
     return [element("div", {}, dag, " › ", task), element("div", { class: "small" }, run)];
