@@ -43,8 +43,9 @@ class Boot:
         self._layout.root.mkdir(parents=True, exist_ok=True)
         self._authority = Authority(self._layout.pki)
         self._layout.simulated.write_text(str(self._simulated))
-        self._layout.kubectl.unlink(missing_ok=True)
-        self._layout.kubectl.symlink_to(self._binaries["kubectl"])
+        for link in (self._layout.kubectl, self._layout.ctr):
+            link.unlink(missing_ok=True)
+            link.symlink_to(self._binaries[link.name])
         self._write_kubeconfig()
         self._api = Api(self._layout.kubeconfig)
 
@@ -87,13 +88,13 @@ class Boot:
         network.route(machine, self._nodes)
         cgroups.make(node.cgroup(address))
         node.link_network_plugins(self._layout, address)
-        images.furnish(machine, node.containerd_root(self._layout, address), CACHE / "images")
-        self._ensure(machine, node.containerd(self._layout, address))
+        images.furnish(machine, node.containerd_root(self._layout, address), CACHE / "images", self._binaries)
+        self._ensure(machine, node.containerd(self._layout, self._binaries, address))
 
     def _start_kubelet(self, address: NodeAddress) -> None:
-        machine = Machine(self._layout, address.name)
-        self._wait(machine, "containerd answers", partial(_succeeds, machine, "ctr", "version"), "containerd")
-        images.give(machine, images.pause_archive(Path(self._binaries["pause"]), machine.folder))
+        machine, ctr = Machine(self._layout, address.name), self._binaries["ctr"]
+        self._wait(machine, "containerd answers", partial(_succeeds, machine, ctr, "version"), "containerd")
+        images.give(ctr, machine, images.pause_archive(Path(self._binaries["pause"]), machine.folder))
         self._ensure(machine, *node.components(self._layout, self._binaries, self._authority, address))
         self._ensure(machine, *node.policy(self._layout, self._authority, address))
 

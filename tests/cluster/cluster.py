@@ -78,7 +78,7 @@ class Cluster:
             addresses = [NodeAddress(number + 1) for number in range(wanted)]
             # Before anything is touched: what is missing here is no reason to give a cluster up.
             packages.ensure(packages.TO_RUN)
-            built = binaries.built(CACHE / "binaries", without=() if simulated else ("kwok",))
+            built = binaries.built(CACHE / "binaries", binaries.NAMES - (set() if simulated else {"kwok"}))
             was_there = self.layout.root.exists()
             try:
                 self._boot(built, addresses, simulated)
@@ -98,7 +98,7 @@ class Cluster:
     def stock() -> None:
         """Build all images, and let nodes that are new start with them."""
         packages.ensure(packages.TO_RUN | packages.TO_BUILD_IMAGES)
-        images.stock(CACHE / "images")
+        images.stock(CACHE / "images", binaries.built(CACHE / "binaries", {"containerd"}))
 
     def load(self, image: str) -> None:
         """Give an image to every node.
@@ -112,7 +112,7 @@ class Cluster:
                 raise ClusterError("there is no cluster: python -m tests.cluster up")
             machines = [Machine(self.layout, address.name) for address in self.nodes]
             with ThreadPoolExecutor() as pool:
-                list(pool.map(images.give, machines, repeat(archive)))
+                list(pool.map(images.give, repeat(str(self.layout.ctr)), machines, repeat(archive)))
 
     def _boot(self, built: Binaries, addresses: list[NodeAddress], simulated: int) -> None:
         for address in self.nodes:

@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from tests.cluster.binaries import Binaries
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import REPOSITORY
 from tests.cluster.machine import Machine
@@ -32,7 +33,7 @@ _BASE = f"{PREFIX}base:trixie"
 # Without what Debian's own slim images are without.
 _NOT_SLIM = [f"path-exclude=/usr/share/{folder}/*" for folder in ("doc", "info", "locale", "man")]
 _MMDEBSTRAP = ["mmdebstrap", "--variant=minbase", *(f"--dpkgopt={option}" for option in _NOT_SLIM), "trixie"]
-_CTR = ("ctr", "--namespace", "k8s.io")
+_NAMESPACE = ("--namespace", "k8s.io")
 
 
 def names() -> list[str]:
@@ -67,11 +68,11 @@ def archive(image: str, cache: Path) -> Path:
     return built
 
 
-def give(node: Machine, archive: Path) -> None:
+def give(ctr: str, node: Machine, archive: Path) -> None:
     """Let a node have all images of an archive, as ``docker save`` and ``buildah push docker-archive:`` make them."""
     given = _given(node, archive)
     if not given.exists():
-        node.run(*_CTR, "images", "import", str(archive))
+        node.run(ctr, *_NAMESPACE, "images", "import", str(archive))
         given.parent.mkdir(exist_ok=True)
         given.touch()
 
@@ -82,10 +83,13 @@ def _given(node: Machine, archive: Path) -> Path:
     return node.folder / "images" / _digest([str(archive), state.st_mtime_ns, state.st_size])
 
 
-def stock(cache: Path) -> None:
-    """Build all images, and with them the store that nodes start from: minutes on a fresh machine."""
+def stock(cache: Path, binaries: Binaries) -> None:
+    """Build all images, and with them the store that nodes start from: minutes on a fresh machine.
+
+    :param binaries: containerd's.
+    """
     archives = [archive(name, cache) for name in names()]
-    store = _store(cache, archives)
+    store = _store(cache, archives, binaries)
     with exclusive(cache):
         if not store.exists():
             workspace = cache / "building"
@@ -93,13 +97,13 @@ def stock(cache: Path) -> None:
             workspace.mkdir(parents=True)
             print(f"unpacking the images (once; they stay in {store})", flush=True)
             try:
-                _import(archives, workspace)
+                _import(archives, workspace, binaries)
                 (workspace / "root").rename(store)
             finally:
                 _remove(workspace)
 
 
-def furnish(node: Machine, folder: Path, cache: Path) -> None:
+def furnish(node: Machine, folder: Path, cache: Path, binaries: Binaries) -> None:
     """Let a node that has never run start with what is in stock, if there is any.
 
     Files are shared, as hard links: containerd never changes what is unpacked, and keeps account of it in databases,
@@ -108,7 +112,7 @@ def furnish(node: Machine, folder: Path, cache: Path) -> None:
     :param folder: for its containerd.
     """
     archives = [_file(name, cache) for name in names()]
-    store = _store(cache, archives)
+    store = _store(cache, archives, binaries)
     if folder.exists() or not store.exists() or store.stat().st_dev != node.folder.stat().st_dev:
         return
     aside = folder.with_suffix(".new")
@@ -125,28 +129,30 @@ def furnish(node: Machine, folder: Path, cache: Path) -> None:
     aside.rename(folder)
 
 
-def _store(cache: Path, archives: list[Path]) -> Path:
-    version = subprocess.run(["containerd", "--version"], check=True, capture_output=True, text=True).stdout
-    return cache / f"store-{_digest([version, inspect.getsource(_import), [each.name for each in archives]])}"
+def _store(cache: Path, archives: list[Path], binaries: Binaries) -> Path:
+    containerd = Path(binaries["containerd"]).parent.name  # changes with anything that it is built from
+    return cache / f"store-{_digest([containerd, inspect.getsource(_import), [each.name for each in archives]])}"
 
 
-def _import(archives: list[Path], workspace: Path) -> None:
+def _import(archives: list[Path], workspace: Path, binaries: Binaries) -> None:
     """Let a containerd of its own unpack them to ``root`` in that folder."""
     with tempfile.TemporaryDirectory() as state:  # a socket's path must be short
         settings, log, socket = workspace / "containerd.toml", workspace / "containerd.log", f"{state}/containerd.sock"
         settings.write_text(
-            f'version = 2\nroot = "{workspace}/root"\nstate = "{state}"\n'
+            f'version = 4\nroot = "{workspace}/root"\nstate = "{state}"\nimports = []\n'
             'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n'
-            f'[grpc]\naddress = "{socket}"\n'
+            f'[plugins."io.containerd.server.v1.grpc"]\naddress = "{socket}"\n'
+            f'[plugins."io.containerd.server.v1.ttrpc"]\naddress = "{socket}.ttrpc"\n'
         )
-        command = ["unshare", "--mount", "--", "containerd", "--config", str(settings)]
+        command = ["unshare", "--mount", "--", binaries["containerd"], "--config", str(settings)]
         with log.open("wb") as output:
             containerd = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            answers = functools.partial(subprocess.run, ["ctr", "--address", socket, "version"], capture_output=True)
+            ctr = [binaries["ctr"], "--address", socket, *_NAMESPACE]
+            answers = functools.partial(subprocess.run, [*ctr, "version"], capture_output=True)
             wait_until(lambda: answers().returncode == 0, "containerd answers", 30, explain=lambda: tail(log))
             for each in archives:
-                _run([*_CTR, "--address", socket, "images", "import", str(each)])
+                _run([*ctr, "images", "import", str(each)])
         finally:
             containerd.terminate()
             containerd.wait(30)

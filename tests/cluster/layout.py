@@ -53,6 +53,11 @@ class Layout:
         return self.root / "kubectl"
 
     @property
+    def ctr(self) -> Path:
+        """Speaks to the containerd of the node that it is run on."""
+        return self.root / "ctr"
+
+    @property
     def simulated(self) -> Path:
         """Says how many simulated nodes it was last told to have."""
         return self.root / "simulated-nodes"

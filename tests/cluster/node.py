@@ -34,14 +34,17 @@ def containerd_root(layout: Layout, node: NodeAddress) -> Path:
     return layout.machine(node.name) / "containerd"
 
 
-def containerd(layout: Layout, node: NodeAddress) -> Component:
+def containerd(layout: Layout, binaries: Binaries, node: NodeAddress) -> Component:
     """Runs the containers."""
     own = layout.machine(node.name)
     config, network = own / "containerd.toml", own / "cni" / "10-pods.conflist"
     return Component(
         "containerd",
-        ["containerd", "--config", str(config)],
-        files={config: _containerd(own, containerd_root(layout, node)), network: _pod_network(node)},
+        [binaries["containerd"], "--config", str(config)],
+        files={
+            config: _containerd(own, containerd_root(layout, node), binaries["containerd-shim-runc-v2"]),
+            network: _pod_network(node),
+        },
     )
 
 
@@ -149,29 +152,36 @@ def policy(layout: Layout, authority: Authority, node: NodeAddress) -> list[Comp
     ]
 
 
-def _containerd(own: Path, root: Path) -> str:
-    cri = 'plugins."io.containerd.grpc.v1.cri"'
+def _containerd(own: Path, root: Path, shim: str) -> str:
+    runtime = 'plugins."io.containerd.cri.v1.runtime"'
     return f"""
-version = 2
+version = 4
 root = "{root}"
 state = "{_CONTAINERD_STATE}"
+imports = []  # by default what the host has in /etc/containerd
 disabled_plugins = ["io.containerd.internal.v1.opt"]
 
-[grpc]
+[plugins."io.containerd.server.v1.grpc"]
 address = "{CONTAINERD_SOCKET}"
 
-[{cri}]
-sandbox_image = "{PAUSE}"
+[plugins."io.containerd.server.v1.ttrpc"]
+address = "{CONTAINERD_SOCKET}.ttrpc"
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{PAUSE}"
+
+[{runtime}]
 restrict_oom_score_adj = true  # a container's may not be below our own without CAP_SYS_RESOURCE
 
-[{cri}.containerd]
+[{runtime}.containerd]
 default_runtime_name = "runc"
 
-[{cri}.containerd.runtimes.runc]
+[{runtime}.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
+runtime_path = "{shim}"  # by default the one on PATH, which may be of another version
 
-[{cri}.cni]
-bin_dir = "{_network_plugins(own)}"
+[{runtime}.cni]
+bin_dirs = ["{_network_plugins(own)}"]
 conf_dir = "{own}/cni"
 """
 

@@ -13,7 +13,6 @@ from tests.cluster.layout import CACHE
 from tests.cluster.process import exclusive
 
 TO_RUN = {
-    "containerd": "containerd",
     "runc": "runc",
     "/usr/lib/cni/ptp": "containernetworking-plugins",
     "iptables": "iptables",

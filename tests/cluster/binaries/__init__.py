@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tests.cluster.process import exclusive
 
 SOURCES = Path(__file__).parent
 FLAGS = ("-trimpath", "-buildvcs=false", "-mod=readonly")
+CONTAINERD = "2.4.2"
 KUBERNETES = "1.34.4"
 
 
@@ -46,6 +47,14 @@ class Program:
 _VERSION = "k8s.io/component-base/version"
 PROGRAMS = (
     Program("pause", {"pause": "."}),
+    Program(
+        "containerd",
+        {
+            name: f"github.com/containerd/containerd/v2/cmd/{name}"
+            for name in ("containerd", "containerd-shim-runc-v2", "ctr")
+        },
+        {"github.com/containerd/containerd/v2/version.Version": CONTAINERD},
+    ),
     Program("etcd", {"etcd": "go.etcd.io/etcd/server/v3"}),
     Program("coredns", {"coredns": "github.com/coredns/coredns"}),
     Program("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
@@ -70,6 +79,7 @@ PROGRAMS = (
         },
     ),
 )
+NAMES = frozenset(program.name for program in PROGRAMS)
 
 
 @dataclass(frozen=True)
@@ -82,14 +92,14 @@ class Binaries:
         return str(self.paths[name])
 
 
-def built(cache: Path, *, without: Sequence[str] = ()) -> Binaries:
-    """The binaries, of which the missing ones are built first: minutes on a fresh machine.
+def built(cache: Path, names: Collection[str]) -> Binaries:
+    """The binaries of some programs, of which the missing ones are built first: minutes on a fresh machine.
 
     :param cache: the folder that keeps them.
-    :param without: programs that are not needed.
+    :param names: of :data:`NAMES`.
     """
     go = _Go.found()
-    wanted = [program for program in PROGRAMS if program.name not in without]
+    wanted = [program for program in PROGRAMS if program.name in names]
     folders = {program: cache / f"{program.name}-{_key(program, go)}" for program in wanted}
     with exclusive(cache):
         missing = [program for program, folder in folders.items() if not folder.exists()]

@@ -95,7 +95,8 @@ def test_it_comes_up_and_a_second_up_leaves_it_alone(before: dict[str, list[str]
 def test_its_nodes_start_with_the_images_in_stock(folder: Path) -> None:
     if CACHE.stat().st_dev != folder.stat().st_dev:
         pytest.skip("they are shared as hard links, which no two file systems can do")
-    there = run(folder, "exec", "node1", "--", "ctr", "--namespace", "k8s.io", "images", "list", "--quiet").split()
+    ctr = (str(folder / "ctr"), "--namespace", "k8s.io")
+    there = run(folder, "exec", "node1", "--", *ctr, "images", "list", "--quiet").split()
     assert {f"{PREFIX}{name}:dev" for name in names()} <= set(there)
 
 
