@@ -35,6 +35,17 @@ from tests.plans import page as page_role
 
 KINDS = "pods,jobs,configmaps,services,serviceaccounts,roles,rolebindings,networkpolicies"
 HOG = "x = []\nwhile True: x.append(bytearray(10_000_000))"
+EMPTY_REGISTRY = """
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+
+class Empty(BaseRequestHandler):
+    def handle(self):  # TLS is greeted in HTTP, too: then a container runtime speaks that
+        self.request.recv(65536)
+        self.request.sendall(b"HTTP/1.1 404 Not Found\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+
+ThreadingTCPServer.allow_reuse_address = True
+ThreadingTCPServer(("127.0.0.1", 5005), Empty).serve_forever()
+"""
 
 
 @pytest.fixture
@@ -86,7 +97,7 @@ async def test_a_replica_that_takes_too_much_memory_is_named_with_its_limit(back
 @pytest.fixture
 def registry(kubectl: Callable[..., str], image: Callable[[str], str]) -> Iterator[tuple[str, str]]:
     """A node, and the address that it reaches a registry at, which answers 404 to all that is asked of it."""
-    command = ["python3", "-m", "http.server", "5005", "--bind", "127.0.0.1"]
+    command = ["python3", "-c", EMPTY_REGISTRY]
     probe = {"exec": {"command": ["python3", "-c", "import socket; socket.create_connection(('127.0.0.1', 5005))"]}}
     container = {"name": "main", "image": image("python"), "command": command, "readinessProbe": probe}
     spec = {"hostNetwork": True, "terminationGracePeriodSeconds": 0, "containers": [container]}

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from example_dags.data import make_data
+from practicus_provider.backends.base import Backend
 from practicus_provider.hooks.practicus import PracticusHook
 from tests.e2e.airflow_home import REPO
 from tests.e2e.kubernetes_place import connection, shared_folder
 from tests.e2e.test_example_dags import DAGS, Run, by_dags_test
 from tests.kubernetes import fresh
+from tests.plans import PATIENCE
 
 EPOCHS, KILOBYTES = 2, 20
 RATE, OTHER_RATE = 0.02, 0.001
@@ -166,4 +168,12 @@ def test_after_all_of_them_no_cluster_is_left(
     assert {run_example(name).state for name in PARAMS} == {"success"}
     there = json.dumps({"conn_type": "practicus", "extra": dict(extra)})
     monkeypatch.setenv("AIRFLOW_CONN_PRACTICUS_DEFAULT", there)
-    assert asyncio.run(PracticusHook().get_conn().list()) == []
+    asyncio.run(_gone(PracticusHook().get_conn()))
+
+
+async def _gone(backend: Backend) -> None:
+    """Wait for what has been deleted to be gone; nothing else is there."""
+    async with asyncio.timeout(PATIENCE):
+        while found := await backend.list():
+            assert [cluster for cluster in found if not cluster.leaving] == []
+            await asyncio.sleep(0.3)
