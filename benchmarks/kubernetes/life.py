@@ -33,11 +33,13 @@ Samples = defaultdict[str, list[float]]
 LOOK = 0.5
 """Seconds for watches to be open before what they are to see begins."""
 LEAST = 3.0
-"""Seconds that user code lasts at least, where its end is measured."""
+"""Seconds that user code lasts at least, where its end or its deletion is measured: a kubelet that still looks after a
+pod's start comes to its deletion up to two seconds later, or does not, by chance."""
 STARTING: dict[type[Contestant], float] = {PodOperator: 6.0}
 """More of it: KubernetesPodTrigger looks for a pod's start every 5 s, and for its end only thereafter."""
 PERIOD: dict[type[Contestant], float] = {PodOperator: 2.0, JobOperator: 10.0}
-"""Seconds between two looks of a peer's trigger. Ends are spread evenly over it, or over the kubelet's own 1 s."""
+"""Seconds between two looks of a peer's trigger. Ends are spread evenly over it, or over the kubelet's own 1 s, and so
+are deletions."""
 
 
 def submitted_and_deleted(place: Place, pods: int, runs: int) -> list[Row]:
@@ -51,6 +53,7 @@ def submitted_and_deleted(place: Place, pods: int, runs: int) -> list[Row]:
         label = "raw" if kind is Kubectl else kind.label
         took = asyncio.run(submitted(contestant, BEGAN))
         if kind in deleters:
+            time.sleep(LEAST + _spread(turn, runs))
             went = asyncio.run(_delete(contestant))
         else:
             contestant.delete()
@@ -70,8 +73,7 @@ def ended(place: Place, pods: int, runs: int) -> list[Row]:
     kinds: list[type[Contestant]] = [Ours, Kubectl, Foreseen, *alone, JobOperator]
     samples = Samples(list)
     for turn, kind in turns(kinds, runs):
-        spread = (turn - 0.5) / runs if turn else 0.0
-        seconds = LEAST + STARTING.get(kind, 0.0) + PERIOD.get(kind, 1.0) * spread
+        seconds = LEAST + STARTING.get(kind, 0.0) + PERIOD.get(kind, 1.0) * _spread(turn, runs)
         for label, took in asyncio.run(_end(kind(place, _name(), pods, seconds))).items():
             if turn:
                 samples[label].append(took)
@@ -162,6 +164,11 @@ async def _terminated(api: Api, contestant: Contestant) -> float:
 
     await until(api, "Pod", contestant.selector, all_have)
     return time.time()
+
+
+def _spread(turn: int, runs: int) -> float:
+    """Where in a period a turn's is, from 0 to 1; the first turn, which does not count, is at its start."""
+    return (turn - 0.5) / runs if turn else 0.0
 
 
 def _name() -> str:
