@@ -49,6 +49,20 @@ async def test_a_log_goes_on_after_the_last_line_that_was_taken_also_among_lines
     ]
 
 
+@pytest.mark.parametrize("count", [1, 3, 4])
+async def test_lines_whose_stamps_are_out_of_order_are_read_once(server, api, count):
+    whole = log((0, "a"), (2, "out"), (1, "err"), (2, "b"), (3, "c"))
+    server.answers = [streams(*whole[:count]), streams(*whole)]
+    before, place = await read(api)
+    after, _ = await read(api, place)
+    assert before + after == ["a", "out", "err", "b", "c"]
+
+
+async def test_of_a_log_that_was_rotated_every_line_that_is_left_is_read(server, api):
+    server.answers = [streams(*log((1, "b"), (2, "c")))]
+    assert await read(api, f"{STAMPS[0]}/1") == (["b", "c"], f"{STAMPS[2]}/1")
+
+
 END = f'{END_MARK}uid {{"exit_code": 0, "result": null}}'
 
 

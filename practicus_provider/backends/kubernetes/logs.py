@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,8 @@ LONGEST_RETRY = 15.0
 QUEUED = 1000
 """Lines of one cluster that were read and not taken yet: beyond them the server waits."""
 LATER = "(as many logs are followed as may be at once: this one is read once it is its turn, or its pod has ended)"
+DISORDER = 100
+"""Lines within which stamps may be out of order."""
 LATE = 5.0
 """Seconds after a pod's end in which its log must have ended: else the connection is broken, and does not know."""
 LAST_PATIENCE = 30.0
@@ -44,7 +47,9 @@ class PodLog:
     """One pod's log from a place on.
 
     :param nonce: what the end of an output has to name: the pod's uid.
-    :param taken: ``<time stamp>/<n>``: the last line that was taken, as the n-th with its stamp; empty: none was.
+    :param taken: ``<time stamp>/<n>``: the last line that was taken, as the n-th that has its stamp or a later one: the
+        two outputs of a container are stamped each by itself, and may be out of order. (Of two such lines the second is
+        missed by who goes on right between them.) Empty: none was.
     :param ends: the last words that were read so far, of each output.
     :param whole: whether the last reading came to the end of what there was.
     """
@@ -74,11 +79,11 @@ class PodLog:
     async def lines(self, *, follow: bool) -> AsyncIterator[str]:
         """Further lines until the end, or those that are there now."""
         start, _, count = self.taken.partition("/")
-        skip = int(count or 0)
+        place = skip = int(count or 0)
+        stamps: deque[str] = deque(maxlen=DISORDER)
         query = {"container": MAIN, "timestamps": "true", "follow": str(follow).lower()}
         if start:
             query["sinceTime"] = start  # the server goes by whole seconds: some lines come again
-        last, nth = start, skip
         with self._cut():
             async with self.api.stream(
                 f"pods/{self.pod}/log", silence=SILENCE if follow else TIMEOUT, **query
@@ -90,11 +95,12 @@ class PodLog:
                     stamp, _, text = raw.decode(errors="replace").rstrip("\r\n").partition(" ")
                     if stamp < start:
                         continue
-                    if stamp == start and skip:
+                    stamps.append(stamp)
+                    if skip and (stamp == start or place > 1):  # else that line is gone, with a log that was rotated
                         skip -= 1
                         continue
-                    last, nth = stamp, nth + 1 if stamp == last else 1
-                    self.taken = f"{last}/{nth}"
+                    skip = 0
+                    self.taken = f"{stamp}/{sum(each >= stamp for each in stamps)}"
                     text, end, words = text.partition(f"{END_MARK}{self.nonce} ")
                     if not (text.startswith(RESULT_MARK) or (end and not text)):
                         yield text.removesuffix(RESULT_MARK)
