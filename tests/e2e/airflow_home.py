@@ -23,8 +23,13 @@ import psutil
 REPO = Path(__file__).parents[2]
 PATIENCE = 120.0
 """Seconds after which what a test waits for has failed to happen."""
-
-
+LOCKED = 15.0
+"""Seconds that who writes waits for SQLite. Longer than by default (5 s), as who writes many DAGs on a busy machine
+keeps others out; and no longer than need be, as Airflow's API server (3.3) may wait for itself: it writes its audit log
+on the event loop (``airflow.api_fastapi.logging.decorators``), which another of its requests may need to end its own
+transaction."""
+TRIES = 5
+"""Of a request that finds it locked."""
 LOCAL = {"backend": "local"}
 
 
@@ -35,8 +40,8 @@ def settings(home: Path, dags: Path, extra: Mapping[str, Any]) -> dict[str, str]
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        # On a busy machine who writes many DAGs keeps others from writing for longer than SQLite's 5 s.
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout={PATIENCE:g}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout={LOCKED:g}",
+        "AIRFLOW__API__EXPOSE_STACKTRACE": "True",  # it says what is wrong with the database
         "AIRFLOW_CONN_PRACTICUS_DEFAULT": json.dumps({"conn_type": "practicus", "extra": dict(extra)}),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
@@ -69,7 +74,7 @@ class Airflow:
     token: str = ""
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """One request to the REST API."""
+        """One request to the REST API; another if SQLite was locked, so that nothing came of it."""
         request = urllib.request.Request(
             f"{self.url}{path}",
             method=method,
@@ -80,12 +85,16 @@ class Airflow:
                 "Accept": "application/json",
             },
         )
-        try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            error.add_note(error.read().decode())
-            raise
+        for left in reversed(range(TRIES)):
+            try:
+                with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                    text = answer.read()
+                break
+            except urllib.error.HTTPError as error:
+                words = error.read().decode()
+                error.add_note(words)
+                if not left or "database is locked" not in words:
+                    raise
         return json.loads(text) if text else None
 
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
