@@ -10,7 +10,6 @@ import json
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import pandas as pd
 import pytest
 
 from example_dags.data import make_data
-from tests.e2e.airflow_home import Airflow, running, settings
+from tests.e2e.airflow_home import Airflow, eventually, running, settings
 from tests.e2e.commands import commands
 from tests.e2e.kubernetes_place import connection, shared_folder
 from tests.kubernetes import fresh
@@ -314,7 +313,5 @@ def test_after_all_of_them_no_cluster_is_left(run_dag: RunDag, home: Path, extra
 
     found = left()
     assert [cluster for cluster in found if cluster["note"] != "leaving"] == []
-    give_up = time.monotonic() + ENDING
-    while found and time.monotonic() < give_up:  # the last one's pods had yet to end
-        found = left()
-    assert found == []
+    if found:
+        eventually("the last one's pods have ended", lambda: not left(), ENDING)

@@ -80,7 +80,7 @@ class PodLog:
         """Further lines until the end, or those that are there now."""
         start, _, count = self.taken.partition("/")
         place = skip = int(count or 0)
-        stamps: deque[str] = deque(maxlen=DISORDER)
+        newest, stamps = "", deque[str](maxlen=DISORDER)
         query = {"container": MAIN, "timestamps": "true", "follow": str(follow).lower()}
         if start:
             query["sinceTime"] = start  # the server goes by whole seconds: some lines come again
@@ -96,11 +96,13 @@ class PodLog:
                     if stamp < start:
                         continue
                     stamps.append(stamp)
+                    nth = 1 if stamp > newest else sum(each >= stamp for each in stamps)
+                    newest = max(newest, stamp)
                     if skip and (stamp == start or place > 1):  # else that line is gone, with a log that was rotated
                         skip -= 1
                         continue
                     skip = 0
-                    self.taken = f"{stamp}/{sum(each >= stamp for each in stamps)}"
+                    self.taken = f"{stamp}/{nth}"
                     text, end, words = text.partition(f"{END_MARK}{self.nonce} ")
                     if not (text.startswith(RESULT_MARK) or (end and not text)):
                         yield text.removesuffix(RESULT_MARK)
