@@ -41,7 +41,6 @@ def settings(home: Path, dags: Path, extra: Mapping[str, Any]) -> dict[str, str]
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout={LOCKED:g}",
-        "AIRFLOW__API__EXPOSE_STACKTRACE": "True",  # it says what is wrong with the database
         "AIRFLOW_CONN_PRACTICUS_DEFAULT": json.dumps({"conn_type": "practicus", "extra": dict(extra)}),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
@@ -225,7 +224,7 @@ def running(
         **own,
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__API__EXPOSE_STACKTRACE": "True",  # so that a test that fails says why
+        "AIRFLOW__API__EXPOSE_STACKTRACE": "True",  # a test that fails says why, and a request that found SQLite locked
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": str(all_admins),
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",  # nobody edits them
