@@ -182,6 +182,7 @@ runtime_path = "{shim}"  # by default the one on PATH, which may be of another v
 
 [{runtime}.cni]
 bin_dirs = ["{_network_plugins(own)}"]
+use_internal_loopback = true  # else one more program is run as each pod starts, and one as it ends
 conf_dir = "{own}/cni"
 """
 
