@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from practicus_provider.backends.kubernetes.pod_template import Site
-from practicus_provider.backends.kubernetes.quota import largest, needed_of_quota, quantity
+from practicus_provider.backends.kubernetes.quota import exceeded, largest, needed_of_quota, quantity
 from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.plan import Role
 from practicus_provider.spec import Resources
@@ -49,3 +49,19 @@ def test_a_cluster_takes_what_its_objects_and_the_pods_of_its_jobs_do():
         **dict.fromkeys(("cpu", "requests.cpu", "limits.cpu"), Decimal("2.5")),
         **dict.fromkeys(("memory", "requests.memory", "limits.memory"), 5 * gib),
     }
+
+
+def test_a_quota_that_is_too_small_is_named_with_what_is_used_and_what_more_is_needed():
+    workers = Role("worker", role("worker", "").launch, 3, Resources(cpu="500m", memory="1Gi"))
+    manifests = render("c", plan(workers, role("driver", "")), Site("jobs", "i"), TASK, lease=None, parent=None)
+    quotas = [
+        {"metadata": {"name": "fresh"}, "status": {}},
+        {
+            "metadata": {"name": "team"},
+            "status": {
+                "hard": {"pods": "5", "requests.cpu": "4", "count/jobs.batch": "2", "persistentvolumeclaims": "0"},
+                "used": {"pods": "2", "requests.cpu": "1500m"},
+            },
+        },
+    ]
+    assert exceeded(quotas, [manifests.root, *manifests.others]) == ["quota team: pods 4 more on 2 of 5"]

@@ -11,8 +11,7 @@ import contextlib
 import json
 import math
 import secrets
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,6 +20,7 @@ from urllib.parse import quote
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, Usage, cleared_since
 from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Manifest, connected
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
+from practicus_provider.backends.kubernetes.inventory import listing, listings, status_of
 from practicus_provider.backends.kubernetes.labels import (
     CLUSTER,
     COMPLETE,
@@ -31,27 +31,25 @@ from practicus_provider.backends.kubernetes.labels import (
     RELEASED,
     ROLE,
     TOLD,
-    cluster_of,
 )
 from practicus_provider.backends.kubernetes.leases import leased, parting
 from practicus_provider.backends.kubernetes.logs import Reader
 from practicus_provider.backends.kubernetes.metrics import usage_of
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, api_of, mirror_of
-from practicus_provider.backends.kubernetes.observe import facts_of, noted, observe
+from practicus_provider.backends.kubernetes.observe import facts_of, noted
 from practicus_provider.backends.kubernetes.pod import Pod, time_of
 from practicus_provider.backends.kubernetes.pod_template import Site
-from practicus_provider.backends.kubernetes.quota import needed_of_quota, quantity
+from practicus_provider.backends.kubernetes.quota import exceeded
 from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
 from practicus_provider.backends.kubernetes.removal import end, remove
 from practicus_provider.backends.kubernetes.render import Manifests, render, short
-from practicus_provider.backends.kubernetes.roots import age, annotated, deciding_jobs, handle_of, root_of
+from practicus_provider.backends.kubernetes.roots import age, annotated, handle_of, root_of
 from practicus_provider.backends.kubernetes.watching import dispose, final, observations
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
 from practicus_provider.runtime.practicus_runtime import pods as runtime_pods
-from practicus_provider.spec import Resources
-from practicus_provider.status import Reason, State, Status
+from practicus_provider.status import State, Status
 
 CREATE_PATIENCE = 30.0
 """Seconds that the API server may be out of reach as a cluster is made: a restart's time."""
@@ -194,25 +192,12 @@ class KubernetesBackend(Backend):
     async def list(self) -> list[Listing]:
         """See :meth:`Backend.list`."""
         async with connected(self.access, self.site.namespace) as api:
-            jobs = (await api.list("Job", labelSelector=SELECTOR))["items"]
-            pods = (await api.list("Pod", labelSelector=SELECTOR))["items"]
-        roots = [job for job in jobs if FACTS in job["metadata"].get("annotations", {})]
-        jobs_of, pods_of = _by_cluster(jobs), _by_cluster(pods)
-        listings = []
-        for root in roots:
-            name = root["metadata"]["name"]
-            status = observe(root, pods_of[name], jobs=jobs_of[name]).status
-            if status.verdict is None or status.verdict.reason is not Reason.ABANDONED:
-                listings.append(_listing(root, status))
-        return listings
+            return await listings(api)
 
     async def find(self, name: str) -> Listing:
         """See :meth:`Backend.find`."""
         async with connected(self.access, self.site.namespace) as api:
-            root = await api.get("Job", name)
-            if root is None or FACTS not in root["metadata"].get("annotations", {}):
-                raise NotFound(f"there is no cluster {name} in namespace {self.site.namespace}")
-            return _listing(root, await _status(api, root))
+            return await listing(api, name)
 
     async def usage(self) -> Mapping[str, Mapping[str, Usage]] | None:
         """See :meth:`Backend.usage`. It is the metrics API's to know, where there is one and we may ask it."""
@@ -250,7 +235,10 @@ class KubernetesBackend(Backend):
                 except ApiError as error:
                     if error.reason != "AlreadyExists":
                         problems.append(f"{manifest['kind']} {manifest['metadata']['name']}: {error}")
-            problems += await _over_quota(api, preview)
+            try:
+                problems += exceeded((await api.list("ResourceQuota"))["items"], preview)
+            except ApiError as error:
+                problems.append(f"the namespace's quotas cannot be read, so they were not looked at: {error}")
         return problems
 
     async def connect(self, handle: Handle, port: Port) -> Connection:
@@ -308,7 +296,7 @@ class KubernetesBackend(Backend):
         if _half_made(root):
             same: bool = meta["annotations"].get(DIGEST) == manifests.root["metadata"]["annotations"][DIGEST]
             return same
-        return (await _status(api, root)).state not in (State.FAILED, State.CANCELLED)
+        return (await status_of(api, root)).state not in (State.FAILED, State.CANCELLED)
 
     async def _start(self, api: Api, root: Manifest, manifests: Manifests) -> None:
         """Create what the root needs, then let it go."""
@@ -345,21 +333,6 @@ def _half_made(root: Manifest) -> bool:
     return bool(root["spec"].get("suspend")) and COMPLETE not in root["metadata"].get("annotations", {})
 
 
-def _by_cluster(items: Iterable[Manifest]) -> defaultdict[str, list[Manifest]]:
-    """Objects by the name of the cluster that they belong to."""
-    found: defaultdict[str, list[Manifest]] = defaultdict(list)
-    for item in items:
-        found[cluster_of(item)].append(item)
-    return found
-
-
-async def _status(api: Api, root: Manifest) -> Status:
-    """What there is of a cluster, for who has no mirror."""
-    own = f"{CLUSTER}={root['metadata']['name']}"
-    pods, jobs = await asyncio.gather(api.list("Pod", labelSelector=own), deciding_jobs(api, root))
-    return observe(root, pods["items"], jobs=jobs).status
-
-
 LATER = ("RoleBinding", "Job", "Pod")
 """Kinds that come when what they need is there: what runs, and a binding, which only the binder of an existing Role may
 make who is no administrator."""
@@ -372,42 +345,3 @@ async def _create_once(api: Api, secret: Manifest) -> None:
     except ApiError as error:
         if error.reason != "AlreadyExists":
             raise
-
-
-async def _over_quota(api: Api, preview: Iterable[Manifest]) -> list[str]:
-    """Each quota of the namespace that the cluster would not fit into, with what is used and what it needs."""
-    try:
-        quotas = (await api.list("ResourceQuota"))["items"]
-    except ApiError as error:
-        return [f"the namespace's quotas cannot be read, so they were not looked at: {error}"]
-    needs = needed_of_quota(preview)
-    return [
-        f"quota {quota['metadata']['name']}: {resource} {needs[resource]:f} more on {used} of {limit}"
-        for quota in quotas
-        for resource, limit in quota["status"].get("hard", {}).items()
-        if resource in needs
-        and needs[resource] + quantity(used := quota["status"].get("used", {}).get(resource, "0")) > quantity(limit)
-    ]
-
-
-def _listing(root: Manifest, status: Status) -> Listing:
-    facts = facts_of(root)
-    links = {label: Port(role, name) for label, (role, name) in facts["links"].items()}
-    meta = root["metadata"]
-    fields = ("cpu", "memory", "gpu")
-    resources = {
-        name: Resources(**{field: role[field] for field in fields})
-        for name, role in facts["roles"].items()
-        if "cpu" in role
-    }
-    return Listing(
-        handle_of(root),
-        status,
-        facts["task"],
-        created_at=time_of(meta["creationTimestamp"]),
-        released=RELEASED in meta["annotations"],
-        leaving="deletionTimestamp" in meta,
-        links=links,
-        adapter=facts["adapter"],
-        resources=resources,
-    )

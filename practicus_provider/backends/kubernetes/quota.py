@@ -31,6 +31,18 @@ def needed_of_quota(manifests: Iterable[Manifest]) -> dict[str, Decimal]:
     return needs
 
 
+def exceeded(quotas: Iterable[Manifest], manifests: Iterable[Manifest]) -> list[str]:
+    """Each resource of these quotas that the objects would not fit into, with what is used and what they need."""
+    needs = needed_of_quota(manifests)
+    return [
+        f"quota {quota['metadata']['name']}: {resource} {needs[resource]:f} more on {used} of {limit}"
+        for quota in quotas
+        for resource, limit in quota["status"].get("hard", {}).items()
+        if resource in needs
+        and needs[resource] + quantity(used := quota["status"].get("used", {}).get(resource, "0")) > quantity(limit)
+    ]
+
+
 def largest(nodes: Iterable[Manifest]) -> dict[str, str]:
     """Resource -> the most of it that one node has for pods, as people read it."""
     most: dict[str, Decimal] = {}
