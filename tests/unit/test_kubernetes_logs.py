@@ -12,7 +12,7 @@ from aiohttp import web
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes.api import Api
 from practicus_provider.backends.kubernetes.labels import INDEX
-from practicus_provider.backends.kubernetes.logs import LATER, PodLog, Reader, follow, tail
+from practicus_provider.backends.kubernetes.logs import DISORDER, LATER, PodLog, Reader, follow, tail
 from practicus_provider.backends.kubernetes.mirror import mirror_of
 from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
 from tests.kubernetes_server import (
@@ -49,13 +49,21 @@ async def test_a_log_goes_on_after_the_last_line_that_was_taken_also_among_lines
     ]
 
 
-@pytest.mark.parametrize("count", [1, 3, 4])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
 async def test_lines_whose_stamps_are_out_of_order_are_read_once(server, api, count):
     whole = log((0, "a"), (2, "out"), (1, "err"), (2, "b"), (3, "c"))
     server.answers = [streams(*whole[:count]), streams(*whole)]
     before, place = await read(api)
     after, _ = await read(api, place)
     assert before + after == ["a", "out", "err", "b", "c"]
+
+
+async def test_many_lines_of_one_stamp_are_read_once(server, api):
+    whole = log(*((0, str(number)) for number in range(3 * DISORDER)))
+    server.answers = [streams(*whole[: 2 * DISORDER]), streams(*whole)]
+    before, place = await read(api)
+    after, _ = await read(api, place)
+    assert before + after == [str(number) for number in range(3 * DISORDER)]
 
 
 async def test_of_a_log_that_was_rotated_every_line_that_is_left_is_read(server, api):

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +32,7 @@ QUEUED = 1000
 """Lines of one cluster that were read and not taken yet: beyond them the server waits."""
 LATER = "(as many logs are followed as may be at once: this one is read once it is its turn, or its pod has ended)"
 DISORDER = 100
-"""Lines within which stamps may be out of order."""
+"""Stamps among which lines may be out of order."""
 LATE = 5.0
 """Seconds after a pod's end in which its log must have ended: else the connection is broken, and does not know."""
 LAST_PATIENCE = 30.0
@@ -48,8 +47,8 @@ class PodLog:
 
     :param nonce: what the end of an output has to name: the pod's uid.
     :param taken: ``<time stamp>/<n>``: the last line that was taken, as the n-th that has its stamp or a later one: the
-        two outputs of a container are stamped each by itself, and may be out of order. (Of two such lines the second is
-        missed by who goes on right between them.) Empty: none was.
+        two outputs of a container are stamped each by itself, and may be out of order. Empty: none was. (The server
+        goes on with the second of that stamp: a later line that is stamped a second earlier is missed.)
     :param ends: the last words that were read so far, of each output.
     :param whole: whether the last reading came to the end of what there was.
     """
@@ -80,10 +79,10 @@ class PodLog:
         """Further lines until the end, or those that are there now."""
         start, _, count = self.taken.partition("/")
         place = skip = int(count or 0)
-        newest, stamps = "", deque[str](maxlen=DISORDER)
+        places = _Places()
         query = {"container": MAIN, "timestamps": "true", "follow": str(follow).lower()}
         if start:
-            query["sinceTime"] = start  # the server goes by whole seconds: some lines come again
+            query["sinceTime"] = start  # it goes by whole seconds: some lines come again
         with self._cut():
             async with self.api.stream(
                 f"pods/{self.pod}/log", silence=SILENCE if follow else TIMEOUT, **query
@@ -93,11 +92,9 @@ class PodLog:
                     if follow and not raw.endswith(b"\n"):  # cut off between the API server and the kubelet
                         return
                     stamp, _, text = raw.decode(errors="replace").rstrip("\r\n").partition(" ")
-                    if stamp < start:
+                    nth = places.next(stamp)
+                    if skip and stamp < start:
                         continue
-                    stamps.append(stamp)
-                    nth = 1 if stamp > newest else sum(each >= stamp for each in stamps)
-                    newest = max(newest, stamp)
                     if skip and (stamp == start or place > 1):  # else that line is gone, with a log that was rotated
                         skip -= 1
                         continue
@@ -130,6 +127,24 @@ class PodLog:
         except ApiError as error:
             if error.status < 500 and error.status != 429:
                 raise
+
+
+class _Places:
+    """Numbers lines among those that have their stamp or a later one."""
+
+    def __init__(self) -> None:
+        self._newest = ""
+        self._lines: dict[str, int] = {}  # stamp -> how many have it, of the last stamps that came
+
+    def next(self, stamp: str) -> int:
+        """Of the next line."""
+        self._lines[stamp] = self._lines.get(stamp, 0) + 1
+        if len(self._lines) > DISORDER:
+            del self._lines[next(iter(self._lines))]
+        if stamp > self._newest:
+            self._newest = stamp
+            return 1
+        return sum(lines for each, lines in self._lines.items() if each >= stamp)
 
 
 async def tail(api: Api, pod: str, nonce: str, lines: int, container: str = MAIN) -> list[str]:
