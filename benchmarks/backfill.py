@@ -73,7 +73,8 @@ def main() -> None:
     parser.add_argument("--simulated-nodes", type=int, default=2, help="0: real pods (default 2)")
     options = parser.parse_args()
     command.end_by_sigterm()
-    found = measure(options)
+    with target.as_found():
+        found = measure(options)
     rows = _rows(found, options)
     print(*(row.text() for row in rows), sep="\n\n", file=sys.stderr)
     if options.json:

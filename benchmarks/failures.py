@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -36,6 +37,7 @@ from practicus_provider.lifecycle import Policy
 from practicus_provider.plan import Here, Plan
 from practicus_provider.spec import JobSpec
 from practicus_provider.status import Verdict
+from tests.cluster import target
 
 SOON = 5.0
 """Seconds in which the job has to end."""
@@ -94,8 +96,8 @@ def main() -> None:
     command.end_by_sigterm()
     moments = random.Random(options.seed)
     rows = []
-    for backend in options.backends:
-        for framework in options.frameworks:
+    with target.as_found():
+        for backend, framework in itertools.product(options.backends, options.frameworks):
             after = [moments.uniform(0, SPAN) for _ in range(options.runs)]
             rows.append(asyncio.run(_row(backend, framework, after)))
             print(json.dumps({key: value for key, value in rows[-1].items() if key != "ends"}), file=sys.stderr)
@@ -170,7 +172,6 @@ async def _local() -> AsyncIterator[Place]:
 
 @contextlib.asynccontextmanager
 async def _kubernetes() -> AsyncIterator[Place]:
-    from tests.cluster import target
     from tests.cluster.fixture import Kubectl
     from tests.kubernetes import fresh, pods
 

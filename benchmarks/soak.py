@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--real", type=int, default=2, help="real ones (default 2)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
-    with command.airflow_home():
+    with command.airflow_home(), target.as_found():
         rows, where = asyncio.run(_measured(options))
     print(*(row.text() for row in rows), sep="\n\n", file=sys.stderr)
     if options.json:

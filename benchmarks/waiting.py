@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import command
 from benchmarks.report import Row
+from tests.cluster import target
 
 if TYPE_CHECKING:
     from benchmarks.kubernetes.crowd import Crowd
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, nargs="*", default=[50, 200, 1000], help="of each (default 50 200 1000)")
     parser.add_argument("--peer-seconds", type=float, default=30.0, help="likewise of the others (default 30)")
     options = parser.parse_args()
-    with command.airflow_home():
+    with command.airflow_home(), target.as_found():
         report = measure(options)
     if options.json:
         print(json.dumps(report, indent=2))
@@ -85,7 +86,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.kubernetes.crowd import JobCrowd, OurCrowd, PodCrowd
     from benchmarks.kubernetes.place import place
     from benchmarks.kubernetes.waiting import rows
-    from tests.cluster import target
 
     ExecutorSafeguard.test_mode = True  # it would warn that no task runner calls the operators
     target.simulate(1 + max([options.tasks, *options.peers]) // PODS_OF_A_NODE)

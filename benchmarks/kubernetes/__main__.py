@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import command
+from tests.cluster import target
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=100, help="that wait; 0: nothing of it (default 100)")
     parser.add_argument("--seconds", type=float, default=60.0, help="for which they are watched (default 60)")
     options = parser.parse_args()
-    with command.airflow_home():
+    with command.airflow_home(), target.as_found():
         report = measure(options.runs, options.pods, options.tasks, options.seconds)
     if options.json:
         print(json.dumps(report, indent=2))

@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from benchmarks import command
 from benchmarks.report import Row
 from benchmarks.scripts import SCRIPTS
+from tests.cluster import target
 
 BACKENDS = ("local", "kubernetes")
 
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     options = parser.parse_args()
     rows = []
-    with command.airflow_home():
+    with command.airflow_home(), target.as_found():
         for row in _measured(options.backends, options.frameworks, options.runs, options.steps):
             rows.append(row)
             print(row.text(), end="\n\n", file=sys.stderr, flush=True)

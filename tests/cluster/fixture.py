@@ -43,13 +43,11 @@ class Kubectl:
 @pytest.fixture(scope="session")
 def kubernetes() -> Iterator[Path]:
     """The kubeconfig of a cluster that is ready. It is gone afterwards if it was not there before."""
-    with needed():
-        found = target.running()
-        target.stock()
-        kubeconfig = target.kubeconfig()
-    yield kubeconfig
-    if not found:
-        target.end()
+    with target.as_found():
+        with needed():
+            target.stock()
+            kubeconfig = target.kubeconfig()
+        yield kubeconfig
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.cluster.cluster import Cluster
@@ -52,14 +53,15 @@ def simulate(nodes: int) -> None:
     _ours("up", "--simulated-nodes", str(nodes))
 
 
-def running() -> bool:
-    """Whether it is up already."""
-    return bool(os.environ.get(KUBECONFIG)) or Cluster(Layout.default()).control_plane.init is not None
-
-
-def end() -> None:
-    """Take ours down."""
-    _ours("down")
+@contextlib.contextmanager
+def as_found() -> Iterator[None]:
+    """Ours is down afterwards if it was not up before."""
+    found = os.environ.get(KUBECONFIG) or _up()
+    try:
+        yield
+    finally:
+        if not found and _up():
+            _ours("down")
 
 
 def kubectl() -> str:
@@ -97,6 +99,10 @@ def audit_log() -> Path | None:
 def control_plane() -> Mapping[str, Process]:
     """Name -> process of our own cluster's control plane; empty: it is another's, whose processes are elsewhere."""
     return {} if os.environ.get(KUBECONFIG) else Cluster(Layout.default()).control_plane.processes
+
+
+def _up() -> bool:
+    return Cluster(Layout.default()).control_plane.init is not None
 
 
 def _ours(*arguments: str) -> None:
