@@ -1,11 +1,14 @@
 """Airflow's commands without its start: a process imports Airflow once, and each command runs in a fork of it.
 
-To import what ``airflow dags test`` needs takes longer than most of our jobs.
+To import what ``airflow dags test`` needs, and to make the routes of the API that its tasks use, takes longer than most
+of our jobs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -64,12 +67,27 @@ def _serve() -> None:
     os.dup2(2, 1)  # what is imported prints, too
     for module in IMPORTS:
         importlib.import_module(module)
+    asyncio.run(_make_routes())
+    gc.collect()
+    gc.freeze()  # else each fork's collector looks at, and so copies, all that was imported
     for line in sys.stdin:
         output, args = json.loads(line)
         child = os.fork()
         if not child:
             _run(Path(output), args)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
+
+
+async def _make_routes() -> None:
+    """Have the API make them that serves the tasks of ``airflow dags test``, in its process: it does so at the first
+    request (Airflow 3.3, ``airflow.sdk.execution_time.supervisor.in_process_api_server``).
+    """
+    import httpx
+    from airflow.sdk.execution_time.supervisor import in_process_api_server
+
+    transport = in_process_api_server().atransport
+    async with httpx.AsyncClient(transport=transport, base_url="http://in-process") as client:
+        (await client.get("/health")).raise_for_status()
 
 
 def _run(output: Path, args: list[str]) -> None:
