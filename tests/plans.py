@@ -13,7 +13,7 @@ from practicus_provider.adapters import Adapter, Program
 from practicus_provider.backends.base import Backend, Handle, LogLine
 from practicus_provider.plan import Here, Launch, Plan, Port, Role, Text
 from practicus_provider.spec import Elastic, JobSpec
-from practicus_provider.status import Status
+from practicus_provider.status import Status, Verdict
 
 TASK = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": -1, "try_number": 1, "logical_date": None}
 PATIENCE = 60.0
@@ -111,3 +111,11 @@ def wheel(folder: Path, module: str, source: str) -> Path:
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
     return path
+
+
+async def verdict_of(backend: Backend, job: Plan) -> Verdict:
+    """How a job ends, whose cluster is gone then."""
+    async with created(backend, "job", job) as handle:
+        verdict = (await end(backend, handle)).verdict
+    assert verdict is not None
+    return verdict

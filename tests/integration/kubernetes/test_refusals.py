@@ -18,7 +18,6 @@ from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.errors import BackendError, SpecError
 from practicus_provider.lifecycle import Policy
 from practicus_provider.plan import Here, Plan
@@ -27,24 +26,12 @@ from practicus_provider.status import Reason, State, Verdict
 from tests.cluster.fixture import KUBECONFIG
 from tests.cluster.images import PAUSE
 from tests.kubernetes import Namespace
-from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until
+from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until, verdict_of
 
 pytestmark = pytest.mark.cluster
 
 DRIVER = plan(role("driver", SLEEP))
 SMALL = Resources(cpu="100m", memory="128Mi")
-
-
-@pytest.fixture
-def backend(namespace: Namespace, image: Callable[[str], str]) -> KubernetesBackend:
-    return KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image("python")))
-
-
-async def verdict_of(backend: KubernetesBackend, job: Plan) -> Verdict:
-    async with created(backend, "job", job) as handle:
-        verdict = (await end(backend, handle)).verdict
-    assert verdict is not None
-    return verdict
 
 
 # ---- who we are, and what we may

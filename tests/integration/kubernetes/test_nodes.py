@@ -13,9 +13,7 @@ import pytest
 
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
 from practicus_provider.backends.kubernetes.labels import CLUSTER, ROLE
-from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.status import Reason, State, Verdict
 from tests.cluster.cluster import Cluster
 from tests.kubernetes import Namespace
@@ -26,11 +24,6 @@ pytestmark = pytest.mark.cluster
 SLOT = "practicus.test/slot"
 """A resource of which a node has one, so that a test preempts its own pod and nobody else's."""
 SERVED = plan(role("worker", SLEEP, replicas=2), role("driver", SLEEP))
-
-
-@pytest.fixture
-def backend(namespace: Namespace, image: Callable[[str], str]) -> KubernetesBackend:
-    return KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image("python")))
 
 
 @contextlib.asynccontextmanager
