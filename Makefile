@@ -13,7 +13,7 @@ UV := $(if $(filter $(UV_VERSION),$(shell uv --version 2>/dev/null)),uv,$(UV_CAC
 # All but those of trainings, which take gigabytes.
 EXTRAS := --extra dask --extra spark
 BIN := .venv/bin
-# In the order given: the longest come first, so that all workers end together.
+# In the order given, from both ends: see tests/conftest.py.
 PYTEST := $(BIN)/pytest -q --no-loadscope-reorder
 SLOW_TESTS := tests/e2e tests/integration tests/contract tests/cluster
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # each has a cluster of its own: some tests break theirs
     os.environ.setdefault("PRACTICUS_TEST_CLUSTER_NUMBER", worker.removeprefix("gw"))
@@ -44,7 +45,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _ByFileAndBackend(LoadScopeScheduling):
-    """A worker takes all tests of a file for one backend, because they share what they have started."""
+    """A worker takes all tests of a file for one backend, because they share what they have started.
+
+    The first worker takes them in order, all others from the last one back: so tests that load the processors, which
+    come first, run beside tests that mostly wait.
+    """
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if node is not self.nodes[0]:
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
