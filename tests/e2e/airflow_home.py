@@ -24,10 +24,11 @@ REPO = Path(__file__).parents[2]
 PATIENCE = 120.0
 """Seconds after which what a test waits for has failed to happen."""
 LOCKED = 15.0
-"""Seconds that who writes waits for SQLite. Longer than by default (5 s), as who writes many DAGs on a busy machine
-keeps others out; and no longer than need be, as Airflow's API server (3.3) may wait for itself: it writes its audit log
-on the event loop (``airflow.api_fastapi.logging.decorators``), which another of its requests may need to end its own
-transaction."""
+"""Seconds that the API server waits for who writes to SQLite; all others wait longer (``config/``). Longer than by
+default (5 s), as who writes many DAGs on a busy machine keeps others out; and no longer than need be, as that server
+may wait for itself. It writes its audit log on the event loop (``airflow.api_fastapi.logging.decorators``),
+which another of its requests may need to end its own transaction."""
+CONFIG = REPO / "tests" / "e2e" / "config"
 TRIES = 5
 """Of a request that finds it locked."""
 LOCAL = {"backend": "local"}
@@ -43,6 +44,7 @@ def settings(home: Path, dags: Path, extra: Mapping[str, Any]) -> dict[str, str]
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout={LOCKED:g}",
         "AIRFLOW_CONN_PRACTICUS_DEFAULT": json.dumps({"conn_type": "practicus", "extra": dict(extra)}),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(CONFIG),
     }
 
 
