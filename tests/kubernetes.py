@@ -41,6 +41,19 @@ class Namespace:
         return client.CoreV1Api(config.new_client_from_config(self.kubeconfig))
 
 
+def plain(namespace: Namespace, image: str) -> KubernetesBackend:
+    """The backend of pods there, for which nothing is set but their image."""
+    return KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image))
+
+
+def account(namespace: Namespace, kubectl: Callable[..., str], name: str, *options: str) -> Access:
+    """How a service account there reaches the cluster, by a token that kubectl creates with these options."""
+    token = kubectl("create", "token", name, "-n", namespace.name, *options).strip()
+    config = json.loads(kubectl("config", "view", "--raw", "--flatten", "--minify", "-o", "json"))
+    config["users"][0]["user"] = {"token": token}
+    return Access(inline=json.dumps(config))
+
+
 def pods(namespace: Namespace, image: str) -> KubernetesBackend:
     """The backend of pods there, which leave room for others."""
     return KubernetesBackend(

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from practicus_provider.backends.base import Backend
-from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.local import LocalBackend
+from tests.kubernetes import plain
 
 
 @pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
@@ -22,7 +20,7 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         backend = LocalBackend(tmp_path / "root")
     else:
         namespace, image = request.getfixturevalue("namespace"), request.getfixturevalue("image")
-        backend = KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image("python")))
+        backend = plain(namespace, image("python"))
     yield backend
     left = await backend.list()
     for listing in left:

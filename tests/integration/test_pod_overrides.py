@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.errors import BackendError
 from practicus_provider.status import State
-from tests.kubernetes import Namespace
+from tests.kubernetes import Namespace, plain
 from tests.plans import TASK, created, end, plan, role
 from tests.unit.test_kubernetes_overrides import CHANGES, TEMPLATE, by_key, changed
 
@@ -41,7 +39,7 @@ def without_defaults(value: Any) -> Any:
 
 @pytest.fixture
 def backend(namespace: Namespace, image: Callable[[str], str]) -> KubernetesBackend:
-    return KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image("python")))
+    return plain(namespace, image("python"))
 
 
 async def test_what_is_changed_is_there_in_the_pod(backend: KubernetesBackend) -> None:

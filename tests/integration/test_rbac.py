@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
 from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.rbac import role_of_the_user
 from practicus_provider.errors import BackendError
 from practicus_provider.lifecycle import Policy
 from practicus_provider.plan import Here
 from practicus_provider.spec import Elastic, JobSpec, Resources
-from tests.kubernetes import Namespace, pods
+from tests.kubernetes import Namespace, account, pods
 from tests.plans import TASK, plan, role
 
 pytestmark = pytest.mark.cluster
@@ -32,10 +30,7 @@ def user(namespace: Namespace, kubectl: Callable[..., str], image: Callable[[str
     kubectl("create", "serviceaccount", "airflow", "-n", namespace.name)
     for manifest in role_of_the_user(namespace.name, namespace.name, "airflow"):
         kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
-    config: Any = json.loads(kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
-    token = kubectl("create", "token", "airflow", "-n", namespace.name).strip()
-    config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
-    return replace(pods(namespace, image("python")), access=Access(inline=json.dumps(config)))
+    return replace(pods(namespace, image("python")), access=account(namespace, kubectl, "airflow"))
 
 
 async def test_it_satisfies_the_check(user: KubernetesBackend, namespace: Namespace) -> None:

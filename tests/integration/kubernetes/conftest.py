@@ -7,17 +7,21 @@ from collections.abc import Callable
 import pytest
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
 from practicus_provider.backends.kubernetes.labels import MANAGED
-from practicus_provider.backends.kubernetes.pod_template import Site
-from tests.kubernetes import Namespace
+from tests.kubernetes import Namespace, plain
 
 KINDS = "pods,jobs,configmaps,services,serviceaccounts,roles,rolebindings,networkpolicies"
 
 
 @pytest.fixture
-def backend(namespace: Namespace, image: Callable[[str], str]) -> KubernetesBackend:
-    return KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image("python")))
+def direct(namespace: Namespace, image: Callable[[str], str]) -> KubernetesBackend:
+    return plain(namespace, image("python"))
+
+
+@pytest.fixture
+def backend(direct: KubernetesBackend) -> KubernetesBackend:
+    """The same, unless a file reaches it another way."""
+    return direct
 
 
 @pytest.fixture

@@ -59,6 +59,18 @@ pr.set_result({"hosts": sorted(hosts), "sum": spark.range(1000).selectExpr("sum(
 """
 
 
+def small(adapter: str, image: str, workers: int | Elastic, resources: Resources, **more: Any) -> JobSpec:
+    """A job whose replicas all have these resources."""
+    return JobSpec(
+        adapter=adapter,
+        workers=workers,
+        image=image,
+        worker_resources=resources,
+        coordinator_resources=resources,
+        **more,
+    )
+
+
 async def follow(backend: KubernetesBackend, spec: JobSpec, script: str, *files: Path) -> tuple[Handle, Any]:
     program = (Here.PYTHON, (Here.APP, "/job.py"))
     shipped = {"job.py": script.encode(), **{file.name: file.read_bytes() for file in files}}
@@ -73,15 +85,7 @@ REQUIRED: dict[str, Any] = {"requirements": ("greeting>=1",), "env": {"PIP_NO_IN
 async def test_dask_workers_are_pods_that_come_with_the_load_and_go_after_it(
     roomy: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]], tmp_path: Path
 ) -> None:
-    small = Resources(cpu="200m", memory="512Mi")
-    spec = JobSpec(
-        adapter="dask",
-        workers=Elastic(1, 4),
-        image=image("dask"),
-        worker_resources=small,
-        coordinator_resources=small,
-        **REQUIRED,
-    )
+    spec = small("dask", image("dask"), Elastic(1, 4), Resources(cpu="200m", memory="512Mi"), **REQUIRED)
     _, result = await follow(roomy, spec, DASK, wheel(tmp_path, "greeting", "HELLO = 'hello'\n"))
     assert result == {"most": 4, "left": 1, "total": True, "hello": "hello"}
     await nothing_left(left)
@@ -90,15 +94,7 @@ async def test_dask_workers_are_pods_that_come_with_the_load_and_go_after_it(
 async def test_spark_executors_are_pods_that_spark_makes(
     roomy: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]], tmp_path: Path
 ) -> None:
-    small = Resources(cpu="500m", memory="1Gi")
-    spec = JobSpec(
-        adapter="spark",
-        workers=2,
-        image=image("spark"),
-        worker_resources=small,
-        coordinator_resources=small,
-        **REQUIRED,
-    )
+    spec = small("spark", image("spark"), 2, Resources(cpu="500m", memory="1Gi"), **REQUIRED)
     handle, result = await follow(roomy, spec, SPARK, wheel(tmp_path, "greeting", "HELLO = ' says hello'\n"))
     pods = [f"{short(handle.name)}-worker-exec-{number} says hello" for number in (1, 2)]
     assert result == {"hosts": pods, "sum": 499_500}
@@ -126,15 +122,8 @@ pr.set_result({"most": most, "left": executors(), "sum": load.result()})
 async def test_spark_executors_come_with_the_load_and_go_after_it(
     roomy: KubernetesBackend, image: Callable[[str], str], left: Callable[[], list[str]]
 ) -> None:
-    small = Resources(cpu="500m", memory="1Gi")
-    spec = JobSpec(
-        adapter="spark",
-        workers=Elastic(1, 4),
-        image=image("spark"),
-        worker_resources=small,
-        coordinator_resources=small,
-        conf={"spark.dynamicAllocation.executorIdleTimeout": "3s"},
-    )
+    idle = {"spark.dynamicAllocation.executorIdleTimeout": "3s"}
+    spec = small("spark", image("spark"), Elastic(1, 4), Resources(cpu="500m", memory="1Gi"), conf=idle)
     _, result = await follow(roomy, spec, SPARK_LOAD)
     assert result == {"most": 4, "left": 1, "sum": 28}
     await nothing_left(left)

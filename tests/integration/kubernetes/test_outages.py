@@ -17,7 +17,6 @@ from practicus_provider.backends import kubernetes
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend, api, logs, mirror
 from practicus_provider.backends.kubernetes.api import Access
-from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.errors import BackendError
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.plan import Plan
@@ -72,11 +71,6 @@ def follow(backend: KubernetesBackend, handle: Handle) -> Followed:
     said: list[str] = []
     policy = Policy(time.time() + 60, ("driver",))
     return Followed(asyncio.create_task(lifecycle.follow(backend, handle, policy, said.append)), said)
-
-
-@pytest.fixture
-def direct(namespace: Namespace, image: Callable[[str], str]) -> KubernetesBackend:
-    return KubernetesBackend(Access(namespace.kubeconfig), Site(namespace.name, image("python")))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from practicus_provider.spec import Elastic, JobSpec, Resources
 from practicus_provider.status import Reason, State, Verdict
 from tests.cluster.fixture import KUBECONFIG
 from tests.cluster.images import PAUSE
-from tests.kubernetes import Namespace
+from tests.kubernetes import Namespace, account
 from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until, verdict_of
 
 pytestmark = pytest.mark.cluster
@@ -43,18 +43,16 @@ def someone(namespace: Namespace, kubectl: Callable[..., str]) -> Callable[..., 
     kubectl("create", "serviceaccount", "someone", "-n", namespace.name)
     kubectl("create", "secret", "generic", "bound", "-n", namespace.name)
     bound = ("--bound-object-kind=Secret", "--bound-object-name=bound")
-    token = kubectl("create", "token", "someone", "-n", namespace.name, *bound).strip()
-    config = json.loads(kubectl("config", "view", "--raw", "--flatten", "--minify", "-o", "json"))
-    config["users"][0]["user"] = {"token": token}
+    someone = account(namespace, kubectl, "someone", *bound)
 
     def access(*rules: str) -> Access:
         for number, rule in enumerate(rules):
             verbs, resource = rule.split()
             name = f"someone-{number}"
             kubectl("create", "role", name, f"--verb={verbs}", f"--resource={resource}", "-n", namespace.name)
-            account = f"--serviceaccount={namespace.name}:someone"
-            kubectl("create", "rolebinding", name, f"--role={name}", account, "-n", namespace.name)
-        return Access(inline=json.dumps(config))
+            whose = f"--serviceaccount={namespace.name}:someone"
+            kubectl("create", "rolebinding", name, f"--role={name}", whose, "-n", namespace.name)
+        return someone
 
     return access
 

@@ -17,7 +17,7 @@ from practicus_provider.errors import BackendError
 from practicus_provider.plan import Port
 from practicus_provider.status import State
 from tests.cluster.layout import REPOSITORY
-from tests.kubernetes import Namespace
+from tests.kubernetes import Namespace, account
 from tests.plans import SLEEP, TASK, created, end, plan, role, until
 from tests.plans import page as page_role
 
@@ -28,19 +28,11 @@ async def test_no_replica_has_a_token_unless_it_starts_pods(backend: KubernetesB
         assert (await end(backend, handle)).result == "false"
 
 
-def service_account(namespace: Namespace, kubectl: Callable[..., str]) -> Access:
-    """As the namespace's default service account."""
-    token = kubectl("create", "token", "default", "-n", namespace.name).strip()
-    user = json.loads(kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
-    user["users"] = [{"name": user["users"][0]["name"], "user": {"token": token}}]
-    return Access(None, json.dumps(user))
-
-
 async def test_the_test_button_names_what_this_user_may_not_do(
     backend: KubernetesBackend, namespace: Namespace, kubectl: Callable[..., str]
 ) -> None:
     assert (await backend.check()).startswith(f"replicas run as pods in namespace {namespace.name} of https://")
-    nobody = replace(backend, access=service_account(namespace, kubectl))
+    nobody = replace(backend, access=account(namespace, kubectl, "default"))
     with pytest.raises(BackendError, match=f"in namespace {namespace.name} this user may not get jobs.batch, list"):
         await nobody.check()
     with pytest.raises(BackendError, match=r"Kubernetes forbids it \(403: jobs.batch is forbidden"):
@@ -58,9 +50,9 @@ def grant(namespace: Namespace, kubectl: Callable[..., str]) -> Callable[..., Ac
         role["metadata"]["namespace"] = namespace.name
         role["rules"] = [rule for rule in role["rules"] if rule["resources"] != [without]]
         kubectl("apply", "-f", "-", stdin=json.dumps(role))
-        account = f"{namespace.name}:default"
-        kubectl("create", "rolebinding", name, f"--role={name}", f"--serviceaccount={account}", "-n", namespace.name)
-        return service_account(namespace, kubectl)
+        whose = f"--serviceaccount={namespace.name}:default"
+        kubectl("create", "rolebinding", name, f"--role={name}", whose, "-n", namespace.name)
+        return account(namespace, kubectl, "default")
 
     return grant
 
