@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +20,8 @@ from practicus_provider.spec import Function
 SHIP_LIMIT = 64 << 20
 """Bytes that an application and its files may have in all; more belongs on a volume or behind a URL."""
 _SKIPPED = {"__pycache__", ".git", ".venv", ".mypy_cache", ".pytest_cache"}
+_PYTHON_SUFFIXES = {"", ".py", ".pyc", ".pyz", ".zip"}
+"""Of files that Python runs: sources, bytecode, and archives with a ``__main__.py``."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ def ship(application: str | Function, args: Sequence[str], files: Sequence[str],
     :param application: a file, or a folder with a ``__main__.py`` or ``main.py``, relative to ``base``; a
         ``local:///path`` that is there where the job runs; an http(s) URL that a replica fetches; or a function.
     :param files: further files and folders to ship, beside it.
-    :raises SpecError: absent, unreadable, without entry point, or too large.
+    :raises SpecError: absent, unreadable, no Python, without entry point, or too large.
     """
     shipped: dict[str, bytes] = {}
     for name in files:
@@ -51,13 +55,17 @@ def ship(application: str | Function, args: Sequence[str], files: Sequence[str],
     if scheme == "local":
         if not application.startswith("local:///"):
             raise SpecError("application", application, "give an absolute path, as in local:///path")
+        _check_python(application, application)
         return Shipment((Here.PYTHON, application.removeprefix("local://"), *args), shipped)
     if scheme in ("http", "https"):
+        _check_python(application, urlsplit(application).path)
         fetch = (Here.PYTHON, "-m", "practicus_runtime.fetch", application)
         return Shipment((*fetch, *args), shipped)
     if "://" in application:
         raise SpecError("application", application, "give a path, a local:///path, or an http(s) URL")
     path = locate("application", application, base)
+    if path.is_file():
+        _check_python(application, path.name)
     _add("application", shipped, path)
     entry = path.name if path.is_file() else f"{path.name}/{_entry_point(application, path)}"
     return Shipment((Here.PYTHON, (Here.APP, "/", entry), *args), shipped)
@@ -78,28 +86,51 @@ def read_settings(field_name: str, name: str, base: Path) -> dict[str, Any]:
     return found
 
 
-def locate(field_name: str, name: str, base: Path) -> Path:
-    """The file or folder of that name, beside the DAG if it is relative.
+def locate(field_name: str, name: str, base: Path) -> Path | zipfile.Path:
+    """The file or folder of that name. A relative one starts at ``base``; either may lead into a zip, as a DAG may be.
 
     :raises SpecError: there is none.
     """
-    path = Path(name) if Path(name).is_absolute() else base / name
-    if not path.exists():
-        raise SpecError(field_name, name, f"there is no such file or folder; looked for {path}")
-    return path
+    path = base / name  # an absolute name stays as it is
+    found = path if path.exists() else _in_archive(path)
+    if found is None:
+        where = "" if Path(name).is_absolute() else "; a relative path starts at the folder of the DAG's file"
+        way_out = f"there is no such file or folder; looked for {path}{where}: give an absolute one for another folder"
+        raise SpecError(field_name, name, way_out)
+    return found
 
 
-def _entry_point(application: str, folder: Path) -> str:
+def _in_archive(path: Path) -> zipfile.Path | None:
+    """What a path means that leads into a zip, or None."""
+    path = Path(os.path.normpath(path))
+    archive = next((parent for parent in path.parents if parent.is_file()), None)
+    if archive is None or not zipfile.is_zipfile(archive):
+        return None
+    inside = path.relative_to(archive).as_posix()
+    for found in (zipfile.Path(archive, inside), zipfile.Path(archive, f"{inside}/")):
+        if found.exists():
+            return found
+    return None
+
+
+def _check_python(application: str, name: str) -> None:
+    if PurePosixPath(name).suffix not in _PYTHON_SUFFIXES:
+        way_out = (
+            "give a Python file (.py, .pyz or .zip) or a folder with a __main__.py or main.py; what is no Python can "
+            "be started by one, as by subprocess.run"
+        )
+        raise SpecError("application", application, way_out)
+
+
+def _entry_point(application: str, folder: Path | zipfile.Path) -> str:
     for name in ("__main__.py", "main.py"):
         if (folder / name).is_file():
             return name
     raise SpecError("application", application, "the folder has no __main__.py and no main.py to start")
 
 
-def _add(field_name: str, shipped: dict[str, bytes], path: Path) -> None:
-    found = [path] if path.is_file() else [item for item in sorted(path.rglob("*")) if item.is_file()]
-    for item in found:
-        relative = item.relative_to(path.parent)
+def _add(field_name: str, shipped: dict[str, bytes], path: Path | zipfile.Path) -> None:
+    for relative, item in _contents(path):
         if _SKIPPED.isdisjoint(relative.parts):
             try:
                 content = item.read_bytes()
@@ -114,6 +145,20 @@ def _add(field_name: str, shipped: dict[str, bytes], path: Path) -> None:
             f"{size >> 20} MiB are over the {SHIP_LIMIT >> 20} MiB that travel with a job; put the data on a volume, "
             "in the image, or behind a URL",
         )
+
+
+def _contents(path: Path | zipfile.Path) -> Iterator[tuple[PurePosixPath, Path | zipfile.Path]]:
+    """Every file of a folder, or a file itself: its path from the parent folder on, and where it is."""
+    if path.is_file():
+        yield PurePosixPath(path.name), path
+    elif isinstance(path, Path):
+        for item in sorted(path.rglob("*")):
+            if item.is_file():
+                yield PurePosixPath(item.relative_to(path.parent).as_posix()), item
+    else:
+        for name in sorted(path.root.namelist()):
+            if name.startswith(path.at) and not name.endswith("/"):
+                yield PurePosixPath(path.name) / name.removeprefix(path.at), zipfile.Path(path.root, name)
 
 
 def _put(field_name: str, shipped: dict[str, bytes], name: str, content: bytes, value: str) -> None:

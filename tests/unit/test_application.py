@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,54 @@ def test_what_is_not_there_is_refused_with_the_place_that_was_looked_at(tmp_path
     write(tmp_path / "job.py")
     with refused(field, "gone.py", f"there is no such file or folder; looked for {tmp_path / 'gone.py'}"):
         ship(names[0], [], names[1], tmp_path)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_path_that_leads_nowhere_says_where_paths_start(tmp_path, absolute):
+    name = str(tmp_path / "gone.py") if absolute else "gone.py"
+    with pytest.raises(SpecError) as raised:
+        ship(name, [], [], tmp_path)
+    assert ("starts at the folder of the DAG's file" in str(raised.value)) is not absolute
+
+
+@pytest.fixture
+def archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "dags.zip", "w") as archive:
+        for name in ("dag.py", "sub/dag.py", "job/main.py", "job/lib/helper.py", "job/__pycache__/x.pyc", "jobless/x"):
+            archive.writestr(name, name)
+    return tmp_path / "dags.zip"
+
+
+@pytest.mark.parametrize(("name", "base"), [("job", ""), ("../job", "sub"), ("{archive}/job", "/nowhere")])
+def test_a_folder_in_a_zip_is_shipped_like_any_other(archive, name, base):
+    assert ship(name.format(archive=archive), [], [], archive / base) == Shipment(
+        (Here.PYTHON, (Here.APP, "/", "job/main.py")),
+        {"job/main.py": b"job/main.py", "job/lib/helper.py": b"job/lib/helper.py"},
+    )
+
+
+def test_a_file_in_a_zip_is_shipped_like_any_other(archive):
+    assert ship("dag.py", [], ["sub"], archive).files == {"dag.py": b"dag.py", "sub/dag.py": b"sub/dag.py"}
+
+
+def test_what_is_not_in_a_zip_is_refused_with_the_place_that_was_looked_at(archive):
+    with refused("application", "gone.py", f"there is no such file or folder; looked for {archive / 'gone.py'}"):
+        ship("gone.py", [], [], archive)
+
+
+@pytest.mark.parametrize("name", ["job.sh", "job.jar", "job.sql", "job.ipynb", "job.R", "libjob.so", "job.whl"])
+@pytest.mark.parametrize("where", ["", "local:///opt/", "https://host/"])
+def test_an_application_that_is_no_python_is_refused_with_the_way_out(tmp_path, name, where):
+    write(tmp_path / name)
+    with refused("application", f"{where}{name}", "give a Python file (.py, .pyz or .zip) or a folder"):
+        ship(f"{where}{name}", [], [], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["job", "job.py", "job.pyz", "job.zip"])
+@pytest.mark.parametrize("where", ["", "local:///opt/", "https://host/v1.2/"])
+def test_what_python_runs_may_be_an_application(tmp_path, name, where):
+    write(tmp_path / name)
+    assert ship(f"{where}{name}", [], [], tmp_path).program[-1]
 
 
 def test_a_file_that_cannot_be_read_is_refused_with_the_systems_reason(tmp_path):
