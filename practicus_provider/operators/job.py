@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -30,10 +31,11 @@ class PracticusRunJobOperator(ClusterOperator):
 
     :param adapter: ``"spark"``, ``"dask"``, ``"torch"``, ``"deepspeed"``, ``"fairscale"``, ``"horovod"``, the name of
         an entry point in the group ``practicus_provider.adapters``, or the dotted path of a class of yours.
-    :param application: a Python file, or a folder with a ``__main__.py`` or ``main.py``, beside the DAG: it travels
-        with the job; ``local:///path`` that is there where the job runs; or an http(s) URL. (templated)
-    :param application_args: list of strings. (templated)
-    :param env: environment variables of the application and of the workers. (templated)
+    :param application: a Python file, or a folder with a ``__main__.py`` or ``main.py``, which travels with the job: a
+        relative path starts at the folder of the DAG's file, whatever module makes the DAG, and in the zip that this is
+        in; ``local:///path`` that is there where the job runs; or an http(s) URL. (templated)
+    :param application_args: list of strings; numbers and booleans become strings. (templated)
+    :param env: environment variables of the application and of the workers, whose values are such strings. (templated)
     :param files: further files and folders that travel with it. (templated)
     :param requirements: packages that each replica but a coordinator installs by pip before it starts, as PEP 508 has
         them, such as ``"polars>=1"``.
@@ -227,12 +229,22 @@ def job_spec(operator: Any, **known: Any) -> JobSpec:
     for name in ("application_args", "files", "requirements", "egress", "volumes", "workers"):
         if isinstance(values.get(name), list):
             values[name] = tuple(values[name])
+    # What a template makes of a number is one, where a DAG has render_template_as_native_obj.
+    if isinstance(values.get("application_args"), tuple):
+        values["application_args"] = tuple(map(_text, values["application_args"]))
+    if isinstance(values.get("env"), Mapping):
+        values["env"] = {name: _text(value) for name, value in values["env"].items()}
     workers = values.get("workers")
     if isinstance(workers, str) and workers.strip().isdecimal():
         values["workers"] = int(workers)
     if isinstance(values.get("conf"), str) and not values["conf"].startswith("local://"):
         values["conf"] = read_settings("conf", values["conf"], dag_folder(operator))
     return JobSpec(**values)
+
+
+def _text(value: Any) -> Any:
+    """A number or a boolean as a command line has it; anything else stays."""
+    return str(value) if isinstance(value, bool | int | float) else value
 
 
 def with_lineage(spec: JobSpec, context: Context) -> JobSpec:
@@ -265,8 +277,20 @@ def shipment_of(operator: Any, spec: JobSpec) -> Shipment:
 
 
 def dag_folder(operator: Any) -> Path:
-    """Where the DAG's file lies: what an application's relative path is relative to."""
-    return Path(operator.dag.fileloc).parent if operator.has_dag() else Path.cwd()
+    """Where the DAG's file lies, whatever module makes the DAG: where an application's relative path starts."""
+    return Path(_parsed_file() or operator.dag.fileloc).parent if operator.has_dag() else Path.cwd()
+
+
+def _parsed_file() -> str | None:
+    """The DAG's file that Airflow parses now; None: it parses none.
+
+    Until it has, ``fileloc`` is the module's that calls ``DAG()``, which may be a factory's in another folder. Then it
+    is the DAG file's (``airflow.dag_processing.importers.python_importer``, ``_process_modules``).
+    """
+    from airflow.sdk.definitions._internal.contextmanager import DagContext
+
+    module = sys.modules.get(DagContext.current_autoregister_module_name or "")
+    return getattr(module, "__file__", None)
 
 
 def check_early(operator: Any, **known: Any) -> None:

@@ -4,7 +4,9 @@ import asyncio
 import json
 import re
 import runpy
+import sys
 import types
+import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -113,10 +115,11 @@ def ti(**more: Any) -> dict[str, Any]:
         ("application='gone.py'", SpecError, "application='gone.py': there is no such file or folder; looked for /"),
         ("application='jobs'", SpecError, "application='jobs': the folder has no __main__.py and no main.py to start"),
         ("application='s3://b/job.py'", SpecError, "application='s3://b/job.py': give a path, a local:///path, or an"),
+        ("application='local:///job.jar'", SpecError, "application='local:///job.jar': give a Python file (.py, .pyz"),
         ("application=''", SpecError, "application='': give a path"),
         ("application=None", SpecError, "application=None: give a path"),
         ("application_args='--x'", SpecError, "application_args='--x': give a list of strings"),
-        ("application_args=[1]", SpecError, "application_args=(1,): give a list of strings"),
+        ("application_args=[None]", SpecError, "application_args=(None,): give a list of strings"),
         ("application_args=None", SpecError, "application_args=None: give a list of strings"),
         ("files=['gone.csv']", SpecError, "files='gone.csv': there is no such file or folder; looked for /"),
         ("files='jobs'", SpecError, "files='jobs': give a list of strings"),
@@ -130,7 +133,7 @@ def ti(**more: Any) -> dict[str, Any]:
         ("conf={'no key': 2}", SpecError, "conf='no key': give a dotted Dask key"),
         ("conf=['x']", SpecError, "conf=['x']: give a dict whose keys are strings"),
         ("env={'A B': 'x'}", SpecError, "env={'A B': 'x'}: names are letters, digits and _"),
-        ("env={'A': 1}", SpecError, "env={'A': 1}: names are letters, digits and _; values are strings"),
+        ("env={'A': None}", SpecError, "env={'A': None}: names are letters, digits and _; values are strings"),
         ("timeout=0", SpecError, "timeout=0: give a positive number of seconds or a timedelta"),
         ("timeout=None", SpecError, "timeout=None: give a positive number of seconds or a timedelta"),
         ("start_timeout='5m'", SpecError, "start_timeout='5m': give a positive number of seconds or a timedelta"),
@@ -187,7 +190,7 @@ def test_a_wrong_cluster_fails_when_the_dag_is_parsed(parse, arguments, message)
     [
         ("application='gone.py'", "application='gone.py': there is no such file or folder; looked for /"),
         ("application=JOB, application_args='--x'", "application_args='--x': give a list of strings"),
-        ("application=JOB, env={'A': 1}", "env={'A': 1}: names are letters, digits and _; values are strings"),
+        ("application=JOB, env={'A': None}", "env={'A': None}: names are letters, digits and _; values are strings"),
         ("application=JOB, timeout=0", "timeout=0: give a positive number of seconds or a timedelta"),
         ("application=JOB, stream_logs=True", "stream_logs=True: choose one of coordinator, all, none"),
     ],
@@ -267,6 +270,26 @@ def test_a_worker_count_from_a_template_that_is_wrong_is_refused_when_the_task_r
         operator.spec()
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(3, "3"), (0.5, "0.5"), (True, "True"), ("x", "x"), (20130105, "20130105")]
+)
+@pytest.mark.parametrize("native", [True, False])
+def test_a_number_or_a_boolean_from_a_template_becomes_text_where_text_is_wanted(value, text, native):
+    with DAG("sales", render_template_as_native_obj=native):
+        operator = dask(application_args=["--n", "{{ n }}"], env={"N": "{{ n }}"})
+    operator.render_template_fields({"n": value})
+    spec = operator.spec()
+    assert (spec.application_args, spec.env) == (("--n", text), {"N": text})
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_list_or_a_dict_from_another_task_may_hold_numbers(native):
+    with DAG("sales", render_template_as_native_obj=native):
+        operator = dask(application_args=[1, 2.5, False], env={"N": 1, "B": True})
+    spec = operator.spec()
+    assert (spec.application_args, spec.env) == (("1", "2.5", "False"), {"N": "1", "B": "True"})
+
+
 def test_a_range_of_workers_passes_through_rendering():
     with DAG("sales"):
         operator = dask(workers=Elastic(2, 20))
@@ -291,6 +314,45 @@ def test_an_application_is_looked_for_beside_the_dag(parse, tmp_path, monkeypatc
     operator = parse("PracticusDaskOperator(task_id='t', application='jobs/job.py', files=['dag.py'])")
     shipment = shipment_of(operator, operator.spec())
     assert shipment.files == {"job.py": b"print()", "dag.py": (tmp_path / "dag.py").read_bytes()}
+
+
+FACTORY = """
+from airflow.sdk import DAG
+from practicus_provider.operators.dask import PracticusDaskOperator
+
+def make():
+    with DAG("made") as dag:
+        PracticusDaskOperator(task_id="t", application="jobs/job.py", files=["lib/"])
+    return dag
+"""
+CALLER = "# airflow: a DAG\nimport sys\nsys.path.insert(0, {path!r})\nfrom lib.factory import make\ndag = make()\n"
+
+
+def test_a_dag_that_a_factory_in_another_folder_makes_has_its_application_beside_its_own_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "job.py").write_text("print()")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "factory.py").write_text(FACTORY)
+    (tmp_path / "dag.py").write_text(CALLER.format(path=str(tmp_path)))
+    bag = BundleDagBag(dag_folder=str(tmp_path / "dag.py"), bundle_path=tmp_path, bundle_name="b")
+    for name in ("lib.factory", "lib"):
+        sys.modules.pop(name, None)
+    assert bag.import_errors == {}
+    operator = bag.dags["made"].get_task("t")
+    assert shipment_of(operator, operator.spec()).files == {"job.py": b"print()", "lib/factory.py": FACTORY.encode()}
+
+
+def test_a_dag_in_a_zip_has_its_application_beside_it_in_the_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "dags.zip", "w") as archive:
+        archive.writestr("zipped_dag.py", FACTORY.replace('"lib/"', '"lib"') + "\ndag = make()\n")
+        archive.writestr("jobs/job.py", "print()")
+        archive.writestr("lib/deep/helper.py", "")
+    bag = BundleDagBag(dag_folder=str(tmp_path / "dags.zip"), bundle_path=tmp_path, bundle_name="b")
+    sys.modules.pop("zipped_dag", None)
+    assert bag.import_errors == {}
+    operator = bag.dags["made"].get_task("t")
+    assert shipment_of(operator, operator.spec()).files == {"job.py": b"print()", "lib/deep/helper.py": b""}
 
 
 def test_without_a_dag_an_application_is_looked_for_in_the_working_folder(tmp_path, monkeypatch):
