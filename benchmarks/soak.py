@@ -29,7 +29,7 @@ from benchmarks import command
 from benchmarks.report import Row, left, listed, none
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.access import Access
 from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.errors import BackendError
 from practicus_provider.lifecycle import Outcome, Policy

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -192,7 +192,8 @@ async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say, me
     if attempt := policy.next_attempt(verdict):
         outcome = replace(outcome, result=None, next_attempt=attempt)
     if memory and (attempt or policy.removes(verdict.state)):
-        await memory.keep(outcome)
+        with _warned(say, "what became of the job could not be kept for whoever follows it next"):
+            await memory.keep(outcome)
     ended_at = time.time()
     if attempt:
         # Now, and not by whoever launches the next one: until then nobody would see to it.
@@ -258,15 +259,29 @@ def _removes(teardown: Teardown | None, state: State) -> bool:
 
 
 async def tear_down(backend: Backend, handle: Handle, teardown: Teardown | None, verdict: Verdict, say: Say) -> None:
-    """Remove a cluster at its end, or let it stay for :data:`KEEP` seconds, as ``teardown`` says."""
+    """Remove a cluster at its end, or let it stay for :data:`KEEP` seconds, as ``teardown`` says.
+
+    Where that cannot be done it is said: how the job ended is known, and stays true.
+    """
     if teardown is None:
         return
     if _removes(teardown, verdict.state):
-        await backend.delete(handle, wait=False)
-        say(f"cluster {handle.name} is removed")
+        with _warned(say, f"cluster {handle.name} is left, and goes by itself some time after its end or its timeout"):
+            await backend.delete(handle, wait=False)
+            say(f"cluster {handle.name} is removed")
     else:
-        await backend.delete(handle, after=KEEP)
-        say(f"cluster {handle.name} stays for {KEEP:g} s, as teardown={teardown!r} says")
+        with _warned(say, f"cluster {handle.name} may go sooner than teardown={teardown!r} says"):
+            await backend.delete(handle, after=KEEP)
+            say(f"cluster {handle.name} stays for {KEEP:g} s, as teardown={teardown!r} says")
+
+
+@contextlib.contextmanager
+def _warned(say: Say, what: str) -> Iterator[None]:
+    """Have an error said, and no more: the outcome is known, and none that comes after it may take its place."""
+    try:
+        yield
+    except Exception as error:
+        say(f"{what}: {str(error) or repr(error)}")
 
 
 TaskLife = Literal["lives", "over", "unknown"]
@@ -325,7 +340,7 @@ async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say, rec
     finally:
         if not streaming.cancelling():  # as a whole event loop ends, all are told already: again would cut last words
             streaming.cancel()
-        with contextlib.suppress(asyncio.CancelledError, NotFound):
+        with contextlib.suppress(asyncio.CancelledError, NotFound), _warned(say, "the log ends here"):
             await streaming
 
 

@@ -6,6 +6,9 @@ arguments (``airflow.sdk.serde``); ``airflow.observability.stats`` is another mo
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,10 +18,13 @@ if TYPE_CHECKING:
     from practicus_provider.backends.base import Backend
     from practicus_provider.lifecycle import Outcome, Policy
 
+log = logging.getLogger(__name__)
+
 
 def submitted(seconds: float, policy: Policy, backend: Backend) -> None:
     """All of a cluster was created, or it was adopted, within so many seconds."""
-    stats.timing("practicus.submit", timedelta(seconds=seconds), tags=_tags(policy, backend))
+    with _merely_told():
+        stats.timing("practicus.submit", timedelta(seconds=seconds), tags=_tags(policy, backend))
 
 
 def ended(outcome: Outcome, policy: Policy, backend: Backend) -> None:
@@ -28,14 +34,24 @@ def ended(outcome: Outcome, policy: Policy, backend: Backend) -> None:
     """
     if policy.adapter is None:
         return
-    tags = _tags(policy, backend) | {"reason": str(outcome.verdict.reason)}
-    tracer, now = trace.get_tracer(__name__), policy.launched_at
-    for phase, seconds in outcome.seconds.items():
-        stats.timing(f"practicus.{phase}", timedelta(seconds=seconds), tags=tags)
-        span = tracer.start_span(f"practicus.{phase}", start_time=int(now * 1e9), attributes=tags)
-        now += seconds
-        span.end(int(now * 1e9))
-    stats.incr("practicus.ended", tags=tags)
+    with _merely_told():
+        tags = _tags(policy, backend) | {"reason": str(outcome.verdict.reason)}
+        tracer, now = trace.get_tracer(__name__), policy.launched_at
+        for phase, seconds in outcome.seconds.items():
+            stats.timing(f"practicus.{phase}", timedelta(seconds=seconds), tags=tags)
+            span = tracer.start_span(f"practicus.{phase}", start_time=int(now * 1e9), attributes=tags)
+            now += seconds
+            span.end(int(now * 1e9))
+        stats.incr("practicus.ended", tags=tags)
+
+
+@contextlib.contextmanager
+def _merely_told() -> Iterator[None]:
+    """Who takes metrics may be away, or be set up wrongly: that is no reason for a job to fail."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("metrics of the job are lost: %s", error)
 
 
 def _tags(policy: Policy, backend: Backend) -> dict[str, str]:

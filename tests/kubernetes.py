@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.access import Access
 from practicus_provider.backends.kubernetes.pod_template import Site
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}

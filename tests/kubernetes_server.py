@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 
 from practicus_provider.backends.kubernetes import api as api_module
-from practicus_provider.backends.kubernetes.api import Access, Api, Manifest, connected
+from practicus_provider.backends.kubernetes.access import Access
+from practicus_provider.backends.kubernetes.api import Api, Manifest, connected
 from tests.plans import PATIENCE
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -8,7 +8,8 @@ import time
 from typing import IO
 
 from benchmarks.kubernetes.place import terminated
-from practicus_provider.backends.kubernetes.api import Access, connected
+from practicus_provider.backends.kubernetes.access import Access
+from practicus_provider.backends.kubernetes.api import connected
 from practicus_provider.backends.kubernetes.labels import CLUSTER
 
 SILENCE = 600.0

@@ -19,7 +19,8 @@ from typing import Any
 from kubernetes import client, config
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access, Api, Manifest, connected
+from practicus_provider.backends.kubernetes.access import Access
+from practicus_provider.backends.kubernetes.api import Api, Manifest, connected
 from practicus_provider.backends.kubernetes.labels import MANAGED
 from practicus_provider.backends.kubernetes.pod_template import Site
 from tests.cluster import target

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from practicus_provider.backends.base import Backend
-    from practicus_provider.backends.kubernetes.api import Access
+    from practicus_provider.backends.kubernetes.access import Access
     from practicus_provider.pricing import Pricing
 
 BACKENDS = ("kubernetes", "local")
@@ -171,7 +171,7 @@ class PracticusHook(BaseHook):
 
     def _access(self, extra: Mapping[str, Any], other: Mapping[str, Any]) -> Access:
         """Ours, or that of a connection of cncf-kubernetes."""
-        from practicus_provider.backends.kubernetes.api import Access
+        from practicus_provider.backends.kubernetes.access import Access
 
         kubeconfig = extra.get("kubeconfig") or other.get("kube_config_path") or other.get("kube_config")
         context = extra.get("context") or other.get("cluster_context")

@@ -124,7 +124,7 @@ class PracticusJobTrigger(BaseTrigger):
         try:
             for key, value in xcoms.items():
                 await XCom.aset(key, value, **self._task)
-        except AirflowRuntimeError as error:
+        except Exception as error:  # whatever it is, how the job ended is known
             self.log.warning("the triggerer could not store %s: %s", " and ".join(xcoms), error)
             return False
         return True

@@ -15,7 +15,8 @@ import pytest
 
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access, Manifest
+from practicus_provider.backends.kubernetes.access import Access
+from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.labels import CLUSTER, MANAGED, NETWORK, ROLE
 from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.render import render

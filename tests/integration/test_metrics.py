@@ -16,6 +16,7 @@ import pytest
 from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
+from airflow.triggers.base import TaskSuccessEvent
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -147,3 +148,19 @@ async def test_a_trigger_that_looks_at_another_tasks_job_counts_nothing(
         async with asyncio.timeout(PATIENCE):
             [_] = [event async for event in trigger.run()]
     assert sent() == {}
+
+
+async def test_a_job_ends_as_it_did_though_nobody_can_be_told_its_metrics(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no such host")
+
+    monkeypatch.setattr(stats, "timing", fail)
+    monkeypatch.setattr(stats, "incr", fail)
+    async with created(backend, "job", plan(role("driver", "pass"))) as handle:
+        policy = Policy(time.time() + PATIENCE, (), adapter="test", launched_at=time.time())
+        trigger = PracticusJobTrigger("practicus_default", handle.to_json(), policy.to_json(), ends_task=True)
+        async with asyncio.timeout(PATIENCE):
+            [event] = [event async for event in trigger.run()]
+    assert isinstance(event, TaskSuccessEvent)

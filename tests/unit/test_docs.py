@@ -27,7 +27,7 @@ from practicus_provider.adapters import BUILT_IN, ENTRY_POINT_GROUP, Adapter
 from practicus_provider.application import SHIP_LIMIT
 from practicus_provider.backends.base import Backend
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.access import Access
 from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.rbac import role_of_the_user
 from practicus_provider.backends.kubernetes.render import BUNDLE_LIMIT, TTL

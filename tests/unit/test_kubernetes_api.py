@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from practicus_provider.backends.kubernetes import api as api_module
-from practicus_provider.backends.kubernetes.api import AT_ONCE, TRIES, Access, ApiError, connected
+from practicus_provider.backends.kubernetes.access import Access
+from practicus_provider.backends.kubernetes.api import AT_ONCE, TRIES, ApiError, connected
 from practicus_provider.errors import BackendError, NotFound
 from tests.kubernetes_server import (
     JOBS,
@@ -235,37 +235,6 @@ async def test_a_server_that_does_not_answer_is_named(server, api, monkeypatch):
     with refused(f"the Kubernetes API server at {server.url} does not answer within 0.3 s", BackendError):
         await api.get("Pod", "p")
     assert len(server.asked) == TRIES
-
-
-# ---- how to reach it
-
-
-async def test_a_kubeconfig_that_is_not_there_is_named(tmp_path):
-    path = str(tmp_path / "absent")
-    with pytest.raises(BackendError, match=f"^cannot read how to reach Kubernetes from {re.escape(path)}: "):
-        await Access(path).client()
-
-
-@pytest.mark.parametrize("inline", ["{", "a: b", kubeconfig("http://here:1").replace('"here"', '"nowhere"', 1)])
-async def test_a_kubeconfig_that_makes_no_sense_is_said(inline):
-    with pytest.raises(BackendError, match=r"^cannot read how to reach Kubernetes from its inline kubeconfig: "):
-        await Access(inline=inline).client()
-
-
-async def test_outside_of_a_cluster_in_cluster_is_an_error(monkeypatch):
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(BackendError, match=r"^cannot read how to reach Kubernetes from in_cluster: "):
-        await Access(in_cluster=True).client()
-
-
-async def test_a_kubeconfig_file_is_read(tmp_path: Path):
-    (tmp_path / "config").write_text(kubeconfig("http://here:1"))
-    async with connected(Access(str(tmp_path / "config")), "jobs") as api:
-        assert api.host == "http://here:1"
-
-
-def test_an_inline_kubeconfig_is_not_shown_with_the_access():
-    assert "secret" not in repr(Access(inline=kubeconfig("http://here:1")))
 
 
 # ---- many at once

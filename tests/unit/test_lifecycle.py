@@ -12,7 +12,7 @@ import pytest
 from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine
-from practicus_provider.errors import JobFailed, NotFound
+from practicus_provider.errors import BackendError, JobFailed, NotFound
 from practicus_provider.lifecycle import KEEP, Outcome, Policy, Say, tear_down
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Tariff
@@ -409,6 +409,72 @@ async def test_a_cluster_that_fails_before_it_runs_is_removed_by_who_waits_for_i
     backend = Scripted([PENDING, BROKEN])
     outcome = await follow(backend, replace(POLICY, until_running=True))
     assert (outcome, backend.deleted) == (Outcome(BROKEN.verdict), [0])
+
+
+# ---- what fails after the end
+
+
+class Faulty(Scripted):
+    """Neither deletes anything nor ends its logs well.
+
+    :ivar error: what it fails with.
+    """
+
+    error: Exception = BackendError("no way there")
+
+    async def delete(self, handle: Handle, *, after: float = 0, wait: bool = True) -> None:
+        await super().delete(handle, after=after, wait=wait)
+        raise self.error
+
+    async def logs(
+        self, handle: Handle, roles: Collection[str], *, whole: bool = False
+    ) -> AsyncGenerator[LogLine, None]:
+        async for line in super().logs(handle, roles, whole=whole):
+            yield line
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [BackendError("no way there"), OSError("no way there"), ZeroDivisionError()])
+@pytest.mark.parametrize("end", [DONE, BROKEN])
+@pytest.mark.parametrize(
+    ("teardown", "what"),
+    [
+        ("always", "cluster c-1 is left, and goes by itself some time after its end or its timeout"),
+        ("never", "cluster c-1 may go sooner than teardown='never' says"),
+    ],
+)
+async def test_what_became_of_the_job_stays_true_where_nothing_after_it_works(error, end, teardown, what):
+    backend, said = Faulty([RUNNING, end]), []
+    backend.error = error
+    outcome = await follow(backend, replace(POLICY, teardown=teardown), said.append)
+    assert outcome == Outcome(end.verdict, end.result)
+    words = str(error) or repr(error)
+    assert [text for text in said if words in text] == [f"the log ends here: {words}", f"{what}: {words}"]
+    assert len(backend.deleted) == 1
+
+
+async def test_what_was_preempted_is_due_again_where_its_cluster_could_not_be_removed():
+    backend = Faulty([RUNNING, taken(Reason.EVICTED)])
+    outcome = await follow(backend, replace(POLICY, attempts=2))
+    assert outcome == Outcome(taken(Reason.EVICTED).verdict, next_attempt=2)
+
+
+@dataclass
+class Forgetful(Kept):
+    """A memory that cannot keep anything."""
+
+    async def keep(self, outcome: Outcome) -> None:
+        raise OSError("no room")
+
+
+async def test_a_cluster_is_removed_also_where_its_outcome_could_not_be_kept():
+    backend, said = Scripted([RUNNING, DONE]), []
+    outcome = await follow(backend, POLICY, said.append, Forgetful(backend))
+    assert (outcome, backend.deleted) == (Outcome(DONE.verdict, DONE.result), [0])
+    assert said[-2:] == [
+        "what became of the job could not be kept for whoever follows it next: no room",
+        "cluster c-1 is removed",
+    ]
 
 
 @pytest.mark.parametrize("lease", [None, 5.0])

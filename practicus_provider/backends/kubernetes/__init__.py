@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, Usage, cleared_since
-from practicus_provider.backends.kubernetes.api import Access, Api, ApiError, Manifest, connected
+from practicus_provider.backends.kubernetes.access import Access
+from practicus_provider.backends.kubernetes.api import Api, ApiError, Manifest, connected
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
 from practicus_provider.backends.kubernetes.inventory import listing, listings, status_of
 from practicus_provider.backends.kubernetes.labels import (
@@ -32,7 +33,7 @@ from practicus_provider.backends.kubernetes.labels import (
     ROLE,
     TOLD,
 )
-from practicus_provider.backends.kubernetes.leases import leased, parting
+from practicus_provider.backends.kubernetes.leases import leased, part
 from practicus_provider.backends.kubernetes.logs import Reader
 from practicus_provider.backends.kubernetes.metrics import usage_of
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, api_of, mirror_of
@@ -43,7 +44,7 @@ from practicus_provider.backends.kubernetes.quota import exceeded
 from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
 from practicus_provider.backends.kubernetes.removal import end, remove
 from practicus_provider.backends.kubernetes.render import Manifests, render, short
-from practicus_provider.backends.kubernetes.roots import age, annotated, handle_of, root_of
+from practicus_provider.backends.kubernetes.roots import age, annotated, ended_at, handle_of, root_of
 from practicus_provider.backends.kubernetes.watching import dispose, final, observations
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
@@ -140,8 +141,7 @@ class KubernetesBackend(Backend):
                             mirror.tell(handle.name, read.pod, read.last_words)
             except BaseException:  # whoever comes next goes on from there
                 if cursor != before and not whole:
-                    async with parting(mirror) as api:
-                        await _remember(api, handle, cursor)
+                    await part(mirror, handle, lambda api: _remember(api, handle, cursor))
                 raise
             now = mirror.job(handle.name)
             kept = noted(now, TOLD) if now else {}
@@ -313,13 +313,16 @@ class KubernetesBackend(Backend):
             raise
 
     async def _release(self, api: Api, root: Manifest, after: float) -> None:
-        """Leave it for so long, but to nobody."""
-        finished = root.get("status", {}).get("completionTime")
-        spec = (
-            {"ttlSecondsAfterFinished": math.ceil(api.now() - time_of(finished) + after)}
-            if finished
-            else {"ttlSecondsAfterFinished": 5, "activeDeadlineSeconds": math.ceil(max(1, age(api, root) + after))}
-        )
+        """Leave it for so long, but to nobody.
+
+        One that runs has a deadline then; and as long again to live after its end, since that may come at any time, or
+        has come, and the Job controller has yet to say so.
+        """
+        if ended := ended_at(root):
+            spec = {"ttlSecondsAfterFinished": math.ceil(api.now() - time_of(ended) + after)}
+        else:
+            deadline = math.ceil(max(1, age(api, root) + after))
+            spec = {"ttlSecondsAfterFinished": math.ceil(after), "activeDeadlineSeconds": deadline}
         change = annotated(handle_of(root), {RELEASED: "true"})
         await api.patch("Job", root["metadata"]["name"], {**change, "spec": spec})
 

@@ -1,6 +1,6 @@
 """Requests to one Kubernetes API server: plain objects in and out, errors that say what to do.
 
-The authentication, its refresh and TLS are ``kubernetes_asyncio``'s.
+Who asks, and by which connection, is :mod:`.access`'s to say.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import itertools
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from practicus_provider.backends.kubernetes.access import Access, Login, Logins
+from practicus_provider.backends.kubernetes.exec_plugin import CredentialsError
 from practicus_provider.backends.kubernetes.refusals import explain
 from practicus_provider.errors import BackendError, NotFound
 
 if TYPE_CHECKING:
     import aiohttp
-    from kubernetes_asyncio.client import ApiClient
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON."""
@@ -59,6 +59,8 @@ NODES_SEEN = 500
 """Nodes that are looked at, at most: each is some 20 kB of JSON."""
 CLOSE_TIMEOUT = 1.0
 """Seconds that a WebSocket's other end has to agree to its end."""
+NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+"""OpenSSL's names for an answer that is no TLS at all, as where a kubeconfig says ``https`` of a server without it."""
 PATIENCE = 300.0
 """Seconds that the API server may be out of reach, or refuse what it allowed before, until those who follow a cluster
 are told: a control plane's restart must not end jobs."""
@@ -75,46 +77,6 @@ class ApiError(BackendError):
         super().__init__(message)
         self.status = status
         self.reason = reason
-
-
-@dataclass(frozen=True)
-class Access:
-    """How to reach an API server, as cncf-kubernetes' connections say it.
-
-    :param kubeconfig: path; None: ``KUBECONFIG`` or ``~/.kube/config``, unless another is given.
-    :param inline: a kubeconfig's content, as YAML or JSON.
-    :param context: of the kubeconfig; None: its current one.
-    :param in_cluster: as the pod's own service account.
-    """
-
-    kubeconfig: str | None = None
-    inline: str | None = field(default=None, repr=False)
-    context: str | None = None
-    in_cluster: bool = False
-
-    async def client(self) -> ApiClient:
-        """A client of ``kubernetes_asyncio``; the caller closes it.
-
-        :raises BackendError: the configuration cannot be read.
-        """
-        import yaml
-        from kubernetes_asyncio import client, config
-
-        configuration = client.Configuration()
-        try:
-            if self.in_cluster:
-                config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-            elif self.inline is not None:
-                await config.load_kube_config_from_dict(yaml.safe_load(self.inline), self.context, configuration)
-            else:
-                await config.load_kube_config(self.kubeconfig, self.context, configuration)
-        except (config.ConfigException, yaml.YAMLError, OSError) as error:
-            where = "in_cluster" if self.in_cluster else "its inline kubeconfig" if self.inline else self.kubeconfig
-            raise BackendError(
-                f"cannot read how to reach Kubernetes from {where or 'the default kubeconfig'}: {error}"
-            ) from error
-        configuration.connection_pool_maxsize = 0
-        return client.ApiClient(configuration)
 
 
 class Lines:
@@ -145,8 +107,8 @@ class Api:
         reach it, beyond :data:`TRIES`.
     """
 
-    def __init__(self, client: ApiClient, namespace: str, patience: float = 0.0) -> None:
-        self._client = client
+    def __init__(self, logins: Logins, namespace: str, patience: float = 0.0) -> None:
+        self._logins = logins
         self.namespace = namespace
         self.patience = patience
         self._skew = 0.0
@@ -224,25 +186,35 @@ class Api:
         """
         import aiohttp
 
-        rest = self._client.rest_client
         url = f"{self.host}{self._prefix('api/v1')}{path}?{urlencode(query)}"
+
+        async def shake(login: Login) -> aiohttp.ClientWebSocketResponse:
+            rest = login.client.rest_client
+            found: aiohttp.ClientWebSocketResponse = await rest.pool_manager.ws_connect(
+                url,
+                protocols=(protocol,),
+                headers=_authorized(login, {}),
+                proxy=rest.proxy,
+                proxy_headers=rest.proxy_headers,
+                server_hostname=rest.server_hostname,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
+            )
+            return found
+
+        login = await self._logins.login()
         try:
             async with asyncio.timeout(TIMEOUT):
-                socket: aiohttp.ClientWebSocketResponse = await rest.pool_manager.ws_connect(
-                    url,
-                    protocols=(protocol,),
-                    headers=await self._authorized({}),
-                    proxy=rest.proxy,
-                    proxy_headers=rest.proxy_headers,
-                    server_hostname=rest.server_hostname,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
-                )
+                try:
+                    return await shake(login)
+                except aiohttp.WSServerHandshakeError as error:
+                    if error.status != 401 or (other := await self._logins.login(refused=login)).is_as(login):
+                        raise
+                return await shake(other)
         except aiohttp.WSServerHandshakeError as error:
             what = f"{path} answers {error.message!r}"
             raise ApiError(explain("GET", error.status, what, self.namespace), error.status) from error
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             raise BackendError(self._unreachable(error)) from error
-        return socket
 
     def now(self) -> float:
         """Seconds since the epoch by the server's clock, which ours may differ from."""
@@ -251,7 +223,7 @@ class Api:
     @property
     def host(self) -> str:
         """URL of the server."""
-        return str(self._client.configuration.host)
+        return self._logins.host
 
     async def may(self, verb: str, resource: str) -> bool:
         """Whether we may do that in the namespace (``SelfSubjectAccessReview``).
@@ -306,6 +278,10 @@ class Api:
                         return found
                     asked = answer.headers.get("Retry-After", "")
                     least = float(asked) if asked.isdecimal() else 0.0
+            except CredentialsError:
+                least = 0.0
+                if last:
+                    raise
             except (OSError, TimeoutError, aiohttp.ClientError) as error:
                 least = 0.0
                 if last:
@@ -318,6 +294,12 @@ class Api:
         if isinstance(error, TimeoutError):
             return f"the Kubernetes API server at {self.host} does not answer within {TIMEOUT:g} s"
         return f"the Kubernetes API server at {self.host} cannot be reached: {str(error) or type(error).__name__}"
+
+    def _untrusted(self, error: Exception | None) -> str:
+        return (
+            f"the Kubernetes API server at {self.host} is not as the kubeconfig describes it: {error}; "
+            "mend its server, certificate-authority or tls-server-name"
+        )
 
     @contextlib.asynccontextmanager
     async def _lasting(self, path: str, query: Mapping[str, str], silence: float) -> AsyncIterator[Lines]:
@@ -340,30 +322,46 @@ class Api:
         content_type: str,
         limit: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
-        import aiohttp
-
-        headers = await self._authorized({"Content-Type": content_type, "Accept": "application/json"})
-        url = f"{self.host}{path}" + (f"?{urlencode(query)}" if query else "")
-        try:
-            answer: aiohttp.ClientResponse = await self._client.rest_client.request(
+        async def ask(login: Login) -> aiohttp.ClientResponse:
+            answer: aiohttp.ClientResponse = await login.client.rest_client.request(
                 method,
-                url,
-                headers=headers,
+                f"{login.host}{path}" + (f"?{urlencode(query)}" if query else ""),
+                headers=_authorized(login, {"Content-Type": content_type, "Accept": "application/json"}),
                 body=body,
                 _preload_content=False,
                 _request_timeout=limit,
             )
-        except TimeoutError:
-            raise
-        except aiohttp.ClientError as error:
-            raise ConnectionError(str(error)) from error
+            return answer
+
+        login = await self._logins.login()
+        with self._as_ours():
+            answer = await ask(login)
+            if answer.status == 401 and not (other := await self._logins.login(refused=login)).is_as(login):
+                answer.release()
+                answer = await ask(other)
         if date := answer.headers.get("Date"):
             self._skew = parsedate_to_datetime(date).timestamp() - time.time()
         return answer
 
-    async def _authorized(self, headers: dict[str, str]) -> dict[str, str]:
-        await self._client.update_params_for_auth(headers, [], ["BearerToken"])
-        return headers
+    @contextlib.contextmanager
+    def _as_ours(self) -> Iterator[None]:
+        """An error of the connection as an ``OSError``, after which one asks again; or as what another try won't mend.
+
+        :raises BackendError: the server is not who it should be.
+        """
+        import aiohttp
+
+        try:
+            yield
+        except TimeoutError:
+            raise
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise BackendError(self._untrusted(error.certificate_error)) from error
+        except aiohttp.ClientError as error:
+            cause = error.os_error if isinstance(error, aiohttp.ClientConnectorSSLError) else None
+            if getattr(cause, "reason", None) in NOT_TLS:
+                raise BackendError(self._untrusted(cause)) from error
+            raise ConnectionError(str(error)) from error
 
     async def _check(self, method: str, answer: aiohttp.ClientResponse) -> None:
         if answer.status < 400:
@@ -382,11 +380,16 @@ class Api:
 @contextlib.asynccontextmanager
 async def connected(access: Access, namespace: str, patience: float = 0.0) -> AsyncIterator[Api]:
     """An :class:`Api` for as long as it is needed."""
-    client = await access.client()
+    logins = Logins(access)
     try:
-        yield Api(client, namespace, patience)
+        await logins.login()
+        yield Api(logins, namespace, patience)
     finally:
-        await client.close()
+        await logins.close()
+
+
+def _authorized(login: Login, headers: dict[str, str]) -> dict[str, str]:
+    return headers if login.authorization is None else {**headers, "authorization": login.authorization}
 
 
 def _abort(answer: aiohttp.ClientResponse) -> None:

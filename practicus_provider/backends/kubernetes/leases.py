@@ -7,8 +7,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import math
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from practicus_provider.backends.base import Handle, Lease
 from practicus_provider.backends.kubernetes.api import Api, Manifest, connected
@@ -18,6 +20,8 @@ from practicus_provider.backends.kubernetes.observe import facts_of
 from practicus_provider.backends.kubernetes.render import LEASE_LEAST
 from practicus_provider.backends.kubernetes.roots import age, annotated, deciding_jobs, handle_of, root_of
 from practicus_provider.errors import BackendError, NotFound
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -43,26 +47,33 @@ async def leased(mirror: Mirror, handle: Handle, lease: Lease) -> AsyncIterator[
     try:
         yield
     except BaseException:  # it was not followed to its end
-        async with parting(mirror) as api:
-            await _extend(api, handle, facts["timeout"], ahead)
+        await part(mirror, handle, lambda api: _extend(api, handle, facts["timeout"], ahead))
         raise
     finally:
         renewing.cancel()
 
 
-@contextlib.asynccontextmanager
-async def parting(mirror: Mirror) -> AsyncIterator[Api]:
-    """A connection for last words: where a whole event loop ends, the mirror's own may be closed already."""
-    with contextlib.suppress(BackendError):
+async def part(mirror: Mirror, handle: Handle, last: Callable[[Api], Awaitable[None]]) -> None:
+    """Last words, by a connection of their own: where a whole event loop ends, the mirror's may be closed already."""
+    try:
         async with connected(mirror.access, mirror.namespace) as api:
-            yield api
+            await last(api)
+    except BackendError as error:
+        log.warning("what was seen last of cluster %s cannot be told to it: %s", handle.name, error)
 
 
 async def _renew(api: Api, handle: Handle, most: float, ahead: float) -> None:
+    ends = time.monotonic() + ahead
     while True:
         await asyncio.sleep(ahead / 3)
-        with contextlib.suppress(BackendError):
-            await _extend(api, handle, most, ahead)
+        try:
+            async with asyncio.timeout(ahead / 3):
+                await _extend(api, handle, most, ahead)
+            ends = time.monotonic() + ahead
+        except (BackendError, TimeoutError) as error:
+            left = max(0.0, ends - time.monotonic())
+            why = "the API server does not answer" if isinstance(error, TimeoutError) else error
+            log.warning("the lease of cluster %s cannot be renewed; it ends in %.0f s: %s", handle.name, left, why)
 
 
 async def _extend(api: Api, handle: Handle, most: float, ahead: float) -> None:

@@ -150,7 +150,7 @@ class _Places:
 async def tail(api: Api, pod: str, nonce: str, lines: int, container: str = MAIN) -> list[str]:
     """The last lines of a pod's log, newest last; empty where there is none (any more)."""
     found = []
-    with contextlib.suppress(OSError, TimeoutError, NotFound, ApiError):
+    with contextlib.suppress(OSError, TimeoutError, BackendError):
         query = {"container": container, "tailLines": str(lines + OUTPUTS)}
         async with api.stream(f"pods/{pod}/log", silence=TIMEOUT, **query) as content:
             async for raw in content:

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from practicus_provider.backends.kubernetes.access import Access
 from practicus_provider.backends.kubernetes.api import (
     BACKOFF,
     LONGEST_BACKOFF,
     PATIENCE,
-    Access,
     Api,
     ApiError,
     Manifest,
@@ -193,7 +193,9 @@ class Mirror:
                     self._listed[kind].set()
                     return
                 trouble = error
-            except (BackendError, OSError, TimeoutError) as error:
+            except BackendError as error:
+                trouble = error
+            except (OSError, TimeoutError) as error:
                 trouble = BackendError(f"the Kubernetes API server is out of reach: {error}")
             if self._seen[kind] >= began:  # there was a watch
                 delay = BACKOFF

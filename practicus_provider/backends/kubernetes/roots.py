@@ -47,3 +47,13 @@ def age(api: Api, job: Manifest) -> float:
     """Seconds that its deadline has run."""
     started = job.get("status", {}).get("startTime")
     return api.now() - time_of(started) if started else 0.0
+
+
+def ended_at(job: Manifest) -> str | None:
+    """When its time to live began, well or not; None while it runs.
+
+    Source: ``jobFinishTime`` in Kubernetes' ``pkg/controller/ttlafterfinished``. ``completionTime`` is a success's.
+    """
+    conditions = job.get("status", {}).get("conditions", ())
+    ends = (one for one in conditions if one["type"] in ("Complete", "Failed") and one["status"] == "True")
+    return next((str(one["lastTransitionTime"]) for one in ends), None)

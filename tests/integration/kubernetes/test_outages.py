@@ -16,7 +16,7 @@ from practicus_provider import lifecycle
 from practicus_provider.backends import kubernetes
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend, api, logs, mirror
-from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.access import Access
 from practicus_provider.errors import BackendError
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.plan import Plan

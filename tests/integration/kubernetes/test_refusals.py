@@ -17,7 +17,7 @@ import pytest
 from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.access import Access
 from practicus_provider.errors import BackendError, SpecError
 from practicus_provider.lifecycle import Policy
 from practicus_provider.plan import Here, Plan

@@ -11,7 +11,7 @@ import yaml
 
 from practicus_provider.backends.base import Usage
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.kubernetes.api import Access
+from practicus_provider.backends.kubernetes.access import Access
 from practicus_provider.backends.kubernetes.labels import CLUSTER, INDEX, MANAGED, ROLE
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Port
