@@ -1,6 +1,6 @@
 # The one way in: every target makes what it needs, from a fresh clone on.
-.PHONY: venv uv test-local test-kubernetes test-training lock image-requirements check test cluster-up cluster-down demo \
-	docs clean
+.PHONY: venv uv test-local test-kubernetes test-training lock image-requirements airflow-sets check test cluster-up \
+	cluster-down demo docs clean
 .DEFAULT_GOAL := check
 MAKEFLAGS += --no-print-directory
 
@@ -15,7 +15,7 @@ EXTRAS := --extra dask --extra spark
 BIN := .venv/bin
 # In the order given, from both ends: see tests/conftest.py.
 PYTEST := $(BIN)/pytest -q --no-loadscope-reorder
-SLOW_TESTS := tests/e2e tests/integration tests/contract tests/cluster
+SLOW_TESTS := tests/e2e tests/integration tests/contract tests/cluster tests/matrix
 
 # Imports take twice as long where no bytecode may be written later; so it is compiled at once.
 export UV_COMPILE_BYTECODE := 1
@@ -53,6 +53,18 @@ image-requirements: | $(filter-out uv,$(UV))
 		$(SOURCES) --output-file tests/training/requirements.txt tests/training/requirements.in
 	$(COMPILE) $(FOR_IMAGES) --constraint tests/training/requirements.txt --override images/training/debian.txt \
 		$(SOURCES) --output-file images/training/requirements.txt images/training/requirements.in
+
+# What Airflow's constraint files hold, which are not on the package index: see tests/matrix/environments.py. A version
+# of Airflow, and an hour soon after its release; those of 3.3 name a provider that was released later.
+AIRFLOW_SETS := 3.1.8@2026-03-11T22 3.2.2@2026-05-29T08 3.3.0@2026-07-06T18 3.3.1@2026-08-12T12 3.3.2@2026-09-17T12
+LATE := --exclude-newer-package apache-airflow-providers-ibm-mq=2026-10-14
+
+airflow-sets: $(foreach set,$(AIRFLOW_SETS),tests/matrix/airflow-$(firstword $(subst @, ,$(set))).txt)
+
+tests/matrix/airflow-%.txt: | $(filter-out uv,$(UV))
+	echo 'apache-airflow[all]==$*' | $(UV) pip compile --quiet --no-annotate --custom-compile-command 'make airflow-sets' \
+		--python-version 3.11 --python-platform linux $(LATE) --output-file $@ - \
+		--exclude-newer $(patsubst $*@%,%:00:00Z,$(filter $*@%,$(AIRFLOW_SETS)))
 
 $(UV_CACHED):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -131,6 +131,7 @@ def test_every_block_is_in_a_language_that_a_test_reads():
 
 def test_the_blocks_that_no_test_runs_are_these():
     assert [str(block)[:60] for block in BLOCKS if block.mark == "not run:"] == [
+        "README: pip install apache-airflow==3.3.2 '.[spark,dask]' \\",
         "docs/kubernetes: kubectl -n jobs get jobs,pods,configmaps -l",
         "docs/operations: make docs",
         "images/README: docker build --tag $REGISTRY/spark:4.3.0 imag",
