@@ -19,6 +19,9 @@ StreamLogs = Literal["coordinator", "all", "none"]
 GPU = "nvidia.com/gpu"
 """Kubernetes' name of what ``Resources(gpu=)`` asks for."""
 
+MOST_TEXT = 128 << 10
+"""Bytes of a variable with its name, or of an argument, and the NUL at its end (``MAX_ARG_STRLEN`` in execve(2))."""
+
 MOST_MEMORY_FACTOR = 10
 """Of a try over the one before; beyond that it is a slip."""
 
@@ -280,6 +283,9 @@ class JobSpec:
         for key, text in self.env.items():
             if not _ENV_NAME.fullmatch(key) or not isinstance(text, str):
                 raise SpecError("env", {key: text}, "names are letters, digits and _; values are strings")
+            _check_length("env", key, text, extra=len(key) + 1)
+        for number, text in enumerate(self.application_args):
+            _check_length("application_args", number, text)
         for variable, secret in self.secrets.items():
             if not _ENV_NAME.fullmatch(variable) or not isinstance(secret, str) or not _SECRET.fullmatch(secret):
                 raise SpecError("secrets", {variable: secret}, "give {'VARIABLE': 'secret-name/key'}")
@@ -410,6 +416,13 @@ def check_pod_overrides(value: Mapping[str, Any]) -> None:
             )
     if not isinstance(value.get("spec", {}), Mapping):
         raise SpecError("pod_overrides", dict(value), "give 'spec' a dict: a part of a PodSpec")
+
+
+def _check_length(field_name: str, key: object, text: str, extra: int = 0) -> None:
+    size = len(text.encode(errors="surrogatepass")) + extra + 1
+    if size > MOST_TEXT:
+        way_out = f"{size} bytes are more than the {MOST_TEXT} that Linux takes: give it as a file, by files="
+        raise SpecError(field_name, {key: f"{text[:40]}..."}, way_out)
 
 
 def _check_requirement(text: str) -> None:

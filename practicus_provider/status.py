@@ -64,7 +64,8 @@ class Verdict:
     :param replica: ``role-index`` of the replica that decided; None where no single one did.
     :param exit_code: of that replica's process; None where it did not exit by itself.
     :param signal: name of the signal that ended it, e.g. ``SIGKILL``.
-    :param log_tail: that replica's last lines, newest last; where there is a rank, that one's alone.
+    :param log_tail: that replica's last lines, newest last; where there is a rank, that one's alone, and where there is
+        no replica, those of the cluster's supervisor.
     :param rank: of the process that decided, where a replica is several.
     """
 
@@ -84,7 +85,8 @@ class Verdict:
         if self.advice:
             lines.append(self.advice)
         if self.log_tail and self.state is not State.SUCCEEDED:
-            lines += [f"Last lines of {of_rank(self.rank, self.replica)}:", *(f"    {line}" for line in self.log_tail)]
+            whose = of_rank(self.rank, self.replica or "the supervisor")
+            lines += [f"Last lines of {whose}:", *(f"    {line}" for line in self.log_tail)]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:

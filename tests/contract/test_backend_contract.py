@@ -62,6 +62,16 @@ async def test_a_command_that_does_not_exist_fails_with_its_name(backend: Backen
     assert verdict.log_tail == ("cannot start no-such-program: No such file or directory",)
 
 
+async def test_what_the_system_does_not_start_fails_with_its_words_and_is_created_once(backend: Backend) -> None:
+    longest = role("driver", "pass", env={"LONG": "x" * (128 << 10)})
+    async with asyncio.timeout(PATIENCE), created(backend, "job", plan(longest)) as handle:
+        verdict = (await end(backend, handle)).verdict
+        assert [listing.handle for listing in await backend.list()] == [handle]
+    assert verdict is not None
+    assert verdict.state is State.FAILED
+    assert "argument list too long" in verdict.text().lower()
+
+
 async def test_a_replica_reaches_another_one_by_reference_once_that_is_ready(backend: Backend) -> None:
     greet = Port("coordinator", "greet")
     code = "import os, socket; print(socket.create_connection(os.environ['AT'].split(':')).makefile().readline())"
@@ -220,6 +230,16 @@ async def test_a_failed_cluster_is_replaced(backend: Backend) -> None:
         assert (await end(backend, second)).state is State.SUCCEEDED
         with pytest.raises(NotFound, match=f"there is no cluster job \\({first.uid}\\)"):
             await end(backend, first)
+
+
+async def test_several_creators_of_a_job_that_fails_at_once_create_no_more_than_one_each(backend: Backend) -> None:
+    job = plan(role("driver", FAIL))
+    async with asyncio.timeout(PATIENCE):
+        handles = await asyncio.gather(*(backend.create("job", job, task=TASK) for _ in range(3)))
+        [listing] = await backend.list()
+        assert listing.handle in handles
+        assert (await end(backend, listing.handle)).state is State.FAILED
+    await backend.delete(listing.handle)
 
 
 async def test_a_released_cluster_runs_on_but_is_not_adopted(backend: Backend) -> None:

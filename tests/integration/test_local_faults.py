@@ -10,20 +10,16 @@ import socket
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from practicus_provider.backends.base import Handle
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Port
 from practicus_provider.status import Reason, State
-from tests.plans import SLEEP, TASK, created, end, plan, role, server, until
-
-GONE_WITHIN = 10.0
-"""Seconds after which nothing of a cluster may be left."""
+from tests.local import GONE_WITHIN, nothing_left, processes_of, running, supervisor_of
+from tests.plans import SLEEP, TASK, created, end, plan, role, server
 
 DAEMON = """
 import os, sys, time
@@ -38,29 +34,6 @@ if os.fork() == 0:
 @pytest.fixture
 def backend(tmp_path: Path) -> LocalBackend:
     return LocalBackend(tmp_path / "root")
-
-
-def supervisor_of(backend: LocalBackend, handle: Handle) -> psutil.Process:
-    folder = str(backend.root / handle.name)
-    (found,) = (p for p in psutil.process_iter(["cmdline"]) if folder in (p.info["cmdline"] or []))
-    return found
-
-
-def processes_of(handle: Handle, replica: str) -> list[psutil.Process]:
-    """Launcher first."""
-    found = marked("PRACTICUS_REPLICA", f"{handle.uid}/{replica}")
-    return sorted(found, key=lambda process: process.create_time())
-
-
-async def nothing_left(handle: Handle) -> None:
-    give_up = time.monotonic() + GONE_WITHIN
-    while left := marked(CLUSTER_MARK, handle.uid):
-        assert time.monotonic() < give_up, left
-        await asyncio.sleep(0.05)
-
-
-async def running(backend: LocalBackend, handle: Handle) -> None:
-    await until(backend, handle, lambda status: status.state is State.RUNNING)
 
 
 JOB = plan(server(), role("worker", SLEEP, replicas=2), role("driver", DAEMON + SLEEP))

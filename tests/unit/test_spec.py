@@ -134,6 +134,24 @@ def test_an_environment_variable_that_no_process_can_have_is_refused_by_name(ite
         JobSpec(adapter="dask", env={"FINE": "yes"} | wrong)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "key", "size"),
+    [
+        ("env", {"SMALL": "", "MODEL": "x" * 131066}, "MODEL", 131073),
+        ("env", {"MODEL": "é" * 65533}, "MODEL", 131073),
+        ("application_args", ["--table", "x" * 131072], 1, 131073),
+    ],
+)
+def test_a_text_that_is_longer_than_linux_takes_is_refused_with_its_size(field, value, key, size):
+    way_out = f"{size} bytes are more than the 131072 that Linux takes: give it as a file, by files="
+    with pytest.raises(SpecError, match=refusal(field, {key: f"{value[key][:40]}..."}, way_out)):
+        JobSpec(adapter="dask", **{field: value})
+
+
+def test_a_text_may_be_as_long_as_linux_takes():
+    JobSpec(adapter="dask", env={"MODEL": "x" * 131065}, application_args=["x" * 131071])
+
+
 def test_an_environment_variable_may_be_empty():
     assert JobSpec(adapter="dask", env={"A": ""}).env == {"A": ""}
 

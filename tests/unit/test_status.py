@@ -254,3 +254,8 @@ def test_a_summary_says_once_why_replicas_are_pending():
 
 def test_a_summary_without_replicas_is_the_state():
     assert Status(State.UNKNOWN).summary() == "unknown"
+
+
+def test_the_lines_of_a_verdict_of_no_replica_are_the_supervisors():
+    verdict = Verdict(State.FAILED, Reason.SUPERVISOR_LOST, "it was killed", log_tail=("MemoryError",))
+    assert verdict.text() == "SupervisorLost: it was killed\nLast lines of the supervisor:\n    MemoryError"

@@ -11,32 +11,47 @@ import contextlib
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, cleared_since
 from practicus_provider.backends.codec import dump_plan, load_plan
 from practicus_provider.backends.local import control
+from practicus_provider.backends.local.control import GONE
+from practicus_provider.backends.local.creation import start, write_new
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.processes import CLUSTER_MARK, kill_marked
+from practicus_provider.backends.local.refusals import refused
 from practicus_provider.backends.local.volumes import prepare_volumes
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
-from practicus_provider.status import Reason, State, Status, Verdict
+from practicus_provider.status import TAIL_LINES, Reason, State, Status, Verdict
 
 LOG_POLL = 0.1
 """Seconds between two looks at the log files that somebody reads."""
 STOP_PATIENCE = 15.0
 """Seconds that a supervisor has to end its cluster before it counts as hung, and is killed."""
 _LOCK_POLL = 0.01
+_Answer = TypeVar("_Answer")
+_KILLED = Verdict(
+    State.FAILED,
+    Reason.SUPERVISOR_LOST,
+    "the cluster's supervisor was killed, and its replicas with it",
+    "Something on this machine killed it; the kernel's log (dmesg) says whether memory ran out.",
+)
+_HUNG = Verdict(
+    State.FAILED,
+    Reason.SUPERVISOR_LOST,
+    "the cluster's time was over, and its supervisor did not end it: it hung, and was killed with its replicas",
+    "Something may have stopped it (SIGSTOP), or the machine has slept.",
+)
 
 
 @dataclass(frozen=True)
@@ -71,31 +86,35 @@ class LocalBackend(Backend):
             variable = next(iter(plan.secrets))
             raise BackendError(f"the local backend has no secrets: give {variable} in env=, or run on Kubernetes")
         self._prepare_root()
-        prepare_volumes(plan.volumes, self.root)
-        self._sweep()
-        folder = ClusterFolder(self.root / name)
-        while True:
-            if not folder.exists():
-                self._write_new(folder, plan, task, lease, parent)
-            with contextlib.suppress(FileNotFoundError):
-                handle = folder.handle()
-                if not folder.released.exists() and await self._adoptable(folder, task):
-                    return handle
-                await self.delete(handle)
+        with refused(f"create cluster {name} in {self.root}"):
+            prepare_volumes(plan.volumes, self.root)
+            self._sweep()
+            folder = ClusterFolder(self.root / name)
+            while True:
+                if not folder.exists() and (made := self._write_new(folder, plan, task, lease, parent)):
+                    await start(folder)
+                    return made  # also if it has failed meanwhile: that is how this job ends
+                with contextlib.suppress(FileNotFoundError, NotFound):
+                    handle = folder.handle()
+                    if not folder.released.exists() and await self._adoptable(folder, task):
+                        return handle
+                    await self.delete(handle)
 
     async def watch(
         self, handle: Handle, *, lease: Lease = "keep", disposable: bool = False
     ) -> AsyncGenerator[Status, None]:
-        """See :meth:`Backend.watch`. The supervisor pushes; its hanging up is its death."""
-        folder = self._folder(handle)
-        with contextlib.suppress(OSError):
-            async with control.request(folder.control, {"do": "watch", "lease": lease}) as answers:
-                async for answer in answers:
-                    status = Status.from_json(answer)
-                    yield status
-                    if status.state.final:
-                        return
-        yield await asyncio.to_thread(self._last_word, handle)
+        """See :meth:`Backend.watch`. The supervisor pushes; its hanging up is its death, or its silence at the end."""
+        with refused(f"watch cluster {handle.name}"):
+            folder = self._folder(handle)
+            give_up = folder.deadline() + STOP_PATIENCE
+            with contextlib.suppress(*GONE, TimeoutError):
+                async with control.request(folder.control, {"do": "watch", "lease": lease}) as answers:
+                    while answer := await _before(give_up, anext(answers, None)):
+                        status = Status.from_json(answer)
+                        yield status
+                        if status.state.final:
+                            return
+            yield await asyncio.to_thread(self._last_word, handle)
 
     async def logs(
         self, handle: Handle, sources: Collection[str], *, whole: bool = False
@@ -121,9 +140,12 @@ class LocalBackend(Backend):
     async def scale(self, handle: Handle, role: str, replicas: int) -> None:
         """See :meth:`Backend.scale`."""
         folder = self._folder(handle)
+        ask = {"do": "scale", "role": role, "replicas": replicas}
         try:
-            async with control.request(folder.control, {"do": "scale", "role": role, "replicas": replicas}) as answers:
+            async with asyncio.timeout(STOP_PATIENCE), control.request(folder.control, ask) as answers:
                 answer = await anext(answers, {"error": "its supervisor hung up"})
+        except TimeoutError:
+            answer = {"error": f"its supervisor does not answer within {STOP_PATIENCE:g} s"}
         except OSError as error:
             raise BackendError(f"cluster {handle.name} cannot be scaled: its supervisor is gone") from error
         if "error" in answer:
@@ -135,22 +157,23 @@ class LocalBackend(Backend):
             folder = self._folder(handle)
         except NotFound:
             return
-        if after > 0:
-            folder.released.touch()
-        try:
-            async with asyncio.timeout(STOP_PATIENCE):
-                await _dismiss(folder, after)
-        except TimeoutError:
-            folder.kill_supervisor()
-        if after > 0:
-            return
-        await asyncio.to_thread(kill_marked, CLUSTER_MARK, handle.uid)
-        for job in self._listings():
-            if ClusterFolder(self.root / job.handle.name).config()["parent"] == handle.to_json():
-                await self.delete(job.handle)
-        async with self._root_lock():
-            with contextlib.suppress(NotFound):
-                self._folder(handle).retire()
+        with refused(f"delete cluster {handle.name}"), contextlib.suppress(FileNotFoundError):
+            if after > 0:
+                folder.released.touch()
+            try:
+                async with asyncio.timeout(STOP_PATIENCE):
+                    await _dismiss(folder, after)
+            except TimeoutError:
+                folder.kill_supervisor()
+            if after > 0:
+                return
+            await asyncio.to_thread(kill_marked, CLUSTER_MARK, handle.uid)
+            for job in self._listings():
+                if ClusterFolder(self.root / job.handle.name).config()["parent"] == handle.to_json():
+                    await self.delete(job.handle)
+            async with self._root_lock():
+                with contextlib.suppress(NotFound):
+                    self._folder(handle).retire()
 
     async def list(self) -> list[Listing]:
         """See :meth:`Backend.list`."""
@@ -227,12 +250,10 @@ class LocalBackend(Backend):
         task: Mapping[str, Any],
         lease: float | None,
         parent: Handle | None,
-    ) -> None:
-        """Make the folder aside, whole, and give it its name at once; losing that race is fine."""
-        uid = uuid.uuid4().hex[:16]
-        aside = ClusterFolder(self.root / f".new-{uid}")
+    ) -> Handle | None:
+        """See :func:`.creation.write_new`."""
         config = {
-            "uid": uid,
+            "uid": uuid.uuid4().hex[:16],
             "plan": dump_plan(plan),
             "task": dict(task),
             "lease": lease,
@@ -241,20 +262,7 @@ class LocalBackend(Backend):
             "key": secrets.token_hex(),
             "created_at": time.time(),
         }
-        try:
-            for name in ("logs", "app"):
-                (aside.path / name).mkdir(parents=True)
-            for name, content in plan.files.items():
-                target = aside.path / "app" / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
-            aside.write("cluster.json", config)
-            with contextlib.suppress(OSError):
-                aside.path.rename(folder.path)
-        except OSError as error:
-            raise BackendError(f"cannot write to {aside.path}: {error.strerror}") from error
-        finally:
-            shutil.rmtree(aside.path, ignore_errors=True)
+        return write_new(folder, config, plan.files)
 
     def _sweep(self) -> None:
         """Remove what ended longer ago than ``ttl``."""
@@ -268,51 +276,47 @@ class LocalBackend(Backend):
 
     # ---- supervisors
 
-    async def _supervise(self, folder: ClusterFolder) -> None:
-        """Start the supervisor where none lives and none has ended; returns once it answers."""
-        with (folder.path / "logs" / "supervisor.log").open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "practicus_provider.backends.local.supervisor", str(folder.path)),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            code = await process.wait()
-        if code != 0:
-            tail = "\n".join(folder.tail("supervisor"))
-            raise BackendError(f"the supervisor of {folder.path.name} did not start (exit code {code}):\n{tail}")
-
     async def _adoptable(self, folder: ClusterFolder, task: Mapping[str, Any]) -> bool:
         """Whether the cluster lives, or ended well; one that was written but never started is started now."""
         if cleared_since(folder.config()["task"], task):
             return False
         if folder.status() is None:
-            await self._supervise(folder)
+            await start(folder)
         async with contextlib.aclosing(self.watch(folder.handle())) as statuses:
-            return (await anext(statuses)).state not in (State.FAILED, State.CANCELLED)
+            try:
+                status = await _before(time.time() + STOP_PATIENCE, anext(statuses))
+            except TimeoutError:
+                raise BackendError(
+                    f"cluster {folder.path.name} is there, but its supervisor does not answer within "
+                    f"{STOP_PATIENCE:g} s: go on once it does, or delete the cluster"
+                ) from None
+        return status.state not in (State.FAILED, State.CANCELLED)
 
     def _last_word(self, handle: Handle) -> Status:
-        """The final status of a cluster that has no supervisor (any more), and an end to what it left."""
-        folder = self._folder(handle)
+        """The final status of a cluster whose supervisor is gone or hung, and an end to what it left."""
+        folder, give_up = self._folder(handle), time.monotonic() + STOP_PATIENCE
+        while not (folder.state().final or time.monotonic() >= give_up) and folder.supervised():
+            time.sleep(_LOCK_POLL)  # it is ending
         status = folder.status() or Status(State.UNKNOWN)
-        if not status.state.final:
-            kill_marked(CLUSTER_MARK, handle.uid)
-            verdict = Verdict(
-                State.FAILED,
-                Reason.SUPERVISOR_LOST,
-                "the cluster's supervisor was killed, and its replicas with it",
-                "Something on this machine killed it; the kernel's log (dmesg) says whether memory ran out.",
-            )
-            status = Status(State.FAILED, status.replicas, verdict, time.time())
+        if status.state.final:
+            return status
+        verdict = _HUNG if folder.supervised() else _KILLED
+        folder.kill_supervisor()
+        kill_marked(CLUSTER_MARK, handle.uid)
+        folder = self._folder(handle)  # or it was deleted meanwhile
+        verdict = replace(verdict, log_tail=tuple(folder.tail("supervisor")[-TAIL_LINES:]))
+        status = Status(State.FAILED, status.replicas, verdict, time.time())
+        with contextlib.suppress(OSError):  # a disk that is full, which may be the cause
             folder.write("status.json", status.to_json())
         return status
 
     @contextlib.asynccontextmanager
     async def _root_lock(self) -> AsyncIterator[None]:
         """Held while a name changes hands."""
-        guard = ClusterFolder(self.root)
+        guard, give_up = ClusterFolder(self.root), time.monotonic() + STOP_PATIENCE
         while (descriptor := guard.lock()) is None:
+            if time.monotonic() >= give_up:
+                raise BackendError(f"{guard.path / 'lock'} is held for {STOP_PATIENCE:g} s: a process of ours hangs")
             await asyncio.sleep(_LOCK_POLL)
         try:
             yield
@@ -342,6 +346,12 @@ class _Stream(Connection):
         self.writer.close()
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
+
+
+async def _before(give_up: float, answer: Awaitable[_Answer]) -> _Answer:
+    """:raises TimeoutError: it has not come by then, seconds since the epoch."""
+    async with asyncio.timeout(give_up - time.time()):
+        return await answer
 
 
 def _listing(folder: ClusterFolder) -> Listing:

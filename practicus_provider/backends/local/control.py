@@ -11,6 +11,9 @@ from typing import Any
 
 from practicus_provider.runtime.practicus_runtime.control import connectable
 
+GONE = (ConnectionError, FileNotFoundError)
+"""What a socket says that nobody listens at any more. Of other errors, this process' own are to blame."""
+
 
 @contextlib.asynccontextmanager
 async def request(control: Path, ask: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:

@@ -63,6 +63,11 @@ class ClusterFolder:
         """The cluster's handle."""
         return Handle(self.path.name, self.config()["uid"])
 
+    def deadline(self) -> float:
+        """Seconds since the epoch at which the cluster's time is over."""
+        config = self.config()
+        return float(config["created_at"] + config["plan"]["timeout"])
+
     def status(self) -> Status | None:
         """The last status; None if its supervisor never started."""
         try:
@@ -137,19 +142,23 @@ class ClusterFolder:
 
     def retire(self) -> None:
         """Give the name back: what is left, the logs above all, moves to ``ended/``."""
-        handle = self.handle()
-        self.path.rename(self.path.parent / "ended" / f"{handle.name}-{handle.uid}")
+        handle, ended = self.handle(), self.path.parent / "ended"
+        ended.mkdir(exist_ok=True)
+        self.path.rename(ended / f"{handle.name}-{handle.uid}")
 
     def kill_supervisor(self) -> None:
         """SIGKILL the lock's holder, if there is one."""
-        pid = (self.path / "lock").read_text()
-        if pid and self.supervised():
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pid = (self.path / "lock").read_text()
+            if pid and self.supervised():
                 os.kill(int(pid), signal.SIGKILL)
 
     def supervised(self) -> bool:
         """Whether a supervisor lives."""
-        descriptor = self.lock()
+        try:
+            descriptor = self.lock()
+        except FileNotFoundError:
+            return False
         if descriptor is None:
             return True
         os.close(descriptor)

@@ -6,9 +6,11 @@ import fcntl
 import os
 import random
 import socket
+import stat
 import tempfile
 from pathlib import Path
 
+from practicus_provider.backends.local.refusals import refused
 from practicus_provider.errors import BackendError
 
 LOOPBACK = "127.0.0.1"
@@ -21,16 +23,24 @@ class PortReservations:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.gettempdir()) / f"practicus-ports-{os.getuid()}"
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        with refused(f"reserve ports in {self._folder}"):
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            found = self._folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise BackendError(
+                f"ports are reserved in {self._folder}, which is not a folder of this user's own: remove it, or set "
+                "TMPDIR to another folder for temporary files"
+            )
         self._held: list[int] = []
 
     def take(self) -> int:
         """A free port.
 
-        :raises BackendError: there is none.
+        :raises BackendError: there is none, or none can be reserved.
         """
         for port in random.sample(RANGE, len(RANGE)):
-            descriptor = os.open(self._folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+            with refused(f"reserve port {port}"):
+                descriptor = os.open(self._folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with socket.socket() as probe:
@@ -41,7 +51,10 @@ class PortReservations:
                 continue
             self._held.append(descriptor)
             return port
-        raise BackendError(f"no free port from {RANGE.start} to {RANGE.stop - 1} on {LOOPBACK}")
+        raise BackendError(
+            f"no port from {RANGE.start} to {RANGE.stop - 1} on {LOOPBACK} is free: end what holds them, clusters of "
+            "ours among it, or ask for fewer replicas"
+        )
 
     def close(self) -> None:
         """Give all of them back."""

@@ -17,9 +17,10 @@ from practicus_provider import runtime
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK
+from practicus_provider.backends.local.refusals import advice_for, words
 from practicus_provider.backends.local.volumes import volume_env
 from practicus_provider.plan import Here, Host, Part, Plan, Port, Role, Text, parts
-from practicus_provider.status import ReplicaStatus, State, signal_name
+from practicus_provider.status import Reason, ReplicaStatus, State, Verdict, signal_name
 
 GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -107,6 +108,12 @@ class Replica:
         code = await self.process.wait()
         if not self.status.state.final:
             yield self._end(*((None, -code) if code < 0 else (code, None)))
+
+    def cannot_start(self, error: OSError | ValueError) -> Verdict:
+        """Why the system does not start it, and what to do."""
+        self.status = replace(self.status, state=State.FAILED, ended_at=time.time())
+        why, advice = (words(error), advice_for(error)) if isinstance(error, OSError) else (str(error), "")
+        return Verdict(State.FAILED, Reason.ERROR, f"{self.name} cannot be started: {why}", advice, replica=self.name)
 
     def stop(self) -> None:
         """SIGTERM, once, as soon as there is a process; its launcher forwards it and kills what stays."""

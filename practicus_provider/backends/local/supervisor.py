@@ -1,4 +1,4 @@
-"""The process that holds a local cluster: ``python -m practicus_provider.backends.local.supervisor FOLDER``.
+"""What the process that holds a local cluster does, from its start (see :mod:`.daemon`) to its end.
 
 It outlives the task that started it, starts the replicas, decides the outcome, tells whoever watches, and ends with all
 of them when it is told to, when the cluster's time is over, or when nobody has watched for as long as its lease allows.
@@ -10,16 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import signal
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Coroutine
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from practicus_provider.backends.base import CRASHES_PER_WORKER, Handle
@@ -70,6 +67,15 @@ class Supervisor:
         self.closing = False
         self.jobs: set[asyncio.Task[None]] = set()
 
+    def prepare(self) -> None:
+        """Take the ports, and say that it is there: what fails until here is told to whoever starts us.
+
+        :raises BackendError: no port is to be had.
+        :raises OSError: it cannot be written.
+        """
+        self._assign_ports()
+        self.folder.write("status.json", self.status.to_json())
+
     async def run(self, listener: socket.socket) -> None:
         """Serve until the cluster is over; then leave nothing."""
         loop = asyncio.get_running_loop()
@@ -77,8 +83,6 @@ class Supervisor:
             loop.add_signal_handler(number, self.close_now)
         server = await asyncio.start_unix_server(self._serve, sock=listener, limit=1 << 20)
         try:
-            self._assign_ports()
-            self._publish()
             self._renew_lease()
             for role in self.plan.roles:
                 for index in range(role.replicas):
@@ -128,7 +132,8 @@ class Supervisor:
         shutil.rmtree(self.folder.path / "replicas", ignore_errors=True)
         self.reservations.close()
         if self.folder.released.exists() or (self.status.verdict and self.status.verdict.reason is Reason.ABANDONED):
-            self.folder.retire()  # nobody will come for it
+            with contextlib.suppress(OSError):
+                self.folder.retire()  # nobody will come for it
         for job in self.jobs:
             job.cancel()
 
@@ -171,9 +176,8 @@ class Supervisor:
                     self._ended(replica)
                 else:
                     self._spawn(self._mark_running(replica))
-        except OSError as error:
-            message = f"{replica.name} cannot be started: {error.strerror}: {error.filename}"
-            self._finish(Verdict(State.FAILED, Reason.ERROR, message, replica=replica.name))
+        except (OSError, ValueError) as error:  # Python's own refusals, as of a NUL, are of the latter kind
+            self._finish(replica.cannot_start(error))
         finally:
             await asyncio.to_thread(kill_marked, REPLICA_MARK, replica.mark)
             replica.ended.set()
@@ -262,7 +266,8 @@ class Supervisor:
 
     def _publish(self) -> None:
         self.status = replace(self.status, replicas=tuple(r.status for r in self.replicas.values()))
-        self.folder.write("status.json", self.status.to_json())
+        with contextlib.suppress(OSError):  # a disk that is full; who watches is told all the same
+            self.folder.write("status.json", self.status.to_json())
         for queue in self.watchers:
             queue.put_nowait(self.status)
 
@@ -276,7 +281,6 @@ class Supervisor:
                 case {"do": "scale", "role": str(role), "replicas": int(replicas)}:
                     await _answer(writer, self._scale(role, replicas))
                 case {"do": "delete", "after": after} if after > 0:
-                    self.folder.released.touch()
                     self._close_in(after)
                     await _answer(writer, {})
                 case {"do": "delete"}:
@@ -322,9 +326,12 @@ class Supervisor:
         if self.closing or self.status.state.final:
             return {"error": "the cluster is ending"}
         live = [r for r in self.replicas.values() if r.role is role and not r.status.state.final]
-        for _ in range(len(live), replicas):
-            self._start(role, self.next_index[role_name])
-            self.next_index[role_name] += 1
+        try:
+            for _ in range(len(live), replicas):
+                self._start(role, self.next_index[role_name])
+                self.next_index[role_name] += 1
+        except BackendError as error:
+            return {"error": str(error)}
         self._publish()
         return {}
 
@@ -362,28 +369,3 @@ async def _accepts(port: int) -> None:
         else:
             writer.close()
             return
-
-
-def main(path: str) -> int:
-    """Take the lock, listen, and go on in the background: once this returns, the cluster answers."""
-    folder = ClusterFolder(Path(path))
-    lock = folder.lock()
-    if lock is None:
-        return 0
-    os.chdir(folder.path)
-    folder.control.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind("control")
-    listener.listen()
-    listener.setblocking(False)
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
-    asyncio.run(Supervisor(folder).run(listener))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
