@@ -36,7 +36,6 @@ from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
 from practicus_provider.lifecycle import Policy
 from practicus_provider.plan import Here, Plan
 from practicus_provider.spec import JobSpec
-from practicus_provider.status import Verdict
 from tests.cluster import target
 
 SOON = 5.0
@@ -124,24 +123,22 @@ async def _row(backend: str, framework: str, moments: list[float]) -> dict[str, 
 
 async def _end(place: Place, framework: str, name: str, after: float) -> End:
     backend, plan = place.backend, _plan(framework)
-    said: list[tuple[float, str]] = []
+    said: list[str] = []
     async with backend.session():
         handle = await backend.create(name, plan, task={}, lease=LEASE)
         policy = Policy(time.time() + PATIENCE, ("worker-0", "worker-1"), lease=LEASE)
-        following = asyncio.create_task(
-            lifecycle.follow(backend, handle, policy, lambda line: said.append((time.time(), line)))
-        )
+        following = asyncio.create_task(lifecycle.follow(backend, handle, policy, lambda line, *_: said.append(line)))
         async with asyncio.timeout(PATIENCE):
-            while not (pids := [found[1] for _, line in said if (found := RANK_1.search(line))]):
+            while not (pids := [found[1] for line in said if (found := RANK_1.search(line))]):
                 await asyncio.sleep(0.05)
         await asyncio.sleep(after)
         killed = await asyncio.to_thread(place.kill, handle, int(pids[0]))
-        verdict: Verdict = (await following).verdict
-        told = next(at for at, line in said if line.startswith(f"{verdict.reason}: "))
+        outcome = await following
+        told = time.time() - outcome.seconds["teardown"]
         await backend.delete(handle)
         gone = time.time()
         left = await asyncio.to_thread(place.left, handle)
-    return End(round(after, 2), round(told - killed, 2), round(gone - killed, 2), left, verdict.message)
+    return End(round(after, 2), round(told - killed, 2), round(gone - killed, 2), left, outcome.verdict.message)
 
 
 RANK_1 = re.compile(r"rank 1 is (\d+)$")

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from practicus_provider.backends.base import Backend, Handle, Lease, Listing
 from practicus_provider.errors import JobFailed, NotFound
+from practicus_provider.log import Level, Say, level_of
 from practicus_provider.plan import Plan
 from practicus_provider.pricing import Meter, Tariff, cost, cost_line
 from practicus_provider.spec import JobSpec, StreamLogs, Teardown
@@ -22,9 +23,6 @@ from practicus_provider.status import PREEMPTIONS, Reason, State, Status, Verdic
 
 KEEP = 3600.0
 """Seconds that a cluster stays where ``teardown`` says so; its own timeout may be sooner."""
-
-Say = Callable[[str], None]
-"""Writes one line into the task's log."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,8 @@ class Memory(Protocol):
 async def follow(backend: Backend, handle: Handle, policy: Policy, say: Say, memory: Memory | None = None) -> Outcome:
     """Watch a cluster to its end (or its start), stream its logs, form the verdict, tear down.
 
-    Cancelling this leaves the cluster as it is: another may follow it.
+    Cancelling this leaves the cluster as it is: another may follow it. Why a job has failed is not said here, but by
+    who ends the task: most often it is Airflow, which logs the error that a task ends with.
 
     :param memory: where another may follow it after this one has died.
     """
@@ -181,15 +180,18 @@ async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say, me
         status = Status(State.CANCELLED, verdict=Verdict(State.CANCELLED, Reason.DELETED, message))
     verdict = status.verdict or _verdict(handle, status, policy)
     if verdict.reason is Reason.DELETED and memory and (kept := await memory.kept()):
-        say(f"{kept.verdict.text()}: found by a process before this one, which removed the cluster")
+        say("the job's end was seen by a process before this one, which removed the cluster")
         return kept
-    say(verdict.text())
-    outcome = record.outcome(verdict, status.result)
+    outcome, attempt = record.outcome(verdict, status.result), policy.next_attempt(verdict)
+    if attempt:
+        say(verdict.text(), Level.WARNING)
+    elif verdict.state is State.SUCCEEDED:
+        say(verdict.text())
     if outcome.cost:
         say(cost_line(outcome.cost))
     if verdict.reason is Reason.DELETED:
         return outcome
-    if attempt := policy.next_attempt(verdict):
+    if attempt:
         outcome = replace(outcome, result=None, next_attempt=attempt)
     if memory and (attempt or policy.removes(verdict.state)):
         with _warned(say, "what became of the job could not be kept for whoever follows it next"):
@@ -281,7 +283,7 @@ def _warned(say: Say, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        say(f"{what}: {str(error) or repr(error)}")
+        say(f"{what}: {str(error) or repr(error)}", Level.WARNING)
 
 
 TaskLife = Literal["lives", "over", "unknown"]
@@ -381,4 +383,6 @@ async def _stream(backend: Backend, handle: Handle, streamed: tuple[str, ...], s
         return
     async with contextlib.aclosing(backend.logs(handle, streamed)) as lines:
         async for line in lines:
-            say(line.text if len(streamed) == 1 else f"[{line.role}-{line.index}] {line.text}")
+            source = f"{line.role}-{line.index}"
+            text = line.text if len(streamed) == 1 else f"[{source}] {line.text}"
+            say(text, level_of(line.text), source)

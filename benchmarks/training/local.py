@@ -90,7 +90,7 @@ async def _followed(backend: LocalBackend, plan: Plan) -> Life:
     policy = Policy(begin + PATIENCE, ("worker-0",), lease=LEASE)
     async with asyncio.timeout(PATIENCE):
         handle = await backend.create("job", plan, task={}, lease=LEASE)
-        outcome = await lifecycle.follow(backend, handle, policy, lambda text: said.append((time.time(), text)))
+        outcome = await lifecycle.follow(backend, handle, policy, lambda text, *_: said.append((time.time(), text)))
     outcome.value()  # raises if it did not go well
     known = next(at for at, text in said if text == outcome.verdict.text())
     return Life.of("\n".join(text for _, text in said), begin, known)

@@ -28,6 +28,7 @@ from practicus_provider.links import (
     cluster_path,
     dashboard_path,
 )
+from practicus_provider.tasklog import NoFramesOfOurs, into
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -139,6 +140,7 @@ class ClusterOperator(BaseOperator):
         """Whether :meth:`finish` does nothing of the operator's own, so that the trigger can do without it."""
         return type(self).finish is ClusterOperator.finish
 
+    @NoFramesOfOurs()
     def execute(self, context: Context) -> Any:
         """Launch, then follow: here, or in the triggerer."""
         return self._run(context)
@@ -150,6 +152,7 @@ class ClusterOperator(BaseOperator):
         outcome = Outcome.from_json(event)
         return self._end(outcome, context) if outcome.next_attempt is None else self._run(context, outcome)
 
+    @NoFramesOfOurs()
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's, but where the trigger failed or ran out of time, the cluster goes before the task fails."""
         try:
@@ -218,7 +221,7 @@ class ClusterOperator(BaseOperator):
             handle, policy = asyncio.run(self._launch(backend, context))
             if self.deferrable:
                 self._defer(handle, policy, context)
-            outcome = asyncio.run(lifecycle.follow(backend, handle, policy, self.log.info))
+            outcome = asyncio.run(lifecycle.follow(backend, handle, policy, into(self.log)))
             metrics.ended(outcome, policy, backend)
             if outcome.next_attempt is None:
                 return self._end(outcome, context)

@@ -23,6 +23,7 @@ from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.operators.base import ClusterOperator, task_facts, task_key
 from practicus_provider.operators.job import check_early, job_spec, shipment_of, with_lineage
 from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs, Volume
+from practicus_provider.tasklog import NoFramesOfOurs
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -186,6 +187,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
         self.wait_for_completion = wait_for_completion
         check_early(self, adapter="the cluster's")
 
+    @NoFramesOfOurs()
     def execute(self, context: Context) -> Any:
         """Launch, then follow unless told not to wait."""
         if self.wait_for_completion:
@@ -258,6 +260,7 @@ class PracticusDeleteClusterOperator(BaseOperator):
         self.practicus_conn_id = practicus_conn_id
         self.namespace = namespace
 
+    @NoFramesOfOurs()
     def execute(self, context: Context) -> None:
         """Delete it."""
         if not self.cluster:

@@ -14,6 +14,7 @@ from airflow.sdk.bases.sensor import PokeReturnValue
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.operators.base import default_deferrable, trigger_may_end_task
 from practicus_provider.operators.cluster import as_handle
+from practicus_provider.tasklog import NoFramesOfOurs
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -51,6 +52,7 @@ class PracticusJobSensor(BaseSensorOperator):
         self.namespace = namespace
         self.deferrable = default_deferrable() if deferrable is None else deferrable
 
+    @NoFramesOfOurs()
     def execute(self, context: Context) -> Any:
         """Poke, or defer."""
         if not self.deferrable:
@@ -69,6 +71,7 @@ class PracticusJobSensor(BaseSensorOperator):
         )
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
 
+    @NoFramesOfOurs()
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Resumed by the trigger's event, where that could not end the task itself."""
         from practicus_provider.lifecycle import Outcome

@@ -17,6 +17,7 @@ from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.pricing import COST_KEY
 from practicus_provider.status import State
+from practicus_provider.tasklog import OUT_OF_GROUPS, into
 
 OUTCOME_KEY = "outcome"
 """Of the XCom in which a trigger keeps an outcome."""
@@ -66,12 +67,16 @@ class PracticusJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event: the outcome."""
+        # The worker has begun a group for what follows its deferral, and Airflow merges both logs by time.
+        self.log.info(OUT_OF_GROUPS)
         backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
         policy = Policy.from_json(self.policy)
-        outcome = await lifecycle.follow(backend, Handle(**self.cluster), policy, self.log.info, self)
+        outcome = await lifecycle.follow(backend, Handle(**self.cluster), policy, into(self.log), self)
         metrics.ended(outcome, policy, backend)
-        ends_task = self.ends_task and outcome.next_attempt is None
-        yield event_of(outcome, ends_task=ends_task and await self._push(self._xcoms(outcome)))
+        ends_task = self.ends_task and outcome.next_attempt is None and await self._push(self._xcoms(outcome))
+        if ends_task and outcome.verdict.state is not State.SUCCEEDED:  # else Airflow logs it on a worker
+            self.log.error(outcome.verdict.text())
+        yield event_of(outcome, ends_task=ends_task)
 
     async def keep(self, outcome: Outcome) -> None:
         """As an XCom: a triggerer may die after the cluster is gone and before Airflow has the event."""

@@ -138,10 +138,14 @@ class Airflow:
             patience,
         )
 
-    def log(self, dag_id: str, run_id: str, task_id: str = "job", attempt: int = 1) -> list[str]:
-        """The task's log as the UI shows it."""
+    def entries(self, dag_id: str, run_id: str, task_id: str = "job", attempt: int = 1) -> list[dict[str, Any]]:
+        """The task's log as the UI gets it."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}?full_content=true"
-        return [str(line["event"]) for line in self.call("GET", path)["content"]]
+        return self.call("GET", path)["content"]
+
+    def log(self, dag_id: str, run_id: str, task_id: str = "job", attempt: int = 1) -> list[str]:
+        """The task's log as the UI shows it, but for the frames of errors."""
+        return [text for entry in self.entries(dag_id, run_id, task_id, attempt) for text in texts(entry)]
 
     def xcom(self, dag_id: str, run_id: str, task_id: str = "job", key: str = "return_value") -> Any:
         """An XCom's value."""
@@ -188,6 +192,12 @@ class Airflow:
     def nothing_left(self, within: float = 10.0) -> None:
         """Wait until no cluster and no process is left."""
         eventually("nothing of a cluster is left", lambda: not self.clusters() and not self.replicas(), within)
+
+
+def texts(entry: Mapping[str, Any]) -> list[str]:
+    """What an entry of a log says, and the errors in it."""
+    errors = entry.get("error_detail") or ()
+    return [str(entry["event"]), *(f"{error['exc_type']}: {error['exc_value']}" for error in errors)]
 
 
 def beside_others() -> tuple[int, dict[str, str]]:

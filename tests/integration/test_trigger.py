@@ -35,7 +35,7 @@ from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until
 
 SUCCEED = "import practicus_runtime as p; print('at work'); p.set_result({'rows': 3})"
 QUIET = "print('at work')"
-FAIL = "print('at work'); raise SystemExit(3)"
+FAIL = "print('WARN at work'); raise SystemExit(3)"
 GOOD = Verdict(State.SUCCEEDED, Reason.COMPLETED, "driver-0 ended", exit_code=0)
 BAD = Verdict(
     State.FAILED,
@@ -43,7 +43,7 @@ BAD = Verdict(
     "driver-0 exited with code 3",
     replica="driver-0",
     exit_code=3,
-    log_tail=("at work",),
+    log_tail=("WARN at work",),
 )
 JOB = "local:///job.py"
 
@@ -236,17 +236,20 @@ async def test_a_trigger_whose_connection_is_gone_fails_with_the_way_out(backend
         await events(trigger(Handle("c-1", "u")))
 
 
-async def test_the_log_holds_each_status_the_jobs_lines_the_verdict_and_the_end(backend):
+@pytest.mark.parametrize("ends_task", [True, False])
+async def test_the_log_holds_each_status_the_jobs_lines_the_end_and_where_that_is_the_tasks_the_verdict(
+    backend, ends_task
+):
     handle = await backend.create("job", plan(role("driver", FAIL)), task=TASK)
     await end(backend, handle)
     with capture_logs() as log:
-        await events(trigger(handle))
-    assert {entry["log_level"] for entry in log} == {"info"}
-    said = [entry["event"] for entry in log]
-    assert sorted(said[:2]) == ["at work", "failed: driver 1 failed"]
-    assert said[2:] == [
-        "Error: driver-0 exited with code 3\nLast lines of driver-0:\n    at work",
-        "cluster job is removed",
+        await events(trigger(handle, ends_task=ends_task))
+    said = [(entry["log_level"], entry["event"]) for entry in log]
+    assert sorted(said[1:3]) == [("info", "failed: driver 1 failed"), ("warning", "WARN at work")]
+    assert [said[0], *said[3:]] == [
+        ("info", "::endgroup::"),
+        ("info", "cluster job is removed"),
+        *[("error", "Error: driver-0 exited with code 3\nLast lines of driver-0:\n    WARN at work")] * ends_task,
     ]
 
 

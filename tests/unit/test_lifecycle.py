@@ -13,11 +13,13 @@ from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine
 from practicus_provider.errors import BackendError, JobFailed, NotFound
-from practicus_provider.lifecycle import KEEP, Outcome, Policy, Say, tear_down
+from practicus_provider.lifecycle import KEEP, Outcome, Policy, tear_down
+from practicus_provider.log import Level, Say
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Tariff
 from practicus_provider.spec import JobSpec
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
+from tests.said import Said
 
 HANDLE = Handle("c-1", "uid")
 FAR = 1e12
@@ -150,8 +152,8 @@ def line(text: str, role: str = "driver", index: int = 0) -> LogLine:
 
 
 async def test_a_success_is_followed_to_its_end_and_its_cluster_is_removed():
-    backend, said = Scripted([PENDING, RUNNING, DONE]), []
-    outcome = await follow(backend, POLICY, said.append)
+    backend, said = Scripted([PENDING, RUNNING, DONE]), Said()
+    outcome = await follow(backend, POLICY, said)
     assert outcome == Outcome(DONE.verdict, '{"rows": 3}')
     assert outcome.value() == {"rows": 3}
     assert said == [
@@ -186,8 +188,8 @@ async def test_a_failure_is_an_outcome_that_raises_its_verdict():
     ],
 )
 async def test_what_becomes_of_the_cluster_is_as_teardown_says(teardown, end, deleted):
-    backend, said = Scripted([RUNNING, end]), []
-    await follow(backend, replace(POLICY, teardown=teardown), said.append)
+    backend, said = Scripted([RUNNING, end]), Said()
+    await follow(backend, replace(POLICY, teardown=teardown), said)
     assert backend.deleted == deleted
     assert [text for text in said if text.startswith("cluster")] == {
         (): [],
@@ -231,8 +233,8 @@ async def test_a_cluster_that_does_not_start_in_time_fails_with_what_is_pending(
 
 async def test_the_log_of_a_cluster_that_does_not_start_in_time_is_read_to_its_end(monkeypatch):
     monkeypatch.setattr(lifecycle.time, "time", lambda: 0.0)
-    backend, said = Scripted([PENDING, FOREVER], [(0, line("cannot reach the coordinator"))]), []
-    await follow(backend, replace(POLICY, start_deadline=0.1), said.append)
+    backend, said = Scripted([PENDING, FOREVER], [(0, line("cannot reach the coordinator"))]), Said()
+    await follow(backend, replace(POLICY, start_deadline=0.1), said)
     assert said.count("cannot reach the coordinator") == 1
 
 
@@ -254,14 +256,15 @@ def taken(reason: Reason) -> Status:
 @pytest.mark.parametrize("reason", [Reason.EVICTED, Reason.PREEMPTED, Reason.NODE_LOST])
 @pytest.mark.parametrize("teardown", ["always", "on_success", "never"])
 async def test_what_was_preempted_is_removed_at_once_and_is_due_again(reason, teardown):
-    backend, said = Scripted([PENDING, RUNNING, taken(reason)]), []
-    outcome = await follow(backend, replace(POLICY, teardown=teardown, attempts=3), said.append)
+    backend, said = Scripted([PENDING, RUNNING, taken(reason)]), Said()
+    outcome = await follow(backend, replace(POLICY, teardown=teardown, attempts=3), said)
     assert (outcome, backend.deleted) == (Outcome(taken(reason).verdict, next_attempt=2), [0])
     assert said[-3:] == [
         f"{reason}: driver-0 was taken",
         "cluster c-1 is removed",
         "the job starts anew: attempt 2 of 3, by preemption_retries",
     ]
+    assert said.levels[f"{reason}: driver-0 was taken"] is Level.WARNING
 
 
 @pytest.mark.parametrize(
@@ -275,8 +278,8 @@ async def test_what_failed_otherwise_or_too_often_is_the_tasks_own_end(status, a
 
 async def test_each_log_line_is_said_once_and_the_last_ones_before_the_end():
     lines = [(0, line("starting")), (1, line("working")), (1, line("still")), (2, line("bye"))]
-    backend, said = Scripted([PENDING, RUNNING, DONE], lines), []
-    await follow(backend, POLICY, said.append)
+    backend, said = Scripted([PENDING, RUNNING, DONE], lines), Said()
+    await follow(backend, POLICY, said)
     assert [text for text in said if text in ("starting", "working", "still", "bye")] == [
         "starting",
         "working",
@@ -286,10 +289,31 @@ async def test_each_log_line_is_said_once_and_the_last_ones_before_the_end():
     assert said.index("bye") < said.index("Completed: driver-0 exited with code 0")
 
 
+async def test_a_line_has_the_level_that_it_says_and_is_its_replicas():
+    lines = [(0, line("WARN Foo: hot")), (0, line("ERROR: cold", "worker", 1))]
+    said, log = Said(), [*lines, (0, line("hello"))]
+    await follow(Scripted([RUNNING, DONE], log), replace(POLICY, streamed=("driver", "worker")), said)
+    levels = {"[driver-0] WARN Foo: hot": Level.WARNING, "[worker-1] ERROR: cold": Level.ERROR}
+    assert said.levels == dict.fromkeys(said, Level.INFO) | levels
+    assert {text: source for text, source in said.sources.items() if source} == {
+        "[driver-0] WARN Foo: hot": "driver-0",
+        "[worker-1] ERROR: cold": "worker-1",
+        "[driver-0] hello": "driver-0",
+    }
+
+
+@pytest.mark.parametrize("status", [BROKEN, taken(Reason.EVICTED)])
+async def test_why_a_job_has_failed_is_for_who_ends_the_task_to_say(status):
+    said = Said()
+    outcome = await follow(Scripted([RUNNING, status]), POLICY, said)
+    assert outcome == Outcome(status.verdict)
+    assert said == ["running: driver 1 running", "failed: driver 1 failed", "cluster c-1 is removed"]
+
+
 async def test_lines_of_several_roles_say_whose_they_are():
     lines = [(0, line("a")), (0, line("b", "worker", 1)), (0, line("c", "other"))]
-    backend, said = Scripted([RUNNING, DONE], lines), []
-    await follow(backend, replace(POLICY, streamed=("driver", "worker")), said.append)
+    backend, said = Scripted([RUNNING, DONE], lines), Said()
+    await follow(backend, replace(POLICY, streamed=("driver", "worker")), said)
     assert [text for text in said if text[-1] in "abc" and " " in text[-3:]] == ["[driver-0] a", "[worker-1] b"]
 
 
@@ -300,8 +324,8 @@ async def test_no_log_is_read_where_none_is_wanted():
 
 
 async def test_a_status_that_reads_like_the_last_is_not_said_again():
-    said: list[str] = []
-    await follow(Scripted([PENDING, PENDING, RUNNING, RUNNING, DONE]), POLICY, said.append)
+    said = Said()
+    await follow(Scripted([PENDING, PENDING, RUNNING, RUNNING, DONE]), POLICY, said)
     assert said[:3] == ["pending: driver 1 pending", "running: driver 1 running", "succeeded: driver 1 succeeded"]
 
 
@@ -392,8 +416,8 @@ def test_as_a_whole_event_loop_ends_the_logs_may_say_their_last_words():
 
 
 async def test_who_only_waits_for_the_start_stops_there_and_removes_nothing():
-    backend, said = Scripted([PENDING, RUNNING, FOREVER]), []
-    outcome = await follow(backend, replace(POLICY, until_running=True), said.append)
+    backend, said = Scripted([PENDING, RUNNING, FOREVER]), Said()
+    outcome = await follow(backend, replace(POLICY, until_running=True), said)
     assert outcome == Outcome(Verdict(State.SUCCEEDED, Reason.COMPLETED, "cluster c-1 is running"))
     assert outcome.value() is None
     assert (said[-1], backend.deleted, backend.watchers) == ("Completed: cluster c-1 is running", [], 0)
@@ -444,9 +468,9 @@ class Faulty(Scripted):
     ],
 )
 async def test_what_became_of_the_job_stays_true_where_nothing_after_it_works(error, end, teardown, what):
-    backend, said = Faulty([RUNNING, end]), []
+    backend, said = Faulty([RUNNING, end]), Said()
     backend.error = error
-    outcome = await follow(backend, replace(POLICY, teardown=teardown), said.append)
+    outcome = await follow(backend, replace(POLICY, teardown=teardown), said)
     assert outcome == Outcome(end.verdict, end.result)
     words = str(error) or repr(error)
     assert [text for text in said if words in text] == [f"the log ends here: {words}", f"{what}: {words}"]
@@ -468,8 +492,8 @@ class Forgetful(Kept):
 
 
 async def test_a_cluster_is_removed_also_where_its_outcome_could_not_be_kept():
-    backend, said = Scripted([RUNNING, DONE]), []
-    outcome = await follow(backend, POLICY, said.append, Forgetful(backend))
+    backend, said = Scripted([RUNNING, DONE]), Said()
+    outcome = await follow(backend, POLICY, said, Forgetful(backend))
     assert (outcome, backend.deleted) == (Outcome(DONE.verdict, DONE.result), [0])
     assert said[-2:] == [
         "what became of the job could not be kept for whoever follows it next: no room",
@@ -485,8 +509,8 @@ async def test_the_cluster_has_the_policys_lease_from_now_on(lease):
 
 
 async def test_tearing_down_is_also_for_who_did_not_follow():
-    backend, said = Scripted([]), []
-    await tear_down(backend, HANDLE, "always", BROKEN.verdict, said.append)
+    backend, said = Scripted([]), Said()
+    await tear_down(backend, HANDLE, "always", BROKEN.verdict, said)
     assert (backend.deleted, said) == ([0], ["cluster c-1 is removed"])
 
 
@@ -602,8 +626,8 @@ async def test_who_waits_for_the_start_alone_measures_that_alone(clock):
 
 
 async def test_the_cost_is_that_of_each_replica_for_as_long_as_it_ran_and_is_said(clock):
-    said: list[str] = []
-    outcome = await follow(Timed(LIFE, clock=clock, at=TIMES), MEASURED, said.append)
+    said = Said()
+    outcome = await follow(Timed(LIFE, clock=clock, at=TIMES), MEASURED, said)
     seconds = {"driver": 30.0, "worker": 36.0 + 18.0}
     assert outcome.cost == {"currency": "USD", "total": 0.57, "seconds": seconds}
     assert "cost: 0.5700 USD (worker 54 s, driver 30 s)" in said
@@ -617,8 +641,8 @@ async def test_what_an_attempt_before_has_cost_is_part_of_it(clock):
 
 
 async def test_where_nobody_says_what_anything_costs_nothing_is_said(clock):
-    said: list[str] = []
-    outcome = await follow(Timed(LIFE, clock=clock, at=TIMES), replace(MEASURED, tariff=None), said.append)
+    said = Said()
+    outcome = await follow(Timed(LIFE, clock=clock, at=TIMES), replace(MEASURED, tariff=None), said)
     assert (outcome.cost, [line for line in said if "cost" in line]) == (None, [])
 
 

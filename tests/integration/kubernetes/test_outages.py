@@ -26,6 +26,7 @@ from tests.cluster.fixture import repair
 from tests.kubernetes import Namespace
 from tests.plans import PATIENCE, TASK, plan, role
 from tests.proxy import Proxy, proxied
+from tests.said import Said
 
 pytestmark = pytest.mark.cluster
 
@@ -68,9 +69,9 @@ class Followed:
 
 
 def follow(backend: KubernetesBackend, handle: Handle) -> Followed:
-    said: list[str] = []
+    said = Said()
     policy = Policy(time.time() + 60, ("driver",))
-    return Followed(asyncio.create_task(lifecycle.follow(backend, handle, policy, said.append)), said)
+    return Followed(asyncio.create_task(lifecycle.follow(backend, handle, policy, said)), said)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from tests.cluster.fixture import KUBECONFIG
 from tests.cluster.images import PAUSE
 from tests.kubernetes import Namespace, account
 from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until, verdict_of
+from tests.said import Said
 
 pytestmark = pytest.mark.cluster
 
@@ -286,10 +287,10 @@ async def test_an_init_container_that_fails_is_named_with_its_last_lines(
 @contextlib.asynccontextmanager
 async def followed(backend: KubernetesBackend, job: Plan) -> AsyncIterator[list[str]]:
     """What the task's log says of a job that does not start."""
-    said: list[str] = []
+    said = Said()
     async with created(backend, "job", job) as handle:
         policy = Policy(time.time() + 60, ("driver",))
-        following = asyncio.create_task(lifecycle.follow(backend, handle, policy, said.append))
+        following = asyncio.create_task(lifecycle.follow(backend, handle, policy, said))
         try:
             async with asyncio.timeout(2 * PATIENCE):
                 yield said

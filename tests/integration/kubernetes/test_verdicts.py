@@ -20,6 +20,7 @@ from practicus_provider.spec import Resources
 from practicus_provider.status import Reason, State
 from tests.kubernetes import Namespace
 from tests.plans import PATIENCE, SLEEP, created, end, plan, role, until, verdict_of
+from tests.said import Said
 
 HOG = "x = []\nwhile True: x.append(bytearray(10_000_000))"
 EMPTY_REGISTRY = """
@@ -105,8 +106,8 @@ async def test_a_quota_that_is_used_up_is_said_while_it_waits_and_fails_nothing_
     namespace.core.create_namespaced_resource_quota(namespace.name, quota)
     async with created(backend, "job", plan(role("driver", "pass"))) as handle:
         await until(backend, handle, lambda status: "exceeded quota: q" in status.summary())
-        said: list[str] = []
-        outcome = await lifecycle.follow(backend, handle, Policy(time.time() + 2, ()), said.append)
+        said = Said()
+        outcome = await lifecycle.follow(backend, handle, Policy(time.time() + 2, ()), said)
     assert said[0].startswith("pending: driver 1 pending (")
     assert "exceeded quota: q" in said[0]
     assert outcome.verdict.reason is Reason.START_TIMEOUT
