@@ -6,10 +6,11 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]  # all versions have it there
 from airflow.sdk.bases.hook import BaseHook
 
 from practicus_provider.errors import ConnectionConfigError, PracticusError, SpecError
@@ -77,16 +78,25 @@ class PracticusHook(BaseHook):
     def _connection(self, conn_id: str) -> Connection:
         try:
             return self.get_connection(conn_id)
+        except AirflowNotFoundException as error:
+            raise self._absent(conn_id, _failing(conn_id)) from error
         except Exception as error:
-            raise self._absent(conn_id) from error
+            raise self._unread(conn_id, f"{type(error).__name__}: {error}") from error
 
     async def _aconnection(self, conn_id: str) -> Connection:
+        import asyncio
+
         try:
             return await self.aget_connection(conn_id)
+        except AirflowNotFoundException as error:
+            raise self._absent(conn_id, await asyncio.to_thread(_failing, conn_id)) from error
         except Exception as error:
-            raise self._absent(conn_id) from error
+            raise self._unread(conn_id, f"{type(error).__name__}: {error}") from error
 
-    def _absent(self, conn_id: str) -> ConnectionConfigError:
+    def _absent(self, conn_id: str, failing: Sequence[str]) -> ConnectionConfigError:
+        """:param failing: places that could not say whether they have it."""
+        if failing:
+            return self._unread(conn_id, "; ".join(failing))
         if conn_id != self.practicus_conn_id:
             return ConnectionConfigError(
                 f"connection {self.practicus_conn_id!r} has the extra kubernetes_conn_id={conn_id!r}; there is none"
@@ -95,6 +105,9 @@ class PracticusHook(BaseHook):
             f"there is no connection {conn_id!r}. Add it: airflow connections add {conn_id} --conn-type practicus "
             '--conn-extra \'{"backend": "local"}\' (or "kubernetes", with "namespace" and "image")'
         )
+
+    def _unread(self, conn_id: str, why: str) -> ConnectionConfigError:
+        return ConnectionConfigError(f"connection {conn_id!r} cannot be read: {why}")
 
     def _extra(self, connection: Connection) -> dict[str, Any]:
         if connection.conn_type != self.conn_type:
@@ -187,3 +200,23 @@ class PracticusHook(BaseHook):
         return ConnectionConfigError(
             f"connection {self.practicus_conn_id!r} has the extra {name}={extra.get(name)!r}; {way_out}"
         )
+
+
+def _failing(conn_id: str) -> list[str]:
+    """Which of Airflow's places for connections fail as they are asked for one, and why.
+
+    Airflow takes a place that fails for one that has none, and tells neither that it did (Airflow 3.3,
+    ``airflow.sdk.execution_time.context``, ``_get_connection``).
+    """
+    from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
+
+    failing = []
+    for place in ensure_secrets_backend_loaded():
+        name = type(place).__name__
+        if name == "ExecutionAPISecretsBackend":  # it never fails, and may be asked by the event loop alone
+            continue
+        try:
+            place.get_connection(conn_id)
+        except Exception as error:
+            failing.append(f"{name} fails with {type(error).__name__}: {error}")
+    return failing

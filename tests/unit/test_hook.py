@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
+from airflow.sdk.execution_time import supervisor
+from airflow.secrets.base_secrets import BaseSecretsBackend
+from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.access import Access
@@ -75,6 +79,52 @@ async def test_an_absent_connection_is_an_error_that_prints_the_command_which_ad
         '\'{"backend": "local"}\' (or "kubernetes", with "namespace" and "image")'
     ):
         await backend_of("absent")
+
+
+class Broken(BaseSecretsBackend):
+    """A place for secrets that is out of reach, or denies access."""
+
+    error: Exception = ConnectionError("vault:8200 refused the connection")
+
+    def get_connection(self, conn_id: str, team_name: str | None = None) -> None:
+        raise self.error
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
+    """One before the variables of the environment."""
+    made = Broken()
+    monkeypatch.setattr(supervisor, "ensure_secrets_backend_loaded", lambda: [made, EnvironmentVariablesBackend()])
+    return made
+
+
+async def test_a_place_for_secrets_that_fails_is_told_and_not_taken_for_the_connections_absence(broken, backend_of):
+    with refused(
+        "connection 'there' cannot be read: Broken fails with ConnectionError: vault:8200 refused the connection"
+    ):
+        await backend_of("there")
+
+
+async def test_a_place_for_secrets_that_fails_does_not_matter_where_another_has_the_connection(
+    broken, connect, backend_of
+):
+    connect(backend="local")
+    assert await backend_of("there") == LocalBackend(HOME / "practicus", sys.executable, 86_400)
+
+
+async def test_a_place_for_secrets_that_denies_access_is_told_with_its_words(broken, backend_of):
+    broken.error = AirflowSecretsBackendAccessDenied("not for you")
+    with refused("connection 'there' cannot be read: AirflowSecretsBackendAccessDenied: not for you"):
+        await backend_of("there")
+
+
+async def test_a_connection_of_kubernetes_that_cannot_be_read_is_told_so(connect, backend_of, monkeypatch):
+    connect(kubernetes_conn_id="k8s")
+    monkeypatch.setenv("AIRFLOW_CONN_K8S", '{"conn_type": ')
+    with pytest.raises(
+        ConnectionConfigError, match=r"^connection 'k8s' cannot be read: EnvironmentVariablesBackend fa"
+    ):
+        await backend_of("there")
 
 
 async def test_a_connection_of_another_type_is_refused(connect, backend_of):
