@@ -7,14 +7,16 @@ from dataclasses import replace
 import pytest
 
 from practicus_provider.backends.kubernetes.api import Manifest
+from practicus_provider.backends.kubernetes.labels import CLUSTER, ROLE
 from practicus_provider.backends.kubernetes.observe import Pod, observe
-from practicus_provider.status import Reason, Status, Verdict
+from practicus_provider.status import PREEMPTIONS, Reason, Status, Verdict
 from tests.kubernetes_objects import (
     AGAIN,
     ALONE,
     EVICTION,
     FAILED,
     LEAVING,
+    NAME,
     PENDING,
     RANKS,
     REFUSED,
@@ -46,47 +48,196 @@ def test_a_container_that_cannot_be_made_at_all_is_a_fault_of_its_image():
     )
 
 
+PULL = 'failed to pull and unpack image "i:1": failed to resolve reference "i:1": '
+RUNTIME = "rpc error: code = Unavailable desc = connection error: desc = "
+CREATE, CONFIG = "CreateContainerError", "CreateContainerConfigError"
+
+
 @pytest.mark.parametrize(
-    ("reason", "words", "expected"),
+    ("reason", "words"),
     [
-        ("ErrImagePull", "not found", Reason.IMAGE_PULL_FAILED),
-        ("InvalidImageName", 'Failed to apply default image tag "A B"', Reason.IMAGE_PULL_FAILED),
-        ("ErrImageNeverPull", "Container image is not present with pull policy of Never", Reason.IMAGE_PULL_FAILED),
-        ("CreateContainerConfigError", 'secret "store" not found', Reason.CONFIG_ERROR),
-        ("CreateContainerConfigError", "container has runAsNonRoot and image will run as root", Reason.CONFIG_ERROR),
+        ("ErrImagePull", "not found"),
+        ("ErrImagePull", f"{PULL}i:1: not found"),
+        ("ErrImagePull", "manifest for i:1 not found: manifest unknown: manifest unknown"),
+        ("ErrImagePull", f"{PULL}unexpected status from HEAD request to https://r/v2/i/manifests/1: 403 Forbidden"),
+        ("ErrImagePull", f"{PULL}failed to authorize: failed to fetch anonymous token: unexpected status: 401 Unauth"),
+        ("ErrImagePull", f"{PULL}pull access denied, repository does not exist or may require authorization: server m"),
+        ("ErrImagePull", f"{PULL}no basic auth credentials"),
+        ("ErrImagePull", "no match for platform in manifest: not found"),
+        ("ImagePullBackOff", 'Back-off pulling image "i:1": ErrImagePull: i:1: not found'),
+        ("InvalidImageName", 'Failed to apply default image tag "A B"'),
+        ("ErrImageNeverPull", "Container image is not present with pull policy of Never"),
     ],
 )
-def test_a_container_that_will_never_start_ends_the_job_at_once_with_the_kubelets_words(reason, words, expected):
+def test_an_image_that_there_is_not_or_not_for_us_ends_the_job_at_once_with_the_kubelets_words(reason, words):
+    ends_at_once(reason, words, Reason.IMAGE_PULL_FAILED)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (CONFIG, 'secret "store" not found'),
+        (CONFIG, 'configmap "settings" not found'),
+        (CONFIG, "couldn't find key password in Secret jobs/store"),
+        (CONFIG, "references non-existent secret key: password"),
+        (CONFIG, "container has runAsNonRoot and image will run as root"),
+        (CONFIG, "container has runAsNonRoot and image has non-numeric user (app), cannot verify user is non-root"),
+        (CONFIG, "container's runAsUser breaks non-root policy"),
+        (CREATE, "no command specified"),
+        (CREATE, "failed to create containerd container: unable to find user app: no matching entries in passwd file"),
+    ],
+)
+def test_a_container_that_is_wrong_ends_the_job_at_once_with_the_kubelets_words(reason, words):
+    ends_at_once(reason, words, Reason.CONFIG_ERROR)
+
+
+def ends_at_once(reason: str, words: str, expected: Reason) -> None:
     verdict = observe(job(ALONE), [pod("driver", 0, waiting(reason, words))]).status.verdict
     assert verdict is not None
     assert (verdict.state, verdict.reason, verdict.replica) == (FAILED, expected, "driver-0")
-    assert words in verdict.message
+    assert words.rpartition("ErrImagePull: ")[2] in verdict.message
     assert verdict.advice
 
 
-@pytest.mark.parametrize(
-    "words", ["dial tcp: i/o timeout", "connection reset by peer", "unexpected EOF", "net/http: TLS handshake timeout"]
-)
-def test_an_image_that_could_not_be_pulled_just_now_is_waited_for(words):
-    detail = f"ErrImagePull: {words}"
-    found = status(ALONE, pod("driver", 0, waiting("ErrImagePull", words)))
+HEALS = [
+    ("ErrImagePull", "pull QPS exceeded"),
+    ("ErrImagePull", "dial tcp: i/o timeout"),
+    (
+        "ErrImagePull",
+        f"{PULL}failed to do request: Head https://r: dial tcp: lookup r on 10.0.0.10:53: no such host",
+    ),
+    ("ErrImagePull", f"{PULL}dial tcp: lookup r: Temporary failure in name resolution"),
+    ("ErrImagePull", f"{PULL}dial tcp 10.1.2.3:443: connect: no route to host"),
+    ("ErrImagePull", f"{PULL}dial tcp 10.1.2.3:443: connect: network is unreachable"),
+    ("ErrImagePull", "connection reset by peer"),
+    ("ErrImagePull", "unexpected EOF"),
+    ("ErrImagePull", "net/http: TLS handshake timeout"),
+    ("ErrImagePull", "toomanyrequests: You have reached your pull rate limit"),
+    ("ErrImagePull", "unexpected status code: 429 Too Many Requests"),
+    ("ErrImagePull", "unexpected status code: 500 Internal Server Error"),
+    ("ErrImagePull", "unexpected status code: 502 Bad Gateway"),
+    ("ErrImagePull", "unexpected status code: 503 Service Unavailable"),
+    ("ErrImagePull", f"{PULL}failed to authorize: failed to fetch oauth token: unexpected status: 504 Gateway Timeout"),
+    ("ErrImagePull", "net/http: request canceled (Client.Timeout exceeded while awaiting headers)"),
+    ("ErrImagePull", "context deadline exceeded"),
+    ("ErrImagePull", "failed to copy: write /var/lib/containerd/x: no space left on device"),
+    ("ErrImagePull", f'{RUNTIME}"transport: error: dial unix /run/containerd/containerd.sock: connect: no such file"'),
+    ("ErrImagePull", "dial unix /run/containerd/containerd.sock: connect: permission denied"),
+    ("RegistryUnavailable", "the registry is down"),
+    (CONFIG, "failed to sync secret cache: timed out waiting for the condition"),
+    (CONFIG, "failed to sync configmap cache: timed out waiting for the condition"),
+    (CONFIG, "services have not yet been read at least once, cannot construct envvars"),
+    (CONFIG, 'failed to get node info: node "n1" not found'),
+    (CREATE, "context deadline exceeded"),
+    (CREATE, 'failed to reserve container name "main_c-job": name "main_c-job" is reserved for "8f0c"'),
+    (CREATE, f'{RUNTIME}"transport: error: dial unix /run/containerd/containerd.sock: connect: connection refused"'),
+    (CREATE, "failed to mkdir /var/lib/containerd/x: no space left on device"),
+]
+
+
+@pytest.mark.parametrize(("reason", "words"), HEALS)
+def test_what_may_heal_is_waited_for_and_said(reason, words):
+    detail = f"{reason}: {words}"
+    found = status(ALONE, pod("driver", 0, waiting(reason, words)))
     assert found == Status(PENDING, (pending("driver", detail=detail),))
+    assert found.summary() == f"pending: driver 1 pending ({detail})"
+
+
+@pytest.mark.parametrize(("reason", "words"), HEALS)
+def test_what_has_not_healed_while_it_stood_ends_the_job_and_says_for_how_long(reason, words):
+    found = pod("driver", 0, waiting(reason, words))
+    name = found["metadata"]["name"]
+    seen = observe(job(ALONE), [found])
+    assert seen.troubles == {name: words}
+    verdict = observe(job(ALONE), [found], standing={name}).status.verdict
+    assert verdict is not None
+    assert verdict.message.endswith(f"{words} (for 120 s now)")
+    expected = Reason.CONFIG_ERROR if reason in (CONFIG, CREATE) else Reason.IMAGE_PULL_FAILED
+    assert (verdict.reason, verdict.replica) == (expected, "driver-0")
+
+
+def test_who_waits_for_room_or_runs_has_nothing_in_the_way():
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    found = [
+        pod("driver", 0, status={"conditions": [unscheduled]}),
+        pod("driver", 1, waiting()),
+        pod("driver", 2, runs()),
+    ]
+    assert observe(job(RANKS), found).troubles == {}
+
+
+def test_between_two_pulls_an_older_kubelet_tells_nothing_new():
+    found = pod("driver", 0, waiting("ImagePullBackOff", 'Back-off pulling image "i:1"'))
+    assert observe(job(ALONE), [found]).troubles == {found["metadata"]["name"]: ""}
+
+
+# ---- it may not be made
+
+
+def refusal(words: str, name: str = "x7k2p", about: str = NAME) -> Manifest:
+    """An event of the Job controller's."""
+    message = f'Error creating: pods "{about}-{name}" is forbidden: {words}'
+    return {"involvedObject": {"kind": "Job", "name": about}, "reason": "FailedCreate", "message": message}
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        "toomanyrequests: You have reached your pull rate limit",
-        "unexpected status code: 429 Too Many Requests",
-        "unexpected status code: 500 Internal Server Error",
-        "unexpected status code: 502 Bad Gateway",
-        "unexpected status code: 503 Service Unavailable",
-        "net/http: request canceled (Client.Timeout exceeded while awaiting headers)",
-        "context deadline exceeded",
+        'violates PodSecurity "restricted:latest": hostNetwork',
+        "maximum memory usage per Container is 1Gi, but limit is 2Gi",
+        "minimum cpu usage per Container is 1, but request is 100m",
+        "failed quota: q: must specify limits.ephemeral-storage for: main",
+        "unable to validate against any security context constraint: []",
+        "no PriorityClass with name urgent was found",
     ],
 )
-def test_a_registry_that_is_busy_is_waited_for(words):
-    assert status(ALONE, pod("driver", 0, waiting("ErrImagePull", words))).state is PENDING
+def test_a_pod_that_nobody_may_have_there_ends_the_job_at_once(words):
+    event = refusal(words)
+    verdict = observe(job(ALONE), [], [event]).status.verdict
+    assert verdict == Verdict(
+        FAILED,
+        Reason.CONFIG_ERROR,
+        f"cluster {NAME} may not have its pods: {event['message']}",
+        "Ask who runs the namespace: what refused it is named above.",
+    )
+
+
+MAY_HEAL = [
+    "status unknown for quota: q, resources: cpu",
+    'error looking up service account jobs/c-job: serviceaccount "c-job" not found',
+    "exceeded quota: q, requested: cpu=1, used: cpu=2, limited: cpu=2",
+]
+
+
+@pytest.mark.parametrize("words", MAY_HEAL)
+def test_a_pod_that_may_be_had_later_is_waited_for_and_said_once_whatever_its_name_is(words):
+    found = [observe(job(ALONE), [], [refusal(words, name)]) for name in ("x7k2p", "q9z4w")]
+    detail = f"Error creating: its pods are forbidden: {words}"
+    assert [seen.status for seen in found] == [Status(PENDING, (pending("driver", detail=detail),))] * 2
+
+
+@pytest.mark.parametrize("words", MAY_HEAL[:2])
+def test_a_pod_that_could_not_be_had_for_long_ends_the_job_but_not_for_a_quota_that_is_used_up(words):
+    event = refusal(words)
+    assert observe(job(ALONE), [], [event]).troubles == {NAME: event["message"]}
+    verdict = observe(job(ALONE), [], [event], standing={NAME}).status.verdict
+    assert verdict is not None
+    assert verdict.message == f"cluster {NAME} may not have its pods: {event['message']} (for 120 s now)"
+    used_up = refusal(MAY_HEAL[2])
+    assert observe(job(ALONE), [], [used_up]).troubles == {}
+    assert observe(job(ALONE), [], [used_up], standing={NAME}).status.verdict is None
+
+
+def test_each_role_says_why_its_own_pods_are_not_there():
+    root = job(SERVED)
+    jobs = [root, *({"metadata": {"name": f"c-{name}", "labels": {CLUSTER: NAME, ROLE: name}}} for name in ("worker",))]
+    words = [f"exceeded quota: q, requested: cpu={number}, used: cpu=2, limited: cpu=2" for number in (1, 2)]
+    events = [refusal(words[0], about="c-worker"), refusal(words[1])]
+    summaries = {observe(root, [], order, jobs=jobs).status.summary() for order in (events, events[::-1])}
+    start = "Error creating: its pods are forbidden: "
+    assert summaries == {
+        f"pending: coordinator 1 pending; worker 2 pending; driver 1 pending ({start}{words[0]}) ({start}{words[1]})"
+    }
 
 
 def test_an_init_container_that_failed_is_named_and_its_log_read():
@@ -192,6 +343,56 @@ def test_a_replica_that_saved_and_left_well_as_it_was_evicted_is_no_success():
         assert verdict.reason is Reason.EVICTED
     told = {"c-job-driver-0-abcde": {"exit_code": 0, "signal": None, "result": None, "stopped": True}}
     assert observe(job(ALONE), [pod("driver", 0, runs())], told=told).done == ()
+
+
+LIMITS = {
+    'Usage of EmptyDir volume "shm" exceeds the limit "64Mi". ': "Raise Resources(shm=...).",
+    'Usage of EmptyDir volume "volume-0" exceeds the limit "1Gi". ': (
+        "Raise the volume's empty_dir=, or give it storage by claim=."
+    ),
+    'Usage of EmptyDir volume "mine" exceeds the limit "1Gi". ': (
+        "Raise the volume's sizeLimit, which pod_overrides= has set, here or in the connection."
+    ),
+    **dict.fromkeys(
+        (
+            "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
+            'Container main exceeded its local ephemeral storage limit "1Gi". ',
+        ),
+        "Raise its limit of ephemeral-storage, by pod_overrides= or in the namespace's LimitRange. What it prints "
+        "counts, too; what it writes to a volume of volumes= does not.",
+    ),
+}
+
+
+@pytest.mark.parametrize("words", LIMITS)
+@pytest.mark.parametrize(
+    "container", [ended(137), ended(0, exit_code=0, stopped=True), None], ids=["killed", "saved", "-"]
+)
+def test_a_replica_that_is_over_a_limit_of_its_own_is_no_preemption_and_is_told_what_to_raise(words, container):
+    status = {"phase": "Failed", "reason": "Evicted", "message": words}
+    verdict = observe(job(ALONE), [pod("driver", 0, container, status=status)]).status.verdict
+    message = f"driver-0 was ended, as it wrote more than it may: {words.strip()}"
+    assert verdict == Verdict(FAILED, Reason.ERROR, message, LIMITS[words], replica="driver-0")
+    assert verdict.reason not in PREEMPTIONS
+
+
+def test_a_replica_that_serves_and_is_over_its_own_limit_ends_the_job_likewise():
+    [words, *_] = LIMITS
+    lost = pod("worker", 0, ended(137), status={"phase": "Failed", "reason": "Evicted", "message": words})
+    others = [pod("coordinator", 0, runs(), ready=True), pod("worker", 1, runs()), pod("driver", 0, runs())]
+    found = observe(job(SERVED), [lost, *others])
+    assert found.ending is not None
+    assert (found.ending.reason, found.ending.replica, found.ending.advice) == (Reason.ERROR, "worker-0", LIMITS[words])
+
+
+@pytest.mark.parametrize(
+    "words", ["The node was low on resource: memory. Container main was using 1Gi.", "The node had condition: [DiskP"]
+)
+def test_a_replica_that_a_node_evicts_for_its_own_sake_is_preempted(words):
+    status = {"phase": "Failed", "reason": "Evicted", "message": words}
+    verdict = observe(job(ALONE), [pod("driver", 0, ended(137), status=status)]).status.verdict
+    assert verdict is not None
+    assert verdict.reason in PREEMPTIONS
 
 
 def test_of_ranks_the_one_that_was_evicted_is_named_though_the_others_failed_by_themselves():

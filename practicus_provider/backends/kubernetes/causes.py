@@ -2,35 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from practicus_provider.backends.kubernetes.pod import PULL_FAILED, Pod
+from practicus_provider.backends.kubernetes.standing import STANDS
 from practicus_provider.status import Reason, ReplicaStatus, State, Verdict, explain_exit
 
-PULL_FAILURES = (PULL_FAILED, "ErrImageNeverPull", "InvalidImageName")
-TRANSIENT = (
-    *("timeout", "timed out", "deadline exceeded", "connection reset", "connection refused", "unexpected eof"),
-    *("too many requests", "toomanyrequests", "internal server error", "bad gateway", "service unavailable"),
+BACK_OFF = "ImagePullBackOff"
+"""What the kubelet says between two pulls; before Kubernetes 1.31 without why."""
+WRONG_IMAGE = ("ErrImageNeverPull", "InvalidImageName")
+"""Reasons for which no further pull will do better, whatever is said of them."""
+PULLS = (PULL_FAILED, BACK_OFF, *WRONG_IMAGE, "RegistryUnavailable", "ImageInspectError", "SignatureValidationFailed")
+CREATIONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError")
+"""Reasons of the kubelet's why a container waits (``pkg/kubelet/images/types.go``, ``pkg/kubelet/container``)."""
+NO_IMAGE = re.compile(
+    r"(?<!no such host: )\bnot found\b|manifest unknown|name unknown|repository does not exist"
+    r"|\bunauthorized\b|authentication required|\b401\b|\b403\b|\bforbidden\b|no basic auth|insufficient_scope"
+    r"|authorization failed|(?<!connect: permission )\bdenied\b"
+    r"|invalid reference|couldn't parse image|no match for platform",
+    re.IGNORECASE,
 )
-"""Signs in a registry's words that a further pull may do better."""
+"""What registries say, and the container runtime of what they said, where there is no such image, or none for us."""
+WRONG_CONTAINER = re.compile(
+    r'^(secret|configmap) "[^"]*" not found|couldn\'t find key|non-existent (secret|config) key'
+    r"|runAsNonRoot|runAsUser|non-root|no command specified|unable to find (user|group)|no matching entries in"
+    r"|\binvalid (user|name|mount|reference)",
+    re.IGNORECASE,
+)
+"""What the kubelet says of a container that is wrong; all else may be a matter of time: a cache, a socket, a disk."""
 AGAIN = "Nothing is wrong with the job: run it again, as preemption_retries= does, or retries=."
 
 
-def hopeless(pods: Iterable[Pod], replicas: Mapping[str, ReplicaStatus]) -> Verdict | None:
+def in_the_way(pods: Iterable[Pod]) -> dict[str, str]:
+    """Pod -> the words for what keeps it from having its containers; empty where they are told at each try alone."""
+    waiting = {pod.name: pod.waiting for pod in pods}
+    return {
+        name: "" if reason == BACK_OFF else words
+        for name, (reason, words) in waiting.items()
+        if reason in (*PULLS, *CREATIONS)
+    }
+
+
+def hopeless(
+    pods: Iterable[Pod], replicas: Mapping[str, ReplicaStatus], standing: Collection[str] = ()
+) -> Verdict | None:
     """A replica that will never start, whatever happens elsewhere.
 
     :param replicas: by the pod's name.
+    :param standing: names of those that have been told the same for :data:`~.standing.STANDS`.
     """
     for pod in pods:
-        name = replicas[pod.name].name
+        name, stands = replicas[pod.name].name, pod.name in standing
         reason, words = pod.waiting
-        if reason in PULL_FAILURES and not any(sign in words.lower() for sign in TRANSIENT):
+        words += f" (for {STANDS:g} s now)" if stands else ""
+        if reason in PULLS and (stands or reason in WRONG_IMAGE or NO_IMAGE.search(words)):
             message = f"{name} has no image {pod.waiting_image} to run: {words}"
             advice = "Check image= and that the nodes may pull it."
             return Verdict(State.FAILED, Reason.IMAGE_PULL_FAILED, message, advice, replica=name)
-        if reason in ("CreateContainerConfigError", "CreateContainerError"):
+        if reason in CREATIONS and (stands or WRONG_CONTAINER.search(words)):
             message = f"{name} cannot start: {words}"
             advice = "Check secrets= and image=: a named secret and its key must be in the namespace."
             if "runAsNonRoot" in words:
@@ -107,6 +139,9 @@ def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decid
         message = f"{replica.name} cannot start: its init container {failed['name']} exited with {state['exitCode']}"
         advice = "Look at what pod_overrides= adds, here or in the connection."
         return Verdict(State.FAILED, Reason.INIT_FAILED, message, advice, replica=replica.name)
+    if pod.overdrawn:
+        message = f"{replica.name} was ended, as it wrote more than it may: {pod.overdrawn}"
+        return Verdict(State.FAILED, Reason.ERROR, message, _more_room(pod.overdrawn), replica=replica.name)
     reason = (pod.ended or {}).get("reason") or pod.manifest["status"].get("reason") or ""
     if reason in ("StartError", "ContainerCannotRun"):
         message = f"{replica.name} cannot start in image {pod.image}: {(pod.ended or {}).get('message', '').strip()}"
@@ -129,3 +164,17 @@ def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decid
     if pod.leaving and (replica.signal or pod.stopped):
         return replace(verdict, advice="Its pod was deleted: by somebody, or with its namespace.")
     return verdict
+
+
+def _more_room(words: str) -> str:
+    """What to raise, by the kubelet's words for what was too small."""
+    if 'volume "shm"' in words:
+        return "Raise Resources(shm=...)."
+    if 'volume "volume-' in words:
+        return "Raise the volume's empty_dir=, or give it storage by claim=."
+    if "EmptyDir" in words:
+        return "Raise the volume's sizeLimit, which pod_overrides= has set, here or in the connection."
+    return (
+        "Raise its limit of ephemeral-storage, by pod_overrides= or in the namespace's LimitRange. What it prints "
+        "counts, too; what it writes to a volume of volumes= does not."
+    )

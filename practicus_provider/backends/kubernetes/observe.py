@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
-from practicus_provider.backends.kubernetes.causes import explain, hopeless, taken_away, vanished
+from practicus_provider.backends.kubernetes.causes import explain, hopeless, in_the_way, taken_away, vanished
 from practicus_provider.backends.kubernetes.labels import COMPLETE, FACTS, QUEUE, RELEASED, ROLE, TOLD, cluster_of
 from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod, time_of
-from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, VOLUME_TYPE
+from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, NO_POD, USED_UP, VOLUME_TYPE
+from practicus_provider.backends.kubernetes.standing import STANDS
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
+
+A_POD = re.compile(r'pods "[^"]*" is')
+"""How the API server begins to say what a pod may not."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Observation:
     :param failed: the pod whose end is the verdict's cause; its log has the last lines.
     :param result_in: the pod whose log holds a long result, and in how many lines.
     :param done: pods that have said all, and that they ended well, before the server knows; with them the job is done.
+    :param troubles: pod or Job -> the words for what stands in its way, and may not for ever.
     """
 
     status: Status
@@ -32,6 +38,7 @@ class Observation:
     failed: Pod | None = None
     result_in: tuple[Pod, int] | None = None
     done: tuple[Pod, ...] = ()
+    troubles: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def lacks_room(self) -> bool:
@@ -64,6 +71,7 @@ def observe(
     told: Mapping[str, Mapping[str, Any]] | None = None,
     jobs: Sequence[Manifest] = (),
     largest: Mapping[str, str] | None = None,
+    standing: Collection[str] = (),
 ) -> Observation:
     """The cluster's status.
 
@@ -73,6 +81,7 @@ def observe(
     :param events: warnings about its Jobs that have no pods, and about its pods.
     :param told: pod -> its last words, as far as they are known from its log.
     :param largest: resource -> the most of it that one node has, where that is known.
+    :param standing: of what was in :attr:`Observation.troubles`, what has stood for too long to heal.
     """
     facts = facts_of(root)
     told = {**noted(root, TOLD), **(told or {})}
@@ -93,7 +102,7 @@ def observe(
         )
         for pod in shown
     }
-    why = dict.fromkeys(order, warnings[-1].get("message", "") if warnings else "")
+    why = _why_no_pods((root, *jobs), warnings)
     why[first] = held or why.get(first, "")
     complete = _complete(order, roles, replicas.values(), why)
     status = Status(_state(roles, replicas.values()), tuple(complete))
@@ -110,9 +119,15 @@ def observe(
     if out_of_time and observation.failed is not None and observation.failed.leaving:  # as the Job controller ended it
         return Observation(_ended(status, out_of_time))
     if observation.status.verdict is None:
-        verdict = _taken(shown, roles, replicas) or hopeless(shown, replicas) or _refused(root, warnings) or out_of_time
+        verdict = (
+            _taken(shown, roles, replicas)
+            or hopeless(shown, replicas, standing)
+            or _refused(root, warnings, standing)
+            or out_of_time
+        )
         if verdict is not None:
             return Observation(_ended(status, verdict))
+        observation = replace(observation, troubles={**in_the_way(shown), **_in_the_way_of_pods(warnings)})
     if observation.status.verdict is not None or observation.ending is not None:
         return observation
     lost = _lost(all_pods, deciding, roles)
@@ -243,11 +258,25 @@ def _gave_up(jobs: Iterable[Manifest], pods: Iterable[Pod], roles: Mapping[str, 
     return None
 
 
-def _refused(root: Manifest, events: Iterable[Manifest]) -> Verdict | None:
+def _why_no_pods(jobs: Iterable[Manifest], events: Iterable[Manifest]) -> dict[str, str]:
+    """Role -> why its Job has no pods, in words that are the same for each try, which is for another pod."""
+    last = {_about(event).get("name"): event.get("message", "") for event in events}
+    roles = {_role(job): last.get(job["metadata"].get("name"), "") for job in jobs}
+    return {role: A_POD.sub("its pods are", words) for role, words in roles.items()}
+
+
+def _in_the_way_of_pods(events: Iterable[Manifest]) -> dict[str, str]:
+    """Job -> why it has no pods; a quota that is used up is none of it, for it may be freed at any time."""
+    words = {_about(event).get("name", ""): event.get("message", "") for event in events}
+    return {name: text for name, text in words.items() if USED_UP not in text}
+
+
+def _refused(root: Manifest, events: Iterable[Manifest], standing: Collection[str]) -> Verdict | None:
     """A pod that the API server will not have, so that there is none."""
     for event in events:
-        words = event.get("message", "")
-        if "exceeded quota" not in words and "forbidden" in words:
+        words, stands = event.get("message", ""), _about(event).get("name") in standing
+        if USED_UP not in words and (stands or NO_POD.search(words)):
+            words += f" (for {STANDS:g} s now)" if stands else ""
             advice = "Ask who runs the namespace: what refused it is named above."
             if VOLUME_TYPE in words:
                 advice = f"{AS_A_CLAIM}."

@@ -25,6 +25,12 @@ INSUFFICIENT = re.compile(r"\bInsufficient ([\w./-]*\w)")
 """What a scheduler says of each resource of which no node has enough left."""
 PREEMPTION = re.compile(r"[.,]?( no new claims to deallocate[.,]?)? preemption: .*", re.DOTALL)
 """What a scheduler adds after its reasons: that nobody is to be preempted either."""
+OVERDRAWN = re.compile(
+    r"Usage of EmptyDir volume .* exceeds the limit|Pod ephemeral local storage usage exceeds the total limit"
+    r"|Container .* exceeded its local ephemeral storage limit"
+)
+"""What the kubelet says of a pod that it evicts because that is over a limit of its own, and not because the node is
+short of something (Kubernetes 1.34, ``pkg/kubelet/eviction/eviction_manager.go``)."""
 
 
 @dataclass(frozen=True)
@@ -198,9 +204,18 @@ class Pod:
         return status.get("phase") == "Failed" and bool(status.get("reason")) and not status.get("containerStatuses")
 
     @property
+    def overdrawn(self) -> str:
+        """Which limit of its own it was evicted for; empty: for none."""
+        status = self.manifest["status"]
+        words = str(status.get("message", "")).strip()
+        return words if status.get("reason") == "Evicted" and OVERDRAWN.search(words) else ""
+
+    @property
     def disrupted(self) -> tuple[str, str]:
         """Why the cluster takes it away (the condition ``DisruptionTarget``), and the words for it; else empty."""
         disruption, status = self.condition("DisruptionTarget"), self.manifest["status"]
+        if self.overdrawn:
+            return "", ""
         if disruption.get("status") == "True":
             return disruption.get("reason", ""), disruption.get("message", "")
         if self.refused or status.get("reason") == "Evicted":

@@ -11,6 +11,13 @@ FORBIDDEN = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in 
 ROLE = "give this user the namespaced Role of the documentation"
 VOLUME_TYPE = "restricted volume type"
 """What Pod Security says of a volume that a namespace does not admit."""
+NO_POD = re.compile(
+    r"violates PodSecurity|maximum (cpu|memory|\S+) |minimum (cpu|memory|\S+) |failed quota: .*must specify"
+    r"|security context constraint|no PriorityClass|denied the request|is not allowed|not found in",
+    re.IGNORECASE,
+)
+"""What admission says of a pod that is wrong, or that nobody may have there; all else may be a matter of time."""
+USED_UP = "exceeded quota"
 AS_A_CLAIM = "Pod Security admits no host_path= and no nfs= there: have a PersistentVolume made of it, give its claim="
 
 
@@ -23,7 +30,7 @@ def explain(method: str, status: int, message: str, namespace: str) -> str:
     match status:
         case 401:
             return f"Kubernetes does not know who we are (401: {message}); renew the connection's credentials"
-        case 403 if "exceeded quota" in message:
+        case 403 if USED_UP in message:
             return f"the namespace's quota is used up: {message}"
         case 403 if "is being terminated" in message:
             return f"namespace {namespace!r} is being deleted: wait until it is gone, and create it anew ({message})"

@@ -18,6 +18,7 @@ from practicus_provider.backends.kubernetes.mirror import Mirror
 from practicus_provider.backends.kubernetes.observe import Observation, facts_of, observe
 from practicus_provider.backends.kubernetes.pod import Pod
 from practicus_provider.backends.kubernetes.roots import annotated, root_of
+from practicus_provider.backends.kubernetes.standing import Wait, due, going_on, standing
 from practicus_provider.errors import BackendError
 from practicus_provider.runtime.practicus_runtime.launcher import RESULT_MARK
 from practicus_provider.status import TAIL_LINES, Reason, State, Status, Verdict, with_tail
@@ -34,6 +35,7 @@ async def observations(mirror: Mirror, handle: Handle) -> AsyncIterator[Observat
     """What the mirror shows of a cluster, now and at each change; the last one is final."""
     seen = False
     deadline: float | None = None
+    waits: dict[str, Wait] = {}
     with mirror.changes(handle.name) as changed:
         while True:
             changed.clear()
@@ -51,6 +53,9 @@ async def observations(mirror: Mirror, handle: Handle) -> AsyncIterator[Observat
                 if mirror.largest is None and observation.lacks_room:
                     await mirror.look_at_nodes()
                     observation = _seen(mirror, root)
+                waits = going_on(waits, observation.troubles, time.monotonic())
+                if stands := standing(waits, time.monotonic()):
+                    observation = _seen(mirror, root, stands)
                 if observation.ending and not observation.status.state.final:
                     settle = SETTLE_EXITED if observation.ending.exit_code == 0 else SETTLE_FAILED
                     deadline = deadline or time.monotonic() + settle
@@ -61,8 +66,10 @@ async def observations(mirror: Mirror, handle: Handle) -> AsyncIterator[Observat
                     yield observation
                     if observation.status.state.final:
                         return
+            now = time.monotonic()
+            ends = [at for at in (deadline, due(waits, now)) if at is not None]
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), None if deadline is None else deadline - time.monotonic())
+                await asyncio.wait_for(changed.wait(), min(ends) - now if ends else None)
 
 
 async def _suspended(api: Api, handle: Handle, observation: Observation) -> bool:
@@ -109,6 +116,7 @@ async def final(mirror: Mirror, handle: Handle, observation: Observation) -> Sta
     return status
 
 
-def _seen(mirror: Mirror, root: Manifest) -> Observation:
+def _seen(mirror: Mirror, root: Manifest, standing: Collection[str] = ()) -> Observation:
     name = root["metadata"]["name"]
-    return observe(root, mirror.pods(name), mirror.events(name), mirror.told(name), mirror.jobs(name), mirror.largest)
+    pods, events, jobs = mirror.pods(name), mirror.events(name), mirror.jobs(name)
+    return observe(root, pods, events, mirror.told(name), jobs, mirror.largest, standing)
