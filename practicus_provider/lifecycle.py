@@ -23,6 +23,8 @@ from practicus_provider.status import PREEMPTIONS, Reason, State, Status, Verdic
 
 KEEP = 3600.0
 """Seconds that a cluster stays where ``teardown`` says so; its own timeout may be sooner."""
+GLANCE = 5.0
+"""Seconds that a cluster which is removed in any case has to show itself once more, for its cost."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,27 @@ async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say, me
                 await anext(statuses)
         return outcome
     return replace(outcome, seconds={**outcome.seconds, "teardown": time.time() - ended_at})
+
+
+async def kill(backend: Backend, handle: Handle, policy: Policy, why: str, say: Say) -> Outcome:
+    """Remove a cluster whose task was ended from outside, and say what it came to: at once, as the log may be closed
+    before all is gone.
+
+    :param why: as a sentence.
+    """
+    record = _Record(handle, policy)
+    verdict = Verdict(State.CANCELLED, Reason.DELETED, f"{why}, so its cluster {handle.name} is removed")
+    async with backend.session():
+        with contextlib.suppress(NotFound, TimeoutError):
+            async with asyncio.timeout(GLANCE), contextlib.aclosing(backend.watch(handle, lease="keep")) as statuses:
+                await anext(record.of(statuses))
+        outcome = record.outcome(verdict)
+        say(verdict.text(), Level.WARNING)
+        if outcome.cost:
+            say(cost_line(outcome.cost))
+        await backend.delete(handle)
+    say(f"cluster {handle.name} is removed")
+    return outcome
 
 
 class _Record:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from airflow.sdk.observability import stats, trace
+from practicus_provider import compat
 
 if TYPE_CHECKING:
     from practicus_provider.backends.base import Backend
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def submitted(seconds: float, policy: Policy, backend: Backend) -> None:
     """All of a cluster was created, or it was adopted, within so many seconds."""
     with _merely_told():
-        stats.timing("practicus.submit", timedelta(seconds=seconds), tags=_tags(policy, backend))
+        compat.stats().timing("practicus.submit", timedelta(seconds=seconds), tags=_tags(policy, backend))
 
 
 def ended(outcome: Outcome, policy: Policy, backend: Backend) -> None:
@@ -36,12 +36,13 @@ def ended(outcome: Outcome, policy: Policy, backend: Backend) -> None:
         return
     with _merely_told():
         tags = _tags(policy, backend) | {"reason": str(outcome.verdict.reason)}
-        tracer, now = trace.get_tracer(__name__), policy.launched_at
+        stats, tracer, now = compat.stats(), compat.tracer(__name__), policy.launched_at
         for phase, seconds in outcome.seconds.items():
             stats.timing(f"practicus.{phase}", timedelta(seconds=seconds), tags=tags)
-            span = tracer.start_span(f"practicus.{phase}", start_time=int(now * 1e9), attributes=tags)
+            if tracer:
+                span = tracer.start_span(f"practicus.{phase}", start_time=int(now * 1e9), attributes=tags)
+                span.end(int((now + seconds) * 1e9))
             now += seconds
-            span.end(int(now * 1e9))
         stats.incr("practicus.ended", tags=tags)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from airflow.sdk import BaseOperatorLink
-from airflow.sdk.configuration import conf
 from airflow.sdk.execution_time.xcom import XCom
+
+from practicus_provider.compat import conf
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -33,8 +35,12 @@ class ClusterLink(BaseOperatorLink):
         return self.key
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """What was pushed. Airflow calls this when the task ends, and stores it under the same key again."""
-        return XCom.get_value(ti_key=ti_key, key=self.key) or ""
+        """What was pushed. Airflow calls this when the task ends or waits, and stores it under the same key again.
+
+        The process that launches the cluster knows it. To ask for an XCom that is not there logs an error.
+        """
+        known: Mapping[str, str] | None = getattr(operator, "known_links", None)
+        return (XCom.get_value(ti_key=ti_key, key=self.key) or "") if known is None else known.get(self.key, "")
 
 
 class PracticusClusterLink(ClusterLink):

@@ -17,8 +17,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
-from airflow.sdk.configuration import conf
 
+from practicus_provider import compat
+from practicus_provider.compat import conf
 from practicus_provider.errors import PracticusError, SpecError
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.links import (
@@ -101,6 +102,7 @@ class ClusterOperator(BaseOperator):
         self._attempt = 1
         self._outcome: Outcome | None = None
         self._spent: Mapping[str, float] = {}  # role -> replica-seconds of earlier attempts
+        self.known_links: dict[str, str] | None = {}  # as :meth:`links` gives them; None: another process pushed them
 
     @property
     def hook(self) -> PracticusHook:
@@ -155,6 +157,7 @@ class ClusterOperator(BaseOperator):
     @NoFramesOfOurs()
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's, but where the trigger failed or ran out of time, the cluster goes before the task fails."""
+        self.known_links = None
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except PracticusError:
@@ -188,7 +191,7 @@ class ClusterOperator(BaseOperator):
         ti = context["ti"]
         if ti.try_number > (ti.max_tries or 0):
             return LAST_TRY_LEASE
-        delay, growth = self.retry_delay.total_seconds(), float(self.retry_exponential_backoff or 1)
+        delay, growth = self.retry_delay.total_seconds(), compat.backoff(self)
         if growth == 1:
             return delay + RETRY_SLACK
         # Airflow's own bound: airflow.models.taskinstance, next_retry_datetime
@@ -240,7 +243,8 @@ class ClusterOperator(BaseOperator):
             policy = replace(policy, attempt=found.task.get("attempt", 1))  # of one that is adopted it may be another
             if backend.pricing:
                 policy = replace(policy, tariff=backend.pricing.tariff(found.resources, self._spent))
-            for key, url in self.links(found, context["ti"].dag_id).items():
+            self.known_links = self.links(found, context["ti"].dag_id)
+            for key, url in self.known_links.items():
                 context["ti"].xcom_push(key=key, value=url)
             if found.links:
                 self.log.info("%s: by a button on the task's page", ", ".join(found.links))
@@ -279,20 +283,35 @@ def trigger_may_end_task(operator: BaseOperator) -> bool:
     """Whether nothing is lost if the triggerer ends the task.
 
     Airflow 3.3's ``handle_event_submit`` for a ``BaseTaskEndEvent`` registers no asset events, records no length for
-    mapped consumers, splits no multiple outputs, marks no DAG result, calls no task listeners and consults no retry
-    policy.
+    mapped consumers, splits no multiple outputs, marks no DAG result, calls no task listeners, consults no retry
+    policy, sends no mail and runs no ``post_execute``. It leaves callbacks to the DAG processor, which calls none for a
+    success, and those for a failure without the exception (``airflow.dag_processing.processor``,
+    ``_execute_task_callbacks``). Callbacks for a start or a skip are left out here: the task has started before it is
+    deferred, and a job's end is no skip.
     ``dag.test()`` takes no such event at all (``airflow.sdk.definitions.dag``, ``_run_task``).
     """
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
-    from airflow.sdk.listener import get_listener_manager
 
     return not (
         operator.outlets
-        or operator.retry_policy
+        or getattr(operator, "retry_policy", None)
         or operator.multiple_outputs
-        or operator.returns_dag_result
+        or getattr(operator, "returns_dag_result", False)
+        or operator.on_success_callback
+        or operator.on_failure_callback
+        or operator.on_retry_callback
+        or (operator.email and (operator.email_on_failure or operator.email_on_retry))
+        or _has_post_execute(operator)
+        or not compat.trigger_may_fail(operator)
+        or not compat.trigger_keeps_index(operator)
         or next(operator.iter_mapped_dependants(), None) is not None
-        or get_listener_manager().has_listeners
+        or compat.has_listeners()
         or isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), InProcessSupervisorComms)
     )
+
+
+def _has_post_execute(operator: BaseOperator) -> bool:
+    """Whether there is something to run after the task: an argument, an override, or what was set on it."""
+    own = getattr(operator.post_execute, "__func__", None)  # as Airflow asks: task_runner, _execute_task
+    return operator._post_execute_hook is not None or own is not BaseOperator.post_execute

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.definitions.xcom_arg import XComArg
 
+from practicus_provider import compat
 from practicus_provider.errors import SpecError
 from practicus_provider.operators.base import ClusterOperator, seconds, task_facts, task_key
 from practicus_provider.spec import Elastic, Function, JobSpec, Resources, StreamLogs, Teardown, Volume, WorkerGroup
@@ -153,6 +154,8 @@ class PracticusRunJobOperator(ClusterOperator):
         self.oom_memory_factor = oom_memory_factor
         self.teardown = teardown
         self.stream_logs = stream_logs
+        if oom_memory_factor is not None and not compat.HAS_TASK_STATE:
+            compat.refuse("oom_memory_factor", oom_memory_factor)
         check_early(self)
 
     def spec(self) -> JobSpec:
@@ -249,10 +252,8 @@ def _text(value: Any) -> Any:
 
 def with_lineage(spec: JobSpec, context: Context) -> JobSpec:
     """Spark's own events of lineage are told of the task, where Airflow's settings of OpenLineage ask for it."""
-    from airflow.sdk.configuration import conf
-
     parent, transport = (
-        conf.getboolean("openlineage", f"spark_inject_{what}_info", fallback=False)
+        compat.conf.getboolean("openlineage", f"spark_inject_{what}_info", fallback=False)
         for what in ("parent_job", "transport")
     )
     if spec.adapter != "spark" or not (parent or transport):

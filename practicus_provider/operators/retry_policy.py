@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
-
+from practicus_provider.compat import RetryDecision, RetryPolicy
 from practicus_provider.errors import ConnectionConfigError, JobFailed, SpecError
 from practicus_provider.status import Reason
 

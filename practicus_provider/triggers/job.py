@@ -8,10 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowRuntimeError
-from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
-from practicus_provider import lifecycle, metrics
+from practicus_provider import compat, lifecycle, metrics
 from practicus_provider.backends.base import Handle
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.lifecycle import Outcome, Policy
@@ -22,7 +21,7 @@ from practicus_provider.tasklog import OUT_OF_GROUPS, into
 OUTCOME_KEY = "outcome"
 """Of the XCom in which a trigger keeps an outcome."""
 
-_deletions: set[asyncio.Task[None]] = set()
+_kills: set[asyncio.Task[None]] = set()
 """Nothing else refers to them while they run."""
 
 
@@ -71,7 +70,12 @@ class PracticusJobTrigger(BaseTrigger):
         self.log.info(OUT_OF_GROUPS)
         backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
         policy = Policy.from_json(self.policy)
-        outcome = await lifecycle.follow(backend, Handle(**self.cluster), policy, into(self.log), self)
+        try:
+            outcome = await lifecycle.follow(backend, Handle(**self.cluster), policy, into(self.log), self)
+        except asyncio.CancelledError:
+            if not compat.triggers_are_killed():
+                await self.on_kill()
+            raise
         metrics.ended(outcome, policy, backend)
         ends_task = self.ends_task and outcome.next_attempt is None and await self._push(self._xcoms(outcome))
         if ends_task and outcome.verdict.state is not State.SUCCEEDED:  # else Airflow logs it on a worker
@@ -89,7 +93,7 @@ class PracticusJobTrigger(BaseTrigger):
         if self.task_instance is None:
             return None
         try:
-            found = await XCom.aget_one(key=OUTCOME_KEY, **self._task)
+            found = await compat.get_xcom(OUTCOME_KEY, **self._task)
         except AirflowRuntimeError as error:
             self.log.warning("whether the outcome was known already cannot be read: %s", error)
             return None
@@ -99,18 +103,41 @@ class PracticusJobTrigger(BaseTrigger):
         """The user marked or cleared the deferred task: its cluster goes, unless it is another task's.
 
         The triggerer cancels this again at each of its next heartbeats, until it has ended (Airflow 3.3,
-        ``TriggerRunnerSupervisor.cancelling_triggers``). So the deletion is a task of its own, which goes on.
+        ``TriggerRunnerSupervisor.cancelling_triggers``). So this is a task of its own, which goes on.
         """
         if self.policy["teardown"] is None:
             return
-        deleting = asyncio.create_task(self._delete())
-        _deletions.add(deleting)
-        deleting.add_done_callback(_deletions.discard)
-        await asyncio.shield(deleting)
+        killing = asyncio.create_task(self._kill())
+        _kills.add(killing)
+        killing.add_done_callback(_kills.discard)
+        await asyncio.shield(killing)
 
-    async def _delete(self) -> None:
+    async def _kill(self) -> None:
+        why = await self._why_killed()
+        if why is None:
+            return
         backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
-        await backend.delete(Handle(**self.cluster))
+        policy = Policy.from_json(self.policy)
+        outcome = await lifecycle.kill(backend, Handle(**self.cluster), policy, why, into(self.log))
+        metrics.ended(outcome, policy, backend)
+        await self._push({COST_KEY: outcome.cost} if outcome.cost else {})
+
+    async def _why_killed(self) -> str | None:
+        """What became of the task, as a sentence; None: it waits, so another triggerer follows its cluster, or will.
+
+        An Airflow without ``on_kill`` cancels triggers as a triggerer stops, too: there the task's state alone tells.
+        """
+        if compat.triggers_are_killed():
+            return "its task was marked or cleared"
+        try:
+            state = await compat.task_state(**self._task)
+        except (AirflowRuntimeError, OSError, EOFError) as error:
+            self.log.warning("whether the task waits on cannot be read, so its cluster stays: %r", error)
+            return None
+        if state == compat.DEFERRED:
+            self.log.info("the task waits on: its cluster stays, for the next triggerer")
+            return None
+        return f"its task waits for it no longer, and is {state or 'cleared'} now"
 
     def _xcoms(self, outcome: Outcome) -> dict[str, Any]:
         """Key -> value of what a task that ends here leaves."""
@@ -128,7 +155,7 @@ class PracticusJobTrigger(BaseTrigger):
             return True
         try:
             for key, value in xcoms.items():
-                await XCom.aset(key, value, **self._task)
+                await compat.set_xcom(key, value, **self._task)
         except Exception as error:  # whatever it is, how the job ended is known
             self.log.warning("the triggerer could not store %s: %s", " and ".join(xcoms), error)
             return False

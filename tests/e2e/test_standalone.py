@@ -218,6 +218,22 @@ def test_a_listener_is_told_of_a_deferred_jobs_end(airflow: Airflow, meeting: Pa
     assert airflow.xcom("wait_deferred", "listened", "echo") == [str(pid) for pid in starts(meeting)]
 
 
+def test_callbacks_of_deferred_tasks_are_called_and_get_the_exception(airflow: Airflow, tmp_path: Path) -> None:
+    folders = {run: tmp_path / run for run in ("good", "bad")}
+    for run, folder in folders.items():
+        folder.mkdir()
+        airflow.trigger("wait_told", run, {"folder": str(folder)})
+    for run in folders:
+        airflow.await_state("wait_told", run, "deferred")
+    (folders["good"] / "go").touch()
+    os.kill(started(folders["bad"]), 9)
+    assert {run: airflow.await_run("wait_told", run) for run in folders} == {"good": "success", "bad": "failed"}
+    assert (folders["good"] / "told").read_text() == "NoneType: None"
+    told = (folders["bad"] / "told").read_text()
+    assert told.startswith("JobFailed: Killed: driver-0 was killed by SIGKILL")
+    airflow.nothing_left()
+
+
 def test_a_spark_dag_runs_by_trigger_with_a_changed_param(airflow: Airflow) -> None:
     airflow.trigger("practicus_spark_etl", "changed", {"origin": "LGA", "day": "2013-03-07"})
     assert airflow.await_run("practicus_spark_etl", "changed") == "success"

@@ -15,10 +15,18 @@ from airflow.models.trigger import Trigger
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType, TaskDeferralError, TaskDeferralTimeout, TaskDeferred
 from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import ErrorResponse, GetXCom, SetXCom, XComResult
+from airflow.sdk.execution_time.comms import (
+    ErrorResponse,
+    GetTaskStates,
+    GetXCom,
+    SetXCom,
+    TaskStatesResult,
+    XComResult,
+)
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 from structlog.testing import capture_logs
 
+from practicus_provider import compat
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import ConnectionConfigError, JobFailed
@@ -74,10 +82,17 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
                     sent.append(message)
                 case GetXCom(key="outcome"):
                     return XComResult(key=message.key, value=outcomes.get(message.task_id))
+                case GetTaskStates():
+                    return await states(message)
             return None
 
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Triggerer(), raising=False)
     return sent
+
+
+async def states(asked: GetTaskStates) -> TaskStatesResult:
+    """Airflow's answer: whoever asks has a task that was marked."""
+    return TaskStatesResult(task_states={"r": {"t": "failed", "t_3": "deferred"}})
 
 
 def trigger(handle: Handle, *, map_index: int | None = -1, **more: Any) -> PracticusJobTrigger:
@@ -324,6 +339,69 @@ def sensors_trigger(handle: Handle) -> PracticusJobTrigger:
     with pytest.raises(TaskDeferred) as deferred:
         sensor.execute({})
     return deferred.value.trigger
+
+
+async def test_what_is_killed_leaves_its_verdict_and_its_cost(backend, stored, monkeypatch):
+    monkeypatch.setattr(compat, "triggers_are_killed", lambda: True)
+    policy = Policy(time.time() + PATIENCE, (), tariff=Tariff("USD", {"driver": 3600.0}, {"driver": 100.0}))
+    async with running(backend) as handle:
+        killed = trigger(handle)
+        killed.policy = policy.to_json()
+        with capture_logs() as log:
+            await killed.on_kill()
+    said = [entry["event"] for entry in log]
+    verdict = "Deleted: its task was marked or cleared, so its cluster job is removed"
+    assert [said[0], said[2:]] == [verdict, ["cluster job is removed"]]
+    assert said[1].startswith("cost: 10")
+    [cost] = stored
+    assert (cost.key, cost.value["total"] > 100) == ("cost", True)
+
+
+KILLED = {
+    "marked": ({"r": {"t": "failed"}}, False),
+    "cleared": ({"r": {"t": None}}, False),
+    "run anew": ({"r": {"t": "running"}}, False),
+    "another's": ({"r": {"other": "deferred"}}, False),
+    "no such run": ({}, False),
+    "waits": ({"r": {"t": "deferred"}}, True),
+}
+
+
+@pytest.mark.parametrize(("told", "stays"), KILLED.values(), ids=KILLED)
+async def test_an_airflow_that_merely_cancels_is_asked_whether_the_task_waits_on(backend, monkeypatch, told, stays):
+    async def states(asked: GetTaskStates) -> TaskStatesResult:
+        assert (asked.dag_id, asked.task_ids, asked.run_ids, asked.map_index) == ("sales", ["t"], ["r"], -1)
+        return TaskStatesResult(task_states=told)
+
+    monkeypatch.setitem(globals(), "states", states)
+    monkeypatch.setattr(compat, "triggers_are_killed", lambda: False)
+    async with running(backend, "print('at work', flush=True); " + SLEEP) as handle:
+        with capture_logs() as log:
+            await cancelled(trigger(handle), log, "at work")
+        assert await alive(backend) == ([(handle, State.RUNNING)] if stays else [])
+
+
+async def test_it_is_asked_for_a_mapped_task_by_its_index(backend, monkeypatch):
+    monkeypatch.setattr(compat, "triggers_are_killed", lambda: False)
+    async with running(backend, "print('at work', flush=True); " + SLEEP) as handle:
+        with capture_logs() as log:
+            await cancelled(trigger(handle, map_index=3), log, "at work")
+        assert await alive(backend) == [(handle, State.RUNNING)]
+
+
+@pytest.mark.parametrize(
+    "failure", [AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR)), EOFError(), TimeoutError()]
+)
+async def test_where_it_does_not_answer_the_cluster_stays(backend, monkeypatch, failure):
+    async def states(asked: GetTaskStates) -> TaskStatesResult:
+        raise failure
+
+    monkeypatch.setitem(globals(), "states", states)
+    monkeypatch.setattr(compat, "triggers_are_killed", lambda: False)
+    async with running(backend, "print('at work', flush=True); " + SLEEP) as handle:
+        with capture_logs() as log:
+            await cancelled(trigger(handle), log, "at work")
+        assert await alive(backend) == [(handle, State.RUNNING)]
 
 
 async def test_a_sensor_that_is_killed_leaves_the_job_that_it_waited_for(backend):

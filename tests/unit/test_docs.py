@@ -21,7 +21,6 @@ import practicus_runtime
 import pytest
 import yaml
 from airflow.cli.cli_parser import get_parser
-from airflow.dag_processing.dagbag import BundleDagBag
 
 from practicus_provider.adapters import BUILT_IN, ENTRY_POINT_GROUP, Adapter
 from practicus_provider.application import SHIP_LIMIT
@@ -40,6 +39,7 @@ from practicus_provider.operators.job import PracticusRunJobOperator
 from practicus_provider.plan import Here, Launch, Role
 from practicus_provider.spec import Resources
 from practicus_provider.status import Reason, State
+from tests.airflow_names import dag_bag
 from tests.docs import PAGES, README, REPO, blocks, page_name, prose
 from tests.unit.test_package import PUBLIC
 
@@ -158,7 +158,7 @@ def test_airflow_reads_a_page_s_dag_with_every_task_in_it(block, tmp_path, monke
     if "with DAG(" not in text:
         text = f'from airflow.sdk import DAG\n\nwith DAG("page"):\n{indent(text, "    ")}'
     (tmp_path / "dag.py").write_text(text)
-    bag = BundleDagBag(tmp_path, bundle_path=tmp_path, bundle_name="tests")
+    bag = dag_bag(tmp_path)
     assert bag.import_errors == {}
     [dag] = bag.dags.values()
     named = re.findall(r'task_id="(\w+)"', text) + re.findall(r"@task.*\n +def (\w+)", text)

@@ -14,18 +14,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.dag_processing.dagbag import BundleDagBag
 from airflow.listeners import hookimpl
 from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import DAG, Asset, BaseOperator, Param, TriggerRule, task
-from airflow.sdk.definitions.retry_policy import RetryPolicy
-from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time import comms, task_runner
 from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
-from airflow.sdk.listener import get_listener_manager
-from airflow.sdk.serde import deserialize, serialize
-from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
+from practicus_provider import compat
 from practicus_provider.adapters import make_plan
 from practicus_provider.errors import AdapterError, JobFailed, SpecError
 from practicus_provider.lifecycle import Outcome, Policy
@@ -49,6 +45,15 @@ from practicus_provider.sensors.job import PracticusJobSensor
 from practicus_provider.spec import Elastic, JobSpec, Resources, WorkerGroup
 from practicus_provider.status import Reason, State, Verdict
 from practicus_provider.triggers.job import PracticusJobTrigger, event_of
+from tests.airflow_names import (
+    BACKOFFS,
+    DOUBLED,
+    DagSerialization,
+    dag_bag,
+    deserialize,
+    get_listener_manager,
+    serialize,
+)
 
 JOB = "local:///job.py"
 CLUSTER = {
@@ -207,7 +212,7 @@ def test_airflow_shows_the_argument_in_the_dags_import_error(tmp_path):
         "with DAG('wrong'):\n"
         f"    PracticusDaskOperator(task_id='t', application='{JOB}', workers=0)\n"
     )
-    bag = BundleDagBag(tmp_path, bundle_path=tmp_path, bundle_name="tests")
+    bag = dag_bag(tmp_path)
     [error] = bag.import_errors.values()
     assert "workers=0: give a whole number of at least 1 or Elastic(min, max)" in error
 
@@ -335,7 +340,7 @@ def test_a_dag_that_a_factory_in_another_folder_makes_has_its_application_beside
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "factory.py").write_text(FACTORY)
     (tmp_path / "dag.py").write_text(CALLER.format(path=str(tmp_path)))
-    bag = BundleDagBag(dag_folder=str(tmp_path / "dag.py"), bundle_path=tmp_path, bundle_name="b")
+    bag = dag_bag(tmp_path / "dag.py", tmp_path)
     for name in ("lib.factory", "lib"):
         sys.modules.pop(name, None)
     assert bag.import_errors == {}
@@ -348,7 +353,7 @@ def test_a_dag_in_a_zip_has_its_application_beside_it_in_the_zip(tmp_path):
         archive.writestr("zipped_dag.py", FACTORY.replace('"lib/"', '"lib"') + "\ndag = make()\n")
         archive.writestr("jobs/job.py", "print()")
         archive.writestr("lib/deep/helper.py", "")
-    bag = BundleDagBag(dag_folder=str(tmp_path / "dags.zip"), bundle_path=tmp_path, bundle_name="b")
+    bag = dag_bag(tmp_path / "dags.zip", tmp_path)
     sys.modules.pop("zipped_dag", None)
     assert bag.import_errors == {}
     operator = bag.dags["made"].get_task("t")
@@ -609,11 +614,11 @@ def test_on_its_last_try_a_cluster_outlives_its_task_for_seconds(try_number, max
         ({"retry_delay": 7}, 1, 7),
         ({"max_retry_delay": 60}, 1, 300),  # Airflow bounds exponential delays only
         ({"retry_delay": timedelta(days=2)}, 1, 2 * 86_400),
-        ({"retry_exponential_backoff": 2}, 3, 2400),
-        ({"retry_exponential_backoff": 2, "max_retry_delay": timedelta(minutes=1)}, 3, 60),
-        ({"retry_exponential_backoff": 2, "max_retry_delay": 60}, 3, 60),
-        ({"retry_exponential_backoff": 2}, 50, 86_400),
-        ({"retry_exponential_backoff": 2}, 5000, 86_400),
+        ({"retry_exponential_backoff": DOUBLED}, 3, 2400),
+        ({"retry_exponential_backoff": DOUBLED, "max_retry_delay": timedelta(minutes=1)}, 3, 60),
+        ({"retry_exponential_backoff": DOUBLED, "max_retry_delay": 60}, 3, 60),
+        ({"retry_exponential_backoff": DOUBLED}, 50, 86_400),
+        ({"retry_exponential_backoff": DOUBLED}, 5000, 86_400),
     ],
 )
 def test_where_retries_are_left_a_cluster_waits_for_the_next(arguments, try_number, delay):
@@ -623,11 +628,11 @@ def test_where_retries_are_left_a_cluster_waits_for_the_next(arguments, try_numb
 
 def test_a_cluster_heeds_airflows_own_setting_of_the_longest_delay(monkeypatch):
     monkeypatch.setenv("AIRFLOW__CORE__MAX_TASK_RETRY_DELAY", "90000")
-    operator = dask(deferrable=False, retry_exponential_backoff=2)
+    operator = dask(deferrable=False, retry_exponential_backoff=DOUBLED)
     assert operator.lease(ti(try_number=50, max_tries=9999)) == 90_000 + RETRY_SLACK
 
 
-@pytest.mark.parametrize("multiplier", [0, 0.5, 1, 1.2, 2, 3])
+@pytest.mark.parametrize("multiplier", BACKOFFS)
 @pytest.mark.parametrize("more", [{}, {"max_retry_delay": 60}, {"retry_delay": timedelta(days=2)}])
 def test_a_cluster_waits_longer_than_airflow_lets_the_next_try_wait(multiplier, more):
     operator = dask(deferrable=False, retry_exponential_backoff=multiplier, **{"retry_delay": 3600.0} | more)
@@ -694,9 +699,95 @@ def test_a_task_that_resumes_fails_with_the_verdict_that_the_trigger_saw():
     assert error.value.verdict == BAD.verdict
 
 
-def test_the_trigger_ends_a_plain_task():
+def told(context: Any, result: Any = None) -> None:
+    """A callback, or a hook."""
+
+
+class Ending(PracticusDaskOperator):
+    """A user's own, which does something after the job."""
+
+    def post_execute(self, context: Any, result: Any = None) -> None:
+        pass
+
+
+DEFERRED: dict[str, Callable[..., BaseOperator]] = {
+    "operator": lambda **more: dask(**more),
+    "shared": lambda **more: PracticusSubmitJobOperator(task_id="s", cluster=CLUSTER, application=JOB, **more),
+    "sensor": lambda **more: PracticusJobSensor(task_id="w", job=CLUSTER, **more),
+}
+
+
+@pytest.mark.parametrize("make", DEFERRED.values(), ids=DEFERRED)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"retries": 0, "on_execute_callback": told},
+        {"pre_execute": told},
+        {"on_skipped_callback": told},
+        {"on_failure_callback": []},
+        {"email": "ops@example.com", "email_on_failure": False, "email_on_retry": False},
+    ],
+    ids=lambda more: " ".join(more) or "plain",
+)
+@pytest.mark.filterwarnings("ignore:Setting email")
+def test_the_trigger_ends_a_task_of_whose_end_nobody_is_told(make, more):
     with DAG("sales"):
-        assert trigger_may_end_task(dask())
+        assert trigger_may_end_task(make(**more))
+
+
+@pytest.mark.parametrize("make", DEFERRED.values(), ids=DEFERRED)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"on_success_callback": told},
+        {"on_failure_callback": told},
+        {"on_failure_callback": [told, told]},
+        {"on_retry_callback": told},
+        {"post_execute": told},
+        {"email": "ops@example.com"},
+        {"email": ["ops@example.com"], "email_on_failure": False},
+        {"email": ["ops@example.com"], "email_on_retry": False},
+    ],
+    ids=" ".join,
+)
+@pytest.mark.filterwarnings("ignore:Setting email")
+def test_the_trigger_does_not_end_a_task_of_whose_end_somebody_is_told(make, more):
+    with DAG("sales"):
+        assert not trigger_may_end_task(make(**more))
+
+
+@pytest.mark.parametrize(
+    ("airflow", "ends"), [("3.1.8", False), ("3.2.2", False), ("3.3.0", False), ("3.3.1", True), ("3.4.0", True)]
+)
+def test_the_trigger_ends_a_task_that_may_be_tried_again_where_airflow_then_does_so(monkeypatch, airflow, ends):
+    monkeypatch.setattr(compat, "AIRFLOW", airflow)
+    with DAG("sales"):
+        assert trigger_may_end_task(dask(retries=2)) is ends
+        assert trigger_may_end_task(dask(task_id="once", retries=0))
+
+
+def test_the_trigger_does_not_end_a_task_whose_index_has_a_name_that_airflow_would_not_keep(monkeypatch):
+    monkeypatch.setattr(comms, "SetRenderedMapIndex", None, raising=False)
+    with DAG("sales"):
+        assert trigger_may_end_task(dask(map_index_template="{{ day }}"))
+    monkeypatch.delattr(comms, "SetRenderedMapIndex")
+    with DAG("sales"):
+        assert not trigger_may_end_task(dask(map_index_template="{{ day }}"))
+        assert trigger_may_end_task(dask(task_id="plain"))
+
+
+def test_the_trigger_does_not_end_a_task_whose_dag_gives_all_its_tasks_a_callback():
+    with DAG("sales", default_args={"on_failure_callback": told}):
+        assert not trigger_may_end_task(dask())
+
+
+def test_the_trigger_does_not_end_a_task_that_does_something_after_the_job():
+    with DAG("sales"):
+        own, patched = Ending(task_id="own", application=JOB), dask()
+        patched.post_execute = told
+    assert not trigger_may_end_task(own)
+    assert not trigger_may_end_task(patched)
 
 
 def test_the_trigger_does_not_end_a_task_whose_success_is_an_asset_event():
@@ -720,8 +811,9 @@ def test_the_trigger_does_not_end_a_task_with_several_outputs():
         assert not trigger_may_end_task(dask(multiple_outputs=True))
 
 
+@pytest.mark.skipif(not compat.HAS_RETRY_POLICIES, reason="this Airflow has no retry policies")
 def test_the_trigger_does_not_end_a_task_that_decides_by_its_error_whether_to_retry():
-    class Never(RetryPolicy):
+    class Never(compat.RetryPolicy):
         def evaluate(self, *args, **kwargs):
             raise NotImplementedError
 

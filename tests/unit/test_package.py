@@ -14,6 +14,7 @@ import pytest
 from airflow.providers_manager import ProvidersManager
 
 import practicus_provider
+from practicus_provider.errors import PracticusError
 from practicus_provider.get_provider_info import get_provider_info
 
 PACKAGE = Path(practicus_provider.__file__).parent
@@ -78,6 +79,10 @@ def test_the_connection_and_its_form_are_valid_against_airflows_schema():
     jsonschema.validate(INFO["connection-types"], connections)
 
 
+@pytest.mark.skipif(
+    "conn-fields" not in json.dumps(schema("provider.yaml.schema.json")),
+    reason="this Airflow takes no form from a provider's info",
+)
 def test_airflow_shows_the_connections_form_without_importing_the_hook():
     manager = ProvidersManager()
     manager.initialize_providers_hooks()
@@ -158,6 +163,33 @@ def test_a_task_without_a_dashboard_has_an_empty_link(monkeypatch):
     link = links.PracticusDashboardLink()
     assert link.get_link(None, ti_key="http://localhost:8787") == "http://localhost:8787"
     assert link.get_link(None, ti_key=None) == ""
+
+
+class Asked(Exception):
+    """Airflow was asked for an XCom, which logs an error where there is none."""
+
+
+@pytest.mark.parametrize("known", [{}, {"dashboard": "/there", "cluster_logs": "/logs"}], ids=["none", "some"])
+def test_airflow_is_not_asked_for_the_links_of_a_task_that_launches_its_cluster_or_could_not(monkeypatch, known):
+    links, operators = import_module("practicus_provider.links"), import_module("practicus_provider.operators.dask")
+
+    def get_value(*, ti_key: Any, key: str) -> Any:
+        raise Asked
+
+    monkeypatch.setattr(links.XCom, "get_value", get_value)
+    operator = operators.PracticusDaskOperator(task_id="t", application="local:///job.py")
+    if known:
+        operator.known_links = known
+    found = {link.key: link.get_link(operator, ti_key=None) for link in operator.operator_extra_links}
+    assert found == {"dashboard": "", "cluster_page": "", "cluster_logs": ""} | known
+    with pytest.raises(PracticusError):
+        operator.resume_execution("execute_complete", {"event": BAD}, {})
+    with pytest.raises(Asked):  # another process has pushed them
+        operator.operator_extra_links[0].get_link(operator, ti_key=None)
+
+
+BAD = {"verdict": {"state": "failed", "reason": "Error", "message": "exited", "log_tail": []}}
+"""An outcome that a task resumes with."""
 
 
 def test_the_plugin_costs_other_processes_than_the_api_server_nothing():

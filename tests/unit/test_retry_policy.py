@@ -4,13 +4,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision
 
 from practicus_provider.errors import BackendError, ConnectionConfigError, JobFailed, SpecError
 from practicus_provider.lifecycle import Outcome
 from practicus_provider.operators.job import MEMORY_FACTORS, PracticusRunJobOperator
 from practicus_provider.operators.retry_policy import VerdictRetryPolicy
 from practicus_provider.status import Reason, State, Verdict
+
+policies = pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="this Airflow has no retry policies")
+RetryAction, RetryDecision = policies.RetryAction, policies.RetryDecision
 
 
 def failed(reason: Reason, replica: str | None = "worker-3") -> JobFailed:
