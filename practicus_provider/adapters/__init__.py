@@ -31,6 +31,9 @@ DOCKERFILE = "Dockerfile of airflow-provider-practicus"
 """In a folder of ``images``, which is no part of what is installed."""
 TRAINING = f"images/training/{DOCKERFILE}"
 
+NO_RESULT: dict[str, Text] = {"PRACTICUS_RESULT_OF": "driver"}
+"""Has ``set_result()`` refuse, where what it is given would be lost, and name the role that it is for."""
+
 Program = tuple[Text, ...]
 """The user's application as a command with its arguments."""
 

@@ -10,14 +10,25 @@ import ast
 import contextlib
 import re
 
-from practicus_provider.adapters import DOCKERFILE, Adapter, Program
+from practicus_provider.adapters import DOCKERFILE, NO_RESULT, Adapter, Program
 from practicus_provider.errors import SpecError
-from practicus_provider.plan import Framework, Here, Host, Launch, Part, Port, Role
+from practicus_provider.plan import Framework, Here, Host, Launch, Part, Port, Role, Text
 from practicus_provider.spec import JobSpec
 
 SCHEDULER = Port("coordinator", "scheduler")
 DASHBOARD = Port("coordinator", "dashboard")
+CLIENTS = Port("coordinator", "clients")
 ADDRESS: tuple[Part, ...] = ("tcp://", Host("coordinator"), ":", SCHEDULER)
+_NANNY = "a worker has no nanny here"
+REFUSED = {
+    "scheduler-address": "leave it out: where the cluster is, the task knows",
+    "distributed.nanny.environ.*": f"{_NANNY}: give env=",
+    "distributed.nanny.*": f"{_NANNY}: leave it out",
+    "distributed.worker.memory.terminate": f"{_NANNY} to end it: leave it out; Kubernetes ends what exceeds its memory",
+    "distributed.adaptive.minimum": "give workers=Elastic(min, max)",
+    "distributed.adaptive.maximum": "give workers=Elastic(min, max)",
+}
+"""Key, or the beginning of some, of ``conf`` -> what to give instead."""
 _WORD = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 """Of a key: Dask lowers its environment variables' names, and reads ``__`` as a dot."""
 
@@ -33,16 +44,16 @@ class DaskAdapter(Adapter):
 
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
         """Coordinator (the scheduler), ``spec.workers`` workers, and the driver."""
-        config = {_env_name(key): _literal(key, value) for key, value in spec.settings.items()}
-        preload: Program = ()
+        config = _config(spec)
+        preloads = ["practicus_runtime.dask_scheduler"]
         if spec.elastic:
-            preload = ("--preload", "practicus_runtime.dask_elastic")
+            preloads.append("practicus_runtime.dask_elastic")
             config["PRACTICUS_ELASTIC"] = f"{spec.elastic.min},{spec.elastic.max}"
         coordinator = Launch(
             command=(Here.PYTHON, "-m", "distributed.cli.dask_scheduler", "--host", Here.HOST, "--port", SCHEDULER)
-            + ("--dashboard-address", ("127.0.0.1:", DASHBOARD), *preload),
-            env=config,
-            ports={"scheduler": 8786, "dashboard": 8787},
+            + ("--dashboard-address", ("127.0.0.1:", DASHBOARD), *_preload(spec, "scheduler", *preloads)),
+            env={**config, "PRACTICUS_CLIENTS_PORT": CLIENTS},
+            ports={"scheduler": 8786, "dashboard": 8787, "clients": 8788},
             ready="scheduler",
             spawns="worker" if spec.elastic else None,
         )
@@ -50,15 +61,40 @@ class DaskAdapter(Adapter):
             command=(Here.PYTHON, "-m", "distributed.cli.dask_worker", ADDRESS, "--host", Here.HOST)
             + ("--name", ("worker-", Here.INDEX), "--nthreads", str(spec.worker_resources.cores))
             + ("--memory-limit", str(spec.worker_resources.memory_bytes), "--local-directory", Here.SCRATCH)
-            + ("--no-nanny", "--no-dashboard", "--preload", "practicus_runtime.dask_worker"),
-            env={**spec.env, **config},
+            + ("--no-nanny", "--no-dashboard", *_preload(spec, "worker", "practicus_runtime.dask_worker")),
+            env={**spec.env, **config, **NO_RESULT},
         )
-        driver = Launch(command=program, env={**spec.env, **config} | {"DASK_SCHEDULER_ADDRESS": ADDRESS})
+        driver = Launch(
+            command=(Here.PYTHON, "-S", "-m", "practicus_runtime.dask_driver", Host("coordinator"), CLIENTS, *program),
+            env={**spec.env, **config} | {"DASK_SCHEDULER_ADDRESS": ADDRESS},
+        )
         return (
             Role("coordinator", coordinator, resources=spec.coordinator_resources),
             Role("worker", worker, spec.min_workers, spec.worker_resources, spec.elastic),
             Role("driver", driver, resources=spec.coordinator_resources),
         )
+
+
+def _config(spec: JobSpec) -> dict[str, Text]:
+    """The user's configuration as the variables that Dask reads."""
+    for key, value in spec.settings.items():
+        words = key.split(".")
+        starts = (key, *(".".join([*words[:end], "*"]) for end in range(len(words) - 1, 0, -1)))
+        way_out = next((REFUSED[start] for start in starts if start in REFUSED), None)
+        if way_out:
+            raise SpecError("conf", {key: value}, way_out)
+    return {_env_name(key): _literal(key, value) for key, value in spec.settings.items() if key not in _PRELOADS}
+
+
+_PRELOADS = {f"distributed.{kind}.preload": kind for kind in ("scheduler", "worker")}
+"""Given on the command line, where ours would hide the user's."""
+
+
+def _preload(spec: JobSpec, kind: str, *ours: str) -> Program:
+    """Options that have a scheduler or a worker load these modules, and the user's."""
+    theirs = spec.settings.get(f"distributed.{kind}.preload", [])
+    modules = (*ours, *([theirs] if isinstance(theirs, str) else theirs))
+    return tuple(word for module in modules for word in ("--preload", module))
 
 
 def _env_name(key: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from practicus_provider.adapters import DOCKERFILE, Adapter, Program
+from practicus_provider.adapters import DOCKERFILE, NO_RESULT, Adapter, Program
 from practicus_provider.adapters.spark_settings import Settings, executor_env, given, local_dirs, merged
 from practicus_provider.adapters.spark_size import check_cores, driver_memory, executor_memory
 from practicus_provider.plan import Framework, Here, Host, Launch, Part, Port, Role, Text, parts
@@ -55,7 +55,7 @@ class SparkAdapter(Adapter):
             + ("--webui-port", Port("worker", "ui"), "--cores", str(spec.worker_resources.cores))
             + ("--memory", f"{spec.worker_resources.memory_bytes >> 20}M", "--work-dir", (Here.SCRATCH, "/work"))
             + (ADDRESS,),
-            env={**spec.env, **DAEMON, **PLACE, **local},
+            env={**spec.env, **DAEMON, **PLACE, **local, **NO_RESULT},
             ports={"ui": 8081},
             after=(MASTER,),
             ready="ui",
@@ -84,7 +84,7 @@ class SparkAdapter(Adapter):
         }
         env = executor_env(spec, theirs)
         env.pop("SPARK_LOCAL_DIRS", None)  # Spark says it, as it mounts them
-        executor = Launch((*RUN, "executor"), env={**env, **PLACE})
+        executor = Launch((*RUN, "executor"), env={**env, **PLACE, **NO_RESULT})
         workers = Role("worker", executor, 0, spec.worker_resources, Elastic(spec.min_workers, spec.max_workers))
         return (_driver(spec, program, own, theirs, spawns="worker"), workers)
 
@@ -103,10 +103,10 @@ def _driver(
     python = {"PYSPARK_PYTHON": theirs.get("spark.pyspark.python") or spec.env.get("PYSPARK_PYTHON") or Here.PYTHON}
     conf = {"SPARK_CONF_DIR": (Here.SCRATCH, "/conf"), "SPARK_LOCAL_DIRS": local_dirs(spec, theirs)}
     launch = Launch(
-        command=(*RUN, "driver", Here.APP, *program),
+        command=(*RUN, "driver", Here.APP, Port("driver", "executors"), *program),
         env={**spec.env, **UI_PLACE, **conf, **python},
         files={"conf/settings": records},
-        ports={"ui": 4040},
+        ports={"ui": 4040, "executors": 7079},
         after=after,
         spawns=spawns,
     )

@@ -1,8 +1,9 @@
-"""How Dask's own processes end."""
+"""How Dask's own processes end, and what a user of Dask's brings along."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,12 @@ from pathlib import Path
 from distributed import Client
 
 from practicus_provider import runtime
-from tests.plans import PATIENCE
+from practicus_provider.adapters import make_plan
+from practicus_provider.backends.local import LocalBackend
+from practicus_provider.plan import Here, Plan
+from practicus_provider.spec import JobSpec
+from practicus_provider.status import State
+from tests.plans import PATIENCE, created, end, read
 
 LOOPBACK = "127.0.0.1"
 
@@ -59,3 +65,58 @@ def test_a_worker_at_work_that_its_scheduler_closes_ends_when_it_is_told_to(tmp_
             await_line(worker_log, "Stopping worker")
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(PATIENCE) == 0
+
+
+BRINGS = """
+import os
+import practicus_runtime as pr
+from distributed.diagnostics.plugin import Environ
+
+def refusal(what, *args):
+    try:
+        what(*args)
+    except RuntimeError as error:
+        return str(error)
+
+client = pr.get_client()
+client.wait_for_workers(2, timeout=150)
+kept = client.scatter(1)
+before = client.run(os.getpid)
+client.restart(timeout=150)
+after = client.run(os.getpid)
+same = sorted(before.values()) == sorted(after.values()) and not {*before} & {*after}
+nanny = refusal(client.register_plugin, Environ({"A": "a"}))
+result = refusal(client.submit(pr.set_result, "lost").result)
+pr.set_result([same, kept.status, client.submit(sum, [1, 2]).result(), nanny, result])
+"""
+ALONE = """
+from distributed import Client, LocalCluster
+with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster, Client(cluster) as client:
+    print(client.submit(sum, [1, 2]).result(), flush=True)
+"""
+
+
+def job(script: str) -> Plan:
+    spec = JobSpec(adapter="dask", workers=2, timeout=300)
+    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": script.encode()})
+
+
+async def test_workers_restart_without_a_nanny_and_what_they_cannot_do_is_refused(local: LocalBackend) -> None:
+    async with created(local, "job", job(BRINGS)) as handle:
+        status = await end(local, handle, 3 * PATIENCE)
+        lines = [line.text for line in await read(local, handle, "driver")]
+    assert status.state is State.SUCCEEDED, lines
+    same, kept, total, nanny, result = json.loads(status.result or "")
+    assert (same, kept, total) == (True, "cancelled", 3)
+    assert nanny.startswith("the workers of this cluster have no nanny")
+    assert result.startswith("set_result() has no effect on a worker: ")
+    assert not [line for line in lines if "the cluster was not used" in line]
+
+
+async def test_a_job_that_computes_on_a_local_cluster_is_told_that_its_own_was_not_used(local: LocalBackend) -> None:
+    async with created(local, "job", job(ALONE)) as handle:
+        status = await end(local, handle, 3 * PATIENCE)
+        lines = [line.text for line in await read(local, handle, "driver")]
+    assert status.state is State.SUCCEEDED, lines
+    assert lines[0] == "3"
+    assert lines[-1].startswith("WARNING: the cluster was not used: ")

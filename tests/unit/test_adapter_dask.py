@@ -10,7 +10,8 @@ from typing import Any
 import dask.config
 import pytest
 
-from practicus_provider.adapters import load, make_plan
+from practicus_provider.adapters import NO_RESULT, load, make_plan
+from practicus_provider.adapters.dask import REFUSED
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
 from practicus_provider.spec import Elastic, JobSpec, Resources
@@ -22,9 +23,12 @@ DASHBOARD = Port("coordinator", "dashboard")
 ADDRESS = ("tcp://", Host("coordinator"), ":", SCHEDULER)
 SERVE = (
     *(Here.PYTHON, "-m", "distributed.cli.dask_scheduler", "--host", Here.HOST, "--port", SCHEDULER),
-    *("--dashboard-address", ("127.0.0.1:", DASHBOARD)),
+    *("--dashboard-address", ("127.0.0.1:", DASHBOARD), "--preload", "practicus_runtime.dask_scheduler"),
 )
-PORTS = {"scheduler": 8786, "dashboard": 8787}
+PORTS = {"scheduler": 8786, "dashboard": 8787, "clients": 8788}
+CLIENTS = Port("coordinator", "clients")
+TOLD = {"PRACTICUS_CLIENTS_PORT": CLIENTS}
+DRIVE = (Here.PYTHON, "-S", "-m", "practicus_runtime.dask_driver", Host("coordinator"), CLIENTS, *PROGRAM)
 
 
 def spec(**more: Any) -> JobSpec:
@@ -55,9 +59,9 @@ def refused(message: str) -> pytest.RaisesExc[SpecError]:
 def test_a_fixed_cluster_is_a_scheduler_workers_and_the_driver():
     coordinator, worker = Resources(0.5, "1Gi"), Resources("2500m", "4Gi")
     assert roles(workers=3, coordinator_resources=coordinator, worker_resources=worker) == (
-        Role("coordinator", Launch(SERVE, ports=PORTS, ready="scheduler"), resources=coordinator),
-        Role("worker", Launch(work(2, 4 << 30)), 3, worker),
-        Role("driver", Launch(PROGRAM, {"DASK_SCHEDULER_ADDRESS": ADDRESS}), resources=coordinator),
+        Role("coordinator", Launch(SERVE, TOLD, ports=PORTS, ready="scheduler"), resources=coordinator),
+        Role("worker", Launch(work(2, 4 << 30), NO_RESULT), 3, worker),
+        Role("driver", Launch(DRIVE, {"DASK_SCHEDULER_ADDRESS": ADDRESS}), resources=coordinator),
     )
 
 
@@ -68,14 +72,14 @@ def test_an_elastic_clusters_scheduler_is_told_the_bounds_and_starts_with_the_le
             "coordinator",
             Launch(
                 (*SERVE, "--preload", "practicus_runtime.dask_elastic"),
-                config,
+                config | TOLD,
                 ports=PORTS,
                 ready="scheduler",
                 spawns="worker",
             ),
         ),
-        Role("worker", Launch(work(1, 2 << 30), config), 2, elastic=Elastic(2, 5)),
-        Role("driver", Launch(PROGRAM, config | {"DASK_SCHEDULER_ADDRESS": ADDRESS})),
+        Role("worker", Launch(work(1, 2 << 30), config | NO_RESULT), 2, elastic=Elastic(2, 5)),
+        Role("driver", Launch(DRIVE, config | {"DASK_SCHEDULER_ADDRESS": ADDRESS})),
     )
 
 
@@ -122,7 +126,7 @@ def test_a_worker_has_a_thread_for_each_whole_core_and_its_memory_in_bytes(resou
 def test_the_environment_reaches_the_workers_and_the_driver():
     env = {"TOKEN": "a=b", "LANG": "C.UTF-8"}
     coordinator, worker, driver = (role.launch.env for role in roles(env=env))
-    assert (coordinator, worker, driver) == ({}, env, env | {"DASK_SCHEDULER_ADDRESS": ADDRESS})
+    assert (coordinator, worker, driver) == (TOLD, env | NO_RESULT, env | {"DASK_SCHEDULER_ADDRESS": ADDRESS})
 
 
 def test_the_conf_reaches_every_role_as_dasks_environment_variables():
@@ -131,7 +135,11 @@ def test_the_conf_reaches_every_role_as_dasks_environment_variables():
         role.launch.env
         for role in roles(conf={"distributed.worker.memory.target": 0.7, "dataframe.shuffle.method": "p2p"})
     )
-    assert (coordinator, worker, driver) == (config, config, config | {"DASK_SCHEDULER_ADDRESS": ADDRESS})
+    assert (coordinator, worker, driver) == (
+        config | TOLD,
+        config | NO_RESULT,
+        config | {"DASK_SCHEDULER_ADDRESS": ADDRESS},
+    )
 
 
 def test_the_conf_wins_over_the_environment():
@@ -140,11 +148,37 @@ def test_the_conf_wins_over_the_environment():
         assert role.launch.env[name] == "0.7"
 
 
+def test_the_environment_does_not_lead_the_application_to_another_cluster():
+    assert roles(env={"DASK_SCHEDULER_ADDRESS": "tcp://mine"})[2].launch.env == {"DASK_SCHEDULER_ADDRESS": ADDRESS}
+
+
+@pytest.mark.parametrize("start", REFUSED)
+def test_a_key_that_would_have_no_effect_is_refused_with_what_to_give_instead(start):
+    key = start.replace("*", "some.x")
+    with refused(f"conf={ {key: 1}!r}: {REFUSED[start]}"):
+        roles(conf={key: 1})
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"conf": {"scheduler-address": "tcp://mine"}}, {"env": {"DASK_SCHEDULER_ADDRESS": "tcp://mine"}}]
+    ("conf", "more"),
+    [
+        ({}, ()),
+        ({"distributed.worker.preload": ["mine.a", "mine.b"]}, ("--preload", "mine.a", "--preload", "mine.b")),
+        ({"distributed.worker.preload": "mine"}, ("--preload", "mine")),
+    ],
 )
-def test_neither_conf_nor_environment_lead_the_application_to_another_cluster(wrong):
-    assert roles(**wrong)[2].launch.env == {"DASK_SCHEDULER_ADDRESS": ADDRESS}
+def test_the_users_preloads_come_after_ours(conf, more):
+    coordinator, worker, driver = roles(conf=conf)
+    assert worker.launch.command == (*work(1, 2 << 30), *more)
+    assert coordinator == roles()[0]
+    assert driver == roles()[2]
+
+
+def test_the_users_preloads_of_the_scheduler_come_after_ours():
+    coordinator, worker, _ = roles(conf={"distributed.scheduler.preload": ["mine"]}, workers=Elastic(1, 2))
+    ours = ("--preload", "practicus_runtime.dask_elastic")
+    assert coordinator.launch.command == (*SERVE, *ours, "--preload", "mine")
+    assert worker == roles(workers=Elastic(1, 2))[1]
 
 
 def test_the_bounds_cannot_be_replaced_by_the_environment():
@@ -166,9 +200,9 @@ def test_the_bounds_cannot_be_replaced_by_the_environment():
     ],
 )
 def test_a_key_is_the_environment_variable_that_dask_reads_it_from(key, name):
-    coordinator = roles(conf={key: 1})[0].launch.env
-    assert coordinator == {name: "1"}
-    with dask.config.set(dask.config.collect(paths=[], env=coordinator)):
+    coordinator = dict(roles(conf={key: 1})[0].launch.env)
+    assert coordinator == {name: "1"} | TOLD
+    with dask.config.set(dask.config.collect(paths=[], env={name: "1"})):
         assert dask.config.get(key) == 1
 
 
@@ -203,3 +237,12 @@ def test_a_value_that_dask_would_read_as_another_is_refused(value):
 def test_a_key_that_cannot_be_dasks_is_refused(key):
     with refused(f"conf={key!r}: give a dotted Dask key such as 'distributed.worker.memory.target'"):
         roles(conf={key: 1})
+
+
+# ---- the documentation
+
+
+def test_the_documentation_names_every_key_that_is_refused():
+    page = (Path(__file__).parents[2] / "docs" / "dask.md").read_text()
+    table = page.split("| what to use |\n")[1].split("\n\n")[0]
+    assert {name for row in table.splitlines() for name in re.findall("`([^`]+)`", row.split(" | ")[0])} == {*REFUSED}

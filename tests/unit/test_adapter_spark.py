@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from practicus_provider.adapters import load, make_plan
+from practicus_provider.adapters import NO_RESULT, load, make_plan
 from practicus_provider.adapters.spark_settings import REFUSED, REFUSED_ENV
 from practicus_provider.adapters.spark_size import LEAST_HEAP_MIB, LEAST_OVERHEAD, OVERHEAD
 from practicus_provider.errors import SpecError
@@ -25,7 +25,12 @@ DAEMON = {
     "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dspark.master.rest.enabled=false",
     "SPARK_NO_DAEMONIZE": "1",
 }
-DRIVER = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_CONF_DIR": (Here.SCRATCH, "/conf"), "PYSPARK_PYTHON": Here.PYTHON}
+DRIVER = {
+    "SPARK_LOCAL_IP": "127.0.0.1",
+    "SPARK_CONF_DIR": (Here.SCRATCH, "/conf"),
+    "PYSPARK_PYTHON": Here.PYTHON,
+}
+EXECUTOR = {"SPARK_LOCAL_IP": Here.HOST, **NO_RESULT}
 DEFAULTS = {
     "spark.driver.memory": "1462m",
     "spark.executor.memory": "1462m",
@@ -126,7 +131,7 @@ def test_a_fixed_cluster_is_a_master_workers_of_one_executor_each_and_the_driver
                 + ("daemon", "org.apache.spark.deploy.worker.Worker", "--host", Here.HOST)
                 + ("--webui-port", Port("worker", "ui"), "--cores", "2", "--memory", "4096M")
                 + ("--work-dir", (Here.SCRATCH, "/work"), ADDRESS),
-                env={**DAEMON, **PLACE},
+                env={**DAEMON, **PLACE, **NO_RESULT},
                 ports={"ui": 8081},
                 after=(MASTER,),
                 ready="ui",
@@ -137,7 +142,7 @@ def test_a_fixed_cluster_is_a_master_workers_of_one_executor_each_and_the_driver
         Role(
             "driver",
             Launch(
-                command=(*RUN, "driver", Here.APP, *PROGRAM),
+                command=(*RUN, "driver", Here.APP, Port("driver", "executors"), *PROGRAM),
                 env={**PLACE, **DRIVER},
                 files=recorded(
                     *(("spark.driver.memory=", "731m"), ("spark.executor.memory=", "2925m")),
@@ -154,7 +159,7 @@ def test_a_fixed_cluster_is_a_master_workers_of_one_executor_each_and_the_driver
                     ("spark.executor.extraClassPath=", "", Here.APP),
                     ("spark.executor.memoryOverhead=", "1171m"),
                 ),
-                ports={"ui": 4040},
+                ports={"ui": 4040, "executors": 7079},
                 after=(MASTER,),
             ),
             resources=coordinator,
@@ -197,7 +202,7 @@ def test_the_environment_reaches_the_workers_the_driver_and_the_executors():
     env = {"TOKEN": "a=b", "LANG": "C.UTF-8"}
     coordinator, worker, driver = (role.launch.env for role in load("spark").roles(spec(env=env), PROGRAM))
     assert coordinator == DAEMON | PLACE
-    assert worker == env | DAEMON | PLACE
+    assert worker == env | DAEMON | PLACE | NO_RESULT
     assert driver == env | PLACE | DRIVER
     assert settings(env=env) == DEFAULTS | CLUSTER | {
         "spark.executorEnv.TOKEN": "a=b",
@@ -218,7 +223,7 @@ def test_the_executors_python_is_the_users_choice_and_the_drivers_stays_the_imag
     for roles in (load("spark").roles(spec(**given), PROGRAM), load("spark").pod_roles(spec(**given), PROGRAM)):
         (driver,) = (role for role in roles if role.name == "driver")
         assert driver.launch.env["PYSPARK_PYTHON"] == "env/bin/python"
-        assert driver.launch.command == (*RUN, "driver", Here.APP, *PROGRAM)
+        assert driver.launch.command == (*RUN, "driver", Here.APP, Port("driver", "executors"), *PROGRAM)
 
 
 def test_of_two_choices_of_the_executors_python_the_property_counts_as_in_spark():
@@ -273,7 +278,7 @@ def test_on_pods_a_fixed_cluster_is_the_driver_and_the_template_of_the_executors
         Role(
             "driver",
             Launch(
-                command=(*RUN, "driver", Here.APP, *PROGRAM),
+                command=(*RUN, "driver", Here.APP, Port("driver", "executors"), *PROGRAM),
                 env={**env, **PLACE, **DRIVER},
                 files=recorded(
                     *(("spark.driver.memory=", "731m"), ("spark.executor.memory=", "2925m")),
@@ -296,19 +301,25 @@ def test_on_pods_a_fixed_cluster_is_the_driver_and_the_template_of_the_executors
                     ("spark.executor.extraClassPath=", "", Here.APP),
                     ("spark.executor.memoryOverhead=", "1171m"),
                 ),
-                ports={"ui": 4040},
+                ports={"ui": 4040, "executors": 7079},
                 spawns="worker",
             ),
             resources=coordinator,
         ),
-        Role("worker", Launch((*RUN, "executor"), {**env, "SPARK_LOCAL_IP": Here.HOST}), 0, worker, Elastic(3, 3)),
+        Role(
+            "worker",
+            Launch((*RUN, "executor"), {**env, "SPARK_LOCAL_IP": Here.HOST, **NO_RESULT}),
+            0,
+            worker,
+            Elastic(3, 3),
+        ),
     )
 
 
 def test_on_pods_an_elastic_cluster_starts_with_its_least_executors_and_they_come_and_go_between_its_bounds():
     driver, worker = pod_roles(workers=Elastic(2, 5))
     assert properties(driver) == ON_PODS | elastic(2, 5)
-    assert worker == Role("worker", Launch((*RUN, "executor"), {"SPARK_LOCAL_IP": Here.HOST}), 0, elastic=Elastic(2, 5))
+    assert worker == Role("worker", Launch((*RUN, "executor"), EXECUTOR), 0, elastic=Elastic(2, 5))
 
 
 @pytest.mark.parametrize("memory", ["717Mi", "1Gi", "2G", "16Gi"])
@@ -341,7 +352,7 @@ def test_on_pods_the_users_conf_wins_over_what_the_spec_asks_for():
 def test_on_pods_what_conf_says_for_executors_alone_comes_before_env():
     env, conf = {"A": "env", "B": "$(HOME)"}, {"spark.executorEnv.A": "conf", "spark.executorEnv.PYTHONPATH": "/mine"}
     driver, worker = pod_roles(env=env, conf=conf)
-    assert worker.launch.env == {"A": "conf", "B": "$(HOME)", "PYTHONPATH": "/mine", "SPARK_LOCAL_IP": Here.HOST}
+    assert worker.launch.env == {"A": "conf", "B": "$(HOME)", "PYTHONPATH": "/mine"} | EXECUTOR
     assert properties(driver)["spark.executorEnv.A"] == "conf"
 
 

@@ -77,6 +77,15 @@ def test_a_refused_result_leaves_the_one_before(result):
     assert result.read_text() == "1"
 
 
+def test_a_result_that_would_be_lost_is_refused_with_where_it_belongs(result, monkeypatch):
+    monkeypatch.setenv("PRACTICUS_RESULT_OF", "driver")
+    monkeypatch.setenv("PRACTICUS_ROLE", "worker")
+    way_out = "return the value to the application, and call it there, in the driver"
+    with pytest.raises(RuntimeError, match=f"^{re.escape(f'set_result() has no effect on a worker: {way_out}')}$"):
+        set_result(1)
+    assert not result.exists()
+
+
 def test_a_result_outside_a_replica_is_refused():
     with pytest.raises(RuntimeError, match=r"^not inside a replica: PRACTICUS_RESULT is not set$"):
         set_result(1)

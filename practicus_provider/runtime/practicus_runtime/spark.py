@@ -1,8 +1,8 @@
 """Starts Spark's processes with the Java that is there.
 
 ``python -m practicus_runtime.spark daemon CLASS ARGS...`` becomes one of Spark's own programs;
-``python -m practicus_runtime.spark driver FOLDER COMMAND...`` becomes the application, which then finds Java and its
-cluster, and Spark what was shipped to the folder;
+``python -m practicus_runtime.spark driver FOLDER PORT COMMAND...`` is the parent of the application, which then finds
+Java and its cluster, and Spark what was shipped to the folder; at the port it hears of its executors;
 ``python -m practicus_runtime.spark executor`` becomes an executor in a pod that Spark made.
 """
 
@@ -12,12 +12,18 @@ import glob
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Dict
+
+from practicus_runtime import executors
+from practicus_runtime.driver import Driver
+from practicus_runtime.executor import STANDALONE
 
 LEAST_JAVA = 17  # Spark 4's (https://spark.apache.org/docs/latest/)
 MISSING_MODULE = "--add-modules=jdk.incubator.vector"
@@ -28,22 +34,41 @@ LOCAL_DIR = "spark-local-dir-"
 """Begins the name of a pod's volume that Spark then takes for its own (*Running on Kubernetes*, *Local Storage*)."""
 
 
+UNUSED = (
+    "the cluster was not used: no executor of it had started when the application ended. Leave out .master(...), so "
+    "that SparkSession.builder.getOrCreate() finds the cluster, as practicus_runtime.get_client() does"
+)
+
+
 def main(kind: str, *command: str) -> None:
-    """Replace this process by Spark's, or by the application."""
+    """Replace this process by Spark's, or be the application's parent."""
     home = spark_home()
     os.environ["SPARK_HOME"] = home
     os.environ["JAVA_HOME"] = java_home()
     find_hadoop()
-    if kind == "daemon":
-        command = (os.path.join(home, "bin", "spark-class"), *command)
-    elif kind == "executor":
-        command = tuple(executor())
+    if kind == "driver":
+        drive(*command)
+    if kind == "executor":
+        command = (sys.executable, "-S", "-m", "practicus_runtime.executor", *executor())
     else:
-        folder, *rest = command
-        command = tuple(rest)
-        write_settings(folder)
+        if command[0].endswith(".Worker"):
+            os.environ["JAVA_HOME"] = attended(os.environ["JAVA_HOME"])
+        command = (os.path.join(home, "bin", "spark-class"), *command)
     make_local_dirs()
     os.execvp(command[0], command)
+
+
+def drive(folder: str, port: str, *command: str) -> None:
+    """Be the application's parent, to its end."""
+    token = secrets.token_hex(16)
+    told = {"spark.executorEnv.PRACTICUS_DRIVER_TOKEN": token, "spark.executorEnv.PRACTICUS_DRIVER_PORT": port}
+    write_settings(folder, told)
+    make_local_dirs()
+    server = executors.listen(os.environ["PRACTICUS_HOST"], int(port))
+    used = threading.Event()
+    driver = Driver(command, used.is_set, UNUSED)
+    executors.attend(server, token, used.set, driver.give_up)
+    driver.run()
 
 
 def spark_home() -> str:
@@ -106,6 +131,21 @@ def with_all_modules(home: str) -> str:
     return wrapped
 
 
+def attended(home: str) -> str:
+    """A Java whose executors have a parent of ours, for a standalone worker."""
+    wrapped, java = os.path.abspath("worker-java"), shlex.quote(os.path.join(home, "bin", "java"))
+    os.makedirs(os.path.join(wrapped, "bin"), exist_ok=True)
+    script = os.path.join(wrapped, "bin", "java")
+    with open(script, "w") as file:
+        file.write(
+            f'#!/bin/sh\nfor argument do\n    [ "$argument" != {STANDALONE} ] ||\n'
+            f'        exec {shlex.quote(sys.executable)} -S -m practicus_runtime.executor {java} "$@"\ndone\n'
+            f'exec {java} "$@"\n'
+        )
+    os.chmod(script, 0o700)
+    return wrapped
+
+
 def find_hadoop() -> None:
     """A Spark without Hadoop takes the classes of the installed one, as in Spark's own images (``entrypoint.sh``)."""
     hadoop = os.path.join(os.environ.get("HADOOP_HOME", ""), "bin", "hadoop")
@@ -127,18 +167,20 @@ def make_local_dirs() -> None:
         sys.exit(f"Spark has no folder for what it spills: {'; '.join(failed)}. Change conf={{'spark.local.dir': ...}}")
 
 
-def write_settings(folder: str) -> None:
+def write_settings(folder: str, told: Dict[str, str]) -> None:  # noqa: UP006  (Python 3.8)
     """Make ``spark-defaults.conf`` of the file ``settings`` beside it: ``key=value``, each ended by a NUL.
 
     Executors' Python finds what the driver's does, the shipped application above all. In a pod, Spark is told of what
     only the pod knows.
 
     :param folder: what was shipped with the job.
+    :param told: further properties.
     """
     place = os.environ["SPARK_CONF_DIR"]
     with open(os.path.join(place, "settings"), encoding="utf-8", newline="") as file:
         settings = dict(setting.partition("=")[::2] for setting in file.read().split("\0")[:-1])
     search = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), *settings.get(EXECUTORS_PATH, "").split(os.pathsep)]
+    settings.update(told)
     settings[EXECUTORS_PATH] = os.pathsep.join(dict.fromkeys(filter(None, search)))
     for key in FILES:
         if key in settings:
