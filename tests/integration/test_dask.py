@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from distributed import Client
 
@@ -18,7 +19,7 @@ from practicus_provider import runtime
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.plan import Here, Plan
-from practicus_provider.spec import JobSpec
+from practicus_provider.spec import JobSpec, Resources
 from practicus_provider.status import State
 from tests.plans import PATIENCE, created, end, read
 
@@ -96,8 +97,8 @@ with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as clust
 """
 
 
-def job(script: str) -> Plan:
-    spec = JobSpec(adapter="dask", workers=2, timeout=300)
+def job(script: str, **more: Any) -> Plan:
+    spec = JobSpec(adapter="dask", workers=2, timeout=300, **more)
     return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": script.encode()})
 
 
@@ -120,3 +121,39 @@ async def test_a_job_that_computes_on_a_local_cluster_is_told_that_its_own_was_n
     assert status.state is State.SUCCEEDED, lines
     assert lines[0] == "3"
     assert lines[-1].startswith("WARNING: the cluster was not used: ")
+
+
+PAUSED = """
+import time
+import practicus_runtime as pr
+
+def fill(mebibytes):
+    import distributed
+    distributed.hoard = bytearray(b"x") * (mebibytes << 20)
+
+def empty():
+    import distributed
+    del distributed.hoard
+
+client = pr.get_client()
+client.wait_for_workers(2, timeout=150)
+client.run(fill, 330)
+while any(status != "paused" for status in client.run(lambda dask_worker: dask_worker.status.name).values()):
+    pass
+future = client.submit(sum, [1, 2])
+while not client.get_events("print"):
+    time.sleep(0.1)
+client.run(empty)
+pr.set_result(future.result())
+"""
+
+
+async def test_that_all_workers_have_paused_is_said_in_the_job_s_output_and_it_goes_on_once_they_can(
+    local: LocalBackend,
+) -> None:
+    async with created(local, "job", job(PAUSED, worker_resources=Resources(memory="400Mi"))) as handle:
+        status = await end(local, handle, 3 * PATIENCE)
+        lines = [line.text for line in await read(local, handle, "driver")]
+    assert (status.state, status.result) == (State.SUCCEEDED, "3"), lines
+    (warning,) = (line for line in lines if line.startswith("WARNING: "))
+    assert warning.startswith("WARNING: all 2 workers have paused, as each uses most of its memory (worker-")

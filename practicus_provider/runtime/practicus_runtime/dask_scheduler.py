@@ -84,7 +84,8 @@ async def watch_pauses(scheduler: Scheduler) -> None:
             scheduler.log_event("print", {"args": (text,), "sep": " ", "end": "\n", "file": 2, "flush": True})
         elif what == "end":
             fullest = max(scheduler.workers.values(), key=lambda worker: worker.memory.process)
-            await tell(scheduler, [fullest.address], op="practicus_give_up", why=f"{why(scheduler)} ({PATIENCE:g} s)")
+            text = f"{why(scheduler)}. This has lasted for {PATIENCE:g} s, so this worker ends"
+            await tell(scheduler, [fullest.address], op="practicus_give_up", why=text)
             pauses = Pauses()
 
 
