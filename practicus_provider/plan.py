@@ -135,6 +135,7 @@ class Plan:
     :param decides: name of the role whose end is the job's end, with its further parts; None for a cluster that serves
         until it is deleted.
     :param timeout: seconds the cluster may live in all; the backend removes it then, whoever watches.
+    :param start_timeout: seconds in which all replicas should run; for so long one waits for another that is not there.
     :param files: path below ``Here.APP`` -> content of the shipped application.
     :param client: ``module:attribute.path`` that ``practicus_runtime.get_client()`` calls.
     :param links: label -> port that serves a web page, of the role's first replica; on loopback is enough.
@@ -170,6 +171,7 @@ class Plan:
     queue_name: str | None = None
     scheduler_name: str | None = None
     priority_class: str | None = None
+    start_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         if not self.roles:

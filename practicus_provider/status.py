@@ -10,6 +10,8 @@ from enum import StrEnum
 from itertools import chain
 from typing import Any
 
+from practicus_provider.runtime.practicus_runtime import waiting
+
 
 class State(StrEnum):
     """State of a job, a cluster or a replica."""
@@ -43,6 +45,7 @@ class Reason(StrEnum):
     REPLICA_LOST = "ReplicaLost"
     CLUSTER_LOST = "ClusterLost"
     PORT_IN_USE = "PortInUse"
+    UNREACHABLE = "Unreachable"
     START_TIMEOUT = "StartTimeout"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
@@ -105,6 +108,20 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Unreached:
+    """Whom a replica has waited for in vain.
+
+    :param who: another replica, and where.
+    :param why: what was in the way last, in the words of ``practicus_runtime.waiting``.
+    :param seconds: for which it has waited.
+    """
+
+    who: str
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class ReplicaStatus:
     """One replica as its backend last saw it. Times are seconds since the epoch.
 
@@ -113,6 +130,7 @@ class ReplicaStatus:
     :param rank: which of its ranks failed first; exit code and signal are that one's.
     :param culprit: the replica that this rank was of, if it was another's, whose end this one's was.
     :param silent: seconds for which that one had written nothing, where all of the job's ranks had for too long.
+    :param unreached: whom it gave up to wait for, if that was its end.
     """
 
     role: str
@@ -126,6 +144,15 @@ class ReplicaStatus:
     rank: int | None = None
     culprit: str | None = None
     silent: float | None = None
+    unreached: Unreached | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ReplicaStatus:
+        """Inverse of ``dataclasses.asdict``."""
+        unreached = data.get("unreached")
+        return cls(
+            **{**data, "state": State(data["state"]), "unreached": Unreached(**unreached) if unreached else None}
+        )
 
     @property
     def name(self) -> str:
@@ -170,9 +197,7 @@ class Status:
         verdict = data["verdict"]
         fixed = {
             "state": State(data["state"]),
-            "replicas": tuple(
-                ReplicaStatus(**{**replica, "state": State(replica["state"])}) for replica in data["replicas"]
-            ),
+            "replicas": tuple(map(ReplicaStatus.from_json, data["replicas"])),
             "verdict": Verdict.from_json(verdict) if verdict else None,
         }
         return cls(**{**data, **fixed})
@@ -221,6 +246,10 @@ def explain_exit(
             "The first worker's log has the stacks of all ranks: look for the one that is not where the others wait. "
             "If they were at work, raise progress_timeout=, or call practicus_runtime.progress()."
         )
+    if replica.unreached is not None:
+        reason, vain = Reason.UNREACHABLE, replica.unreached
+        what = f"{who} waited {vain.seconds:g} s for {vain.who} in vain: {vain.why}"
+        advice = WAYS_OUT.get(vain.why, WAY_OUT)
     verdict = Verdict(
         State.FAILED,
         reason,
@@ -232,6 +261,23 @@ def explain_exit(
         rank=replica.rank,
     )
     return with_tail(verdict, tail, lacks)
+
+
+WAYS_OUT = {
+    waiting.NO_DNS: "A cluster's NetworkPolicy lets its pods ask DNS on ports 53 and 5353, wherever that is: if it "
+    "listens on another one, name its address by egress=. Else a policy or firewall of others is in the way, or a "
+    "dnsPolicy or dnsConfig of pod_overrides= names another DNS.",
+    waiting.NO_NAME: "DNS answers, but does not know this cluster's Service: see whether a dnsPolicy or dnsConfig of "
+    "pod_overrides= names another DNS than the cluster's own. A NetworkPolicy or egress= has no part in it.",
+    waiting.REFUSED: "It has an address, but nothing listens there: look at its log. If it needs longer for its start, "
+    "raise start_timeout=.",
+}
+"""What was in the way of who waited in vain -> what to do about it."""
+WAY_OUT = (
+    "Something drops what they send each other: a NetworkPolicy or firewall of others, or a service mesh. A cluster's "
+    "own policy lets its replicas reach each other, DNS, and what egress= names."
+)
+"""Likewise of all else."""
 
 
 def of_rank(rank: int | None, replica: str | None) -> str:

@@ -142,6 +142,7 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         queue_name=spec.queue_name,
         scheduler_name=spec.scheduler_name,
         priority_class=spec.priority_class,
+        start_timeout=spec.start_timeout,
     )
     return _installing(plan, spec.requirements) if spec.requirements else plan
 

@@ -17,6 +17,7 @@ def dump_plan(plan: Plan) -> dict[str, Any]:
         "roles": [_dump_role(role) for role in plan.roles],
         "decides": plan.decides,
         "timeout": plan.timeout,
+        "start_timeout": plan.start_timeout,
         "client": plan.client,
         "framework": asdict(plan.framework) if plan.framework else None,
         "links": {label: _dump_port(port) for label, port in plan.links.items()},

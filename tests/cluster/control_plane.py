@@ -159,9 +159,10 @@ def _may_read(group: str, *resources: str) -> dict[str, list[str]]:
 
 
 def _corefile(kubeconfig: str) -> str:
-    """No cache: a name resolves as soon as its pod has an address, and no longer once that is gone."""
+    """No cache: a name resolves as soon as its pod has an address, and no longer once that is gone. The second port is
+    that of OpenShift's."""
     return f"""
-.:53 {{
+.:53 .:5353 {{
     bind {CONTROL_PLANE}
     errors
     ready

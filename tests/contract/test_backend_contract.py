@@ -81,6 +81,23 @@ async def test_a_replica_reaches_another_one_by_reference_once_that_is_ready(bac
         assert (await read(backend, handle, "driver"))[0] == LogLine("driver", 0, "hello")
 
 
+async def test_a_port_that_nobody_opens_is_waited_for_as_long_as_the_start_may_take_and_then_is_the_verdict(
+    backend: Backend,
+) -> None:
+    greet = Port("coordinator", "greet")
+    deaf = role("coordinator", SLEEP, ports={"greet": 9000})
+    async with created(
+        backend, "job", plan(deaf, role("driver", "print('up')", after=(greet,)), start_timeout=1.5)
+    ) as handle:
+        verdict = (await end(backend, handle)).verdict
+    assert verdict is not None
+    assert (verdict.reason, verdict.replica, verdict.exit_code) == (Reason.UNREACHABLE, "driver-0", 69)
+    assert "s for coordinator-0 (" in verdict.message
+    assert verdict.message.endswith(") in vain: connection refused")
+    (said,) = verdict.log_tail
+    assert said.startswith("gave up waiting for coordinator-0 (")
+
+
 async def test_a_replica_is_told_its_place_its_task_and_its_files(backend: Backend) -> None:
     code = (
         "import practicus_runtime as p, pathlib, sys, os; c = p.context();"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from distributed import Client
 
 from practicus_provider import runtime
@@ -36,6 +37,20 @@ def dask(program: str, *args: str, log: Path) -> Iterator[subprocess.Popen[bytes
             yield process
         finally:
             process.kill()
+
+
+def test_a_worker_that_does_not_reach_its_scheduler_says_why_and_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRACTICUS_START_TIMEOUT", "0.2")
+    monkeypatch.setenv("PRACTICUS_FAILURE", str(tmp_path / "failure.json"))
+    log, preload = tmp_path / "worker.log", ("--preload", "practicus_runtime.dask_worker")
+    mine = ("--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path), *preload)
+    with dask("dask_worker", "tcp://nowhere.invalid:8786", *mine, log=log) as worker:
+        assert worker.wait(PATIENCE) == 69
+    assert "gave up waiting for coordinator-0 (nowhere.invalid:8786) after " in log.read_text()
+    unreached = json.loads((tmp_path / "failure.json").read_text())["unreached"]
+    assert unreached["who"] == "coordinator-0 (nowhere.invalid:8786)"
 
 
 def await_line(log: Path, words: str) -> str:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,6 +71,19 @@ def test_the_replica_of_the_rank_that_hung_failed_before_all_others():
     assert failure(HANG, {})["rank"] is None
 
 
+def joined(watch: Watch) -> None:
+    """Wait until the first replica can know of it."""
+    until = time.monotonic() + PATIENCE
+    while not watch.connected():
+        assert time.monotonic() < until
+
+
+def refused(watch: Watch) -> None:
+    """Wait until it has tried to join."""
+    while not watch.wait.why:
+        assert not watch.connected()
+
+
 def test_ranks_do_not_get_the_key(watch):
     watch(first=True)
     assert "PRACTICUS_KEY" not in os.environ
@@ -83,19 +97,19 @@ def test_a_replica_without_the_key_is_not_heard_and_keeps_nobody_from_being_hear
         while stranger.recv(1 << 16):  # what would have it show the key
             pass
         assert first.peers == []
-        assert other.connected()
+        joined(other)
         other.look({1: None}, {})
         with first.changed:
             assert first.changed.wait_for(lambda: [peer.heard for peer in first.peers] == [{1: None}], PATIENCE)
         assert silent.fileno() > 0
-    assert not watch(first=False, key="another").connected()
+    refused(watch(first=False, key="another"))
 
 
 def test_who_only_pretends_to_be_the_first_replica_is_not_believed(watch):
     other = watch(first=False)
     impostor = Listener(*other.address, "another", lambda channel: channel.send(hang=HANG))
     impostor.start()
-    assert not other.connected()
+    refused(other)
     assert other.look({1: None}, {}) is None
     impostor.shutdown()
     impostor.server_close()

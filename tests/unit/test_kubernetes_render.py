@@ -495,7 +495,7 @@ def test_replicas_reach_each_other_names_and_what_egress_names_and_nobody_else()
         "ingress": [{"from": [own]}],
         "egress": [
             {"to": [own, {"ipBlock": {"cidr": "10.0.0.0/8"}}, {"ipBlock": {"cidr": "fd00::/8"}}]},
-            {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
+            {"ports": [{"protocol": name, "port": port} for port in (53, 5353) for name in ("UDP", "TCP")]},
         ],
     }
 
@@ -535,7 +535,7 @@ def test_a_reference_to_another_role_is_its_first_replicas_name_in_dns_and_its_o
     )
     found = launches(rendered(plan(server(), driver), "c-job"))["driver"]
     assert found["command"][3:] == [["c-job-coordinator-0.c-job", ":", "9000"], ["c-job-0.c-job"], ["7000"]]
-    assert found["after"] == [["c-job-coordinator-0.c-job", 9000]]
+    assert found["after"] == [["coordinator-0", "c-job-coordinator-0.c-job", 9000]]
 
 
 def test_a_job_on_a_shared_cluster_reaches_its_roles_by_that_ones_names():

@@ -203,7 +203,7 @@ def test_the_command_starts_once_the_ports_accept(start):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
-        launched = start(python("print('up')"), after=[["127.0.0.1", port]])
+        launched = start(python("print('up')"), after=[["server-0", "127.0.0.1", port]])
         until(lambda: handles_sigterm(launched.process.pid), "its start")
         time.sleep(0.2)  # that it does not start has no sign to wait for
         assert (launched.process.poll(), launched.log.read_text()) == (None, "")
@@ -215,12 +215,27 @@ def test_the_command_starts_once_the_ports_accept(start):
 def test_a_request_to_stop_ends_the_wait_for_a_port_before_the_command_starts(start):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        launched = start(python(SLEEP), after=[["127.0.0.1", server.getsockname()[1]]])
+        launched = start(python(SLEEP), after=[["server-0", "127.0.0.1", server.getsockname()[1]]])
         until(lambda: handles_sigterm(launched.process.pid), "its signal handler")
         launched.process.terminate()
         exit_code, events = launched.end()
     assert exit_code == 143
     assert [event for event in events if event["event"] == "started"] == []
+
+
+def test_a_port_that_nobody_opens_is_spoken_of_and_given_up_and_the_command_never_starts(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRACTICUS_START_TIMEOUT", "0.2")
+    monkeypatch.setenv("PRACTICUS_FAILURE", str(tmp_path / "failure.json"))
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        launched = start(python("print('up')"), after=[["server-0", "127.0.0.1", port]])
+        exit_code, [ended] = launched.end()
+    unreached = {"who": f"server-0 (127.0.0.1:{port})", "why": "connection refused", "seconds": 0}
+    assert ended.pop("at") > 0
+    assert (exit_code, ended) == (69, {"event": "ended", "exit_code": 69, "signal": None, "unreached": unreached})
+    said = f"gave up waiting for server-0 (127.0.0.1:{port}) after 0 s: connection refused\n"
+    assert launched.log.read_text() == said
 
 
 def test_a_daemon_that_the_command_leaves_does_not_survive_it(start, tmp_path):

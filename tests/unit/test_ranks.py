@@ -254,6 +254,31 @@ def test_a_rank_that_waited_meets_the_others(early):
         assert early(**place).end() == (0, ["met", "ready"])
 
 
+VAIN = {"PRACTICUS_START_TIMEOUT": "0.2"}
+"""Has all waits be short."""
+
+
+def test_a_place_that_stays_unknown_is_given_up_before_any_rank_starts(start):
+    replica = start("print('started')", MASTER_ADDR="nowhere.invalid", **VAIN)
+    code, (said,) = replica.end()
+    assert (code, said.startswith("gave up waiting for rank 0 (nowhere.invalid) after ")) == (69, True)
+    failure = replica.failure()
+    assert (failure["exit_code"], failure["unreached"]["who"]) == (69, "rank 0 (nowhere.invalid)")
+
+
+def test_a_place_that_a_rank_waits_for_in_vain_is_given_up_and_the_rank_named(early):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    place = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port)}
+    replica = early(MASTER_ADDR="nowhere.invalid", **place, **VAIN)
+    code, lines = replica.end()
+    said, ready = lines
+    assert (code, ready, said.startswith("gave up waiting for ")) == (69, "ready", True)
+    failure = replica.failure()
+    assert (failure["rank"], failure["exit_code"], failure["signal"]) == (0, 69, None)
+    assert failure["unreached"]["who"] in ("rank 0 (nowhere.invalid)", f"worker-0 (127.0.0.1:{port})")
+
+
 GO = {
     "bind": "socket.create_server((place, 0))",
     "connect": "socket.create_connection((place, port))",
@@ -274,6 +299,14 @@ def test_a_script_that_goes_to_the_place_by_itself_waits_for_it_too(start, way):
         replica.goes_on()
         replica.process.terminate()
         assert replica.end() == (143, ["ready"])
+
+
+@pytest.mark.parametrize("way", GO)
+def test_a_script_that_goes_to_a_place_that_stays_unknown_ends_with_that_as_its_failure(start, way):
+    prepare = "import asyncio, os, socket; place, port = os.environ['MASTER_ADDR'], 1; "
+    replica = start(prepare + GO[way], PRACTICUS_MEETS="torch", MASTER_ADDR="nowhere.invalid", **VAIN)
+    assert replica.end()[0] == 69
+    assert replica.failure()["unreached"]["who"] == "rank 0 (nowhere.invalid)"
 
 
 def test_sockets_are_as_they_were_once_the_place_is_known(start):

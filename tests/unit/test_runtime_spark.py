@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -503,8 +504,21 @@ def test_an_executors_command_is_made_of_the_environment_that_spark_gave_its_pod
 
 
 def test_an_executor_is_the_java_that_was_found_below_a_parent_of_ours(tmp_path, jdk):
-    done = run(tmp_path, "executor", JAVA_HOME=str(jdk("home", 17)), SPARK_HOME="/opt/spark", **EXECUTOR)
-    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, ARGUMENTS, "")
+    with socket.create_server(("127.0.0.1", 0)) as driver:
+        url = f"spark://CoarseGrainedScheduler@127.0.0.1:{driver.getsockname()[1]}"
+        own = {**EXECUTOR, "SPARK_DRIVER_URL": url}
+        done = run(tmp_path, "executor", JAVA_HOME=str(jdk("home", 17)), SPARK_HOME="/opt/spark", **own)
+    arguments = [url if argument == EXECUTOR["SPARK_DRIVER_URL"] else argument for argument in ARGUMENTS]
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, arguments, "")
+
+
+def test_an_executor_that_does_not_reach_its_driver_says_so_and_is_none(tmp_path, jdk):
+    own = {**EXECUTOR, "SPARK_DRIVER_URL": "spark://CoarseGrainedScheduler@nowhere.invalid:7078"}
+    end = {"PRACTICUS_FAILURE": str(tmp_path / "failure.json"), "PRACTICUS_START_TIMEOUT": "0.2"}
+    done = run(tmp_path, "executor", JAVA_HOME=str(jdk("home", 17)), SPARK_HOME="/opt/spark", **own, **end)
+    assert (done.returncode, done.stderr) == (69, "")
+    assert done.stdout.startswith("gave up waiting for driver-0 (nowhere.invalid:7078) after ")
+    assert json.loads((tmp_path / "failure.json").read_text())["unreached"]["who"] == "driver-0 (nowhere.invalid:7078)"
 
 
 # ---- the whole program

@@ -5,7 +5,18 @@ from dataclasses import replace
 
 import pytest
 
-from practicus_provider.status import CHAINED, Reason, ReplicaStatus, State, Status, Verdict, explain_exit, precedence
+from practicus_provider.runtime.practicus_runtime import waiting
+from practicus_provider.status import (
+    CHAINED,
+    Reason,
+    ReplicaStatus,
+    State,
+    Status,
+    Unreached,
+    Verdict,
+    explain_exit,
+    precedence,
+)
 
 TRACEBACK = [
     "Traceback (most recent call last):",
@@ -66,6 +77,32 @@ def test_of_ranks_that_hang_the_one_that_fell_silent_first_is_named_and_for_how_
         exit_code=124,
         log_tail=("in recv",),
         rank=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("why", "advice"),
+    [
+        (waiting.NO_DNS, ("DNS on ports 53 and 5353", "NetworkPolicy", "egress=", "dnsPolicy")),
+        (waiting.NO_NAME, ("DNS", "NetworkPolicy", "egress=", "dnsPolicy")),
+        (waiting.REFUSED, ("its log", "start_timeout=")),
+        (waiting.TIMED_OUT, ("NetworkPolicy", "firewall", "egress=", "DNS")),
+        ("No route to host", ("NetworkPolicy", "firewall", "egress=", "DNS")),
+    ],
+)
+@pytest.mark.parametrize(("decides", "then"), [(True, ""), (False, " while the job was running")])
+def test_who_waited_in_vain_says_for_whom_and_why_with_a_way_out_that_fits(why, advice, decides, then):
+    waited = replace(ended(69, role="worker"), unreached=Unreached("rank 0 (job-0.job)", why, 300))
+    verdict = explain_exit(waited, tail=["gave up"], decides=decides)
+    assert all(word in verdict.advice for word in advice)
+    assert verdict == Verdict(
+        State.FAILED,
+        Reason.UNREACHABLE,
+        f"worker-0 waited 300 s for rank 0 (job-0.job) in vain: {why}{then}",
+        verdict.advice,
+        replica="worker-0",
+        exit_code=69,
+        log_tail=("gave up",),
     )
 
 
@@ -212,7 +249,11 @@ def test_a_verdict_is_equal_after_its_way_through_json(verdict):
         Status(State.UNKNOWN),
         Status(
             State.FAILED,
-            (ReplicaStatus("driver", 0, State.FAILED, 1, None, 1.5, 2.5), ReplicaStatus("worker", 1, State.RUNNING)),
+            (
+                ReplicaStatus("driver", 0, State.FAILED, 1, None, 1.5, 2.5),
+                ReplicaStatus("worker", 0, State.FAILED, 69, unreached=Unreached("driver-0", waiting.REFUSED, 300)),
+                ReplicaStatus("worker", 1, State.RUNNING),
+            ),
             FULL,
             2.5,
             '{"a": 1}',

@@ -13,7 +13,7 @@ from typing import Any
 
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.labels import INDEX, MAIN, ROLE
-from practicus_provider.status import ReplicaStatus, State, signal_name
+from practicus_provider.status import ReplicaStatus, State, Unreached, signal_name
 
 SIGNALLED = 128
 """A shell's and our launcher's exit code for a process that a signal ended, less the signal's number."""
@@ -236,7 +236,7 @@ class Pod:
             state_now = State.RUNNING if running else State.PENDING
             return ReplicaStatus(self.role, self.index, state_now, started_at=started, detail=detail)
         code = self.last_words.get("exit_code", self.ended.get("exitCode"))
-        signal = self.last_words.get("signal")
+        signal, unreached = self.last_words.get("signal"), self.last_words.get("unreached")
         if signal is None and "exit_code" not in self.last_words and code is not None and code > SIGNALLED:
             signal = signal_name(code - SIGNALLED)
         elif isinstance(signal, int):
@@ -252,6 +252,7 @@ class Pod:
             rank=self.last_words.get("rank"),
             culprit=self.last_words.get("replica"),
             silent=self.last_words.get("silent"),
+            unreached=Unreached(**unreached) if unreached else None,
         )
 
 

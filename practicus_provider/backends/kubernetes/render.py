@@ -55,6 +55,8 @@ LEASE_LEAST = 10.0
 """Seconds that a watched cluster's lease has at least: else an API server's hiccup could end its job."""
 APP = f"{SCRATCH}/.practicus/app"
 BOOT = runtime.FOLDER / "practicus_runtime" / "boot.py"
+DNS_PORTS = (53, 5353)
+"""Ports of DNS servers: of the Service, and behind it, where a policy acts, of its pods; OpenShift's listen on 5353."""
 API_PORTS = (443, 6443)
 """Ports of API servers: of the Service ``kubernetes``, and behind it for policies that act after the translation."""
 
@@ -255,12 +257,13 @@ class _Cluster:
             **self._volume_env(),
             "PRACTICUS_ROLE": role.name,
             "PRACTICUS_TASK": json.dumps(self.task),
+            "PRACTICUS_START_TIMEOUT": str(self.plan.start_timeout),
         }
         return {
             "command": [self._text(text) for text in launch.command],
             "env": {name: self._text(text) for name, text in env.items()},
             "files": {name: self._text(text) for name, text in launch.files.items()},
-            "after": [[self._host(port.role), self._port(port)] for port in launch.after],
+            "after": [[f"{port.role}-0", self._host(port.role), self._port(port)] for port in launch.after],
             "grace": GRACE - 2,  # the rest is for what the launcher does after it
             "spawns": launch.spawns,
         }
@@ -334,7 +337,7 @@ class _Cluster:
         """Replicas reach each other, DNS and what ``egress`` names; nobody else reaches them, and they nobody else."""
         peers = [{"podSelector": {"matchLabels": {NETWORK: short(self.parent or self.name)}}}]
         outside = [{"ipBlock": {"cidr": cidr}} for cidr in self.plan.egress]
-        dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+        dns = [{"protocol": protocol, "port": port} for port in DNS_PORTS for protocol in ("UDP", "TCP")]
         return {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",

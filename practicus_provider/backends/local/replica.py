@@ -20,7 +20,7 @@ from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MA
 from practicus_provider.backends.local.refusals import advice_for, words
 from practicus_provider.backends.local.volumes import volume_env
 from practicus_provider.plan import Here, Host, Part, Plan, Port, Role, Text, parts
-from practicus_provider.status import Reason, ReplicaStatus, State, Verdict, signal_name
+from practicus_provider.status import Reason, ReplicaStatus, State, Unreached, Verdict, signal_name
 
 GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -139,6 +139,7 @@ class Replica:
         replica: str | None = None,
         silent: float | None = None,
         stopped: bool = False,
+        unreached: Mapping[str, Any] | None = None,
     ) -> ReplicaStatus:
         """What its launcher said of its end. One that others than we have stopped has not done its work."""
         good = exit_code == 0 and (self.stopping or not stopped)
@@ -151,6 +152,7 @@ class Replica:
             rank=rank,
             culprit=replica,
             silent=silent,
+            unreached=Unreached(**unreached) if unreached else None,
         )
         return self.status
 
@@ -163,7 +165,7 @@ class Replica:
             (scratch / name).write_text(self._resolve(text), encoding="utf-8")
         order = {
             "command": [self._resolve(text) for text in launch.command],
-            "after": [[LOOPBACK, self.port_of(port)] for port in launch.after],
+            "after": [[f"{port.role}-0", LOOPBACK, self.port_of(port)] for port in launch.after],
             "grace": GRACE,
             "report": report,
             "leash": True,
@@ -194,6 +196,7 @@ class Replica:
             "PRACTICUS_INDEX": str(self.index),
             "PRACTICUS_HOST": LOOPBACK,
             "PRACTICUS_TASK": json.dumps(around.task),
+            "PRACTICUS_START_TIMEOUT": str(around.plan.start_timeout),
             "PRACTICUS_RESULT": str(around.folder.scratch(self.name) / "result.json"),
             "PRACTICUS_FAILURE": str(around.folder.scratch(self.name) / "failure.json"),
             "PRACTICUS_CONTROL": str(around.folder.control),

@@ -50,9 +50,9 @@ def main(role: str) -> None:
         "message": MESSAGE,
         "nonce": os.environ.pop("PRACTICUS_NONCE", None),
     }
-    sys.path.append(os.path.join(ours, "runtime", "practicus_runtime"))  # after Python's own modules
+    sys.path.append(os.path.join(ours, "runtime"))  # after Python's own modules
     # In this process: another interpreter would take as long as this one has.
-    import_module("launcher").main(order)
+    import_module("practicus_runtime.launcher").main(order)
 
 
 def text(parts: list[Any]) -> str:

@@ -7,20 +7,28 @@ But a close that the scheduler has asked for, as when all of a cluster is told t
 for it for ever (https://github.com/dask/distributed/issues/6279).
 
 Where a nanny would start another process, as for ``client.restart()``, this one begins anew: it is the same replica.
+
+A worker asks for its scheduler for ever, whatever is in the way; so this says what that is, and gives up in the end.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING
 
+from practicus_runtime.waiting import POLL, Wait
+
 if TYPE_CHECKING:
     from distributed import Worker
 
+REGISTERED = 5.0
+"""Seconds in which a worker is registered, unless something is in the way."""
 
-def dask_setup(worker: Worker) -> None:
+
+async def dask_setup(worker: Worker) -> None:
     """Dask calls this as its worker starts, after it has set a handler of its own."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     worker.practicus_begins_anew = False
@@ -30,6 +38,7 @@ def dask_setup(worker: Worker) -> None:
 
     worker.handlers["practicus_begin_anew"] = begin_anew
     worker.handlers["practicus_give_up"] = give_up
+    worker.practicus_wait = asyncio.create_task(look(worker))
 
 
 async def give_up(why: str) -> None:
@@ -42,3 +51,16 @@ def dask_teardown(worker: Worker) -> None:
     """Dask calls this as its worker closes."""
     if worker.practicus_begins_anew:
         os.execv(sys.executable, [sys.executable, "-m", "distributed.cli.dask_worker", *sys.argv[1:]])
+
+
+async def look(worker: Worker) -> None:
+    """Look for the scheduler beside Dask, which connects to it in its own way."""
+    from distributed.comm import get_address_host_port
+
+    wait = Wait("coordinator-0", *get_address_host_port(worker.scheduler.address))
+    await asyncio.sleep(REGISTERED)
+    try:
+        while worker.status.name in ("created", "init", "starting") and not wait.over():
+            await asyncio.sleep(POLL)
+    except SystemExit as end:
+        os._exit(int(end.code or 0))

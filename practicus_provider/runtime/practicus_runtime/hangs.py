@@ -22,6 +22,7 @@ import time
 from typing import Any, Mapping
 
 from practicus_runtime.channel import Channel, Listener, Message
+from practicus_runtime.waiting import Wait
 
 STACK_SIGNAL = signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 """Asks a rank for its stack. SIGUSR1 and SIGUSR2 are the applications', and of schedulers that they know."""
@@ -81,6 +82,7 @@ class Watch:
             self.listener = Listener(os.environ["PRACTICUS_HOST"], self.address[1], self.key, self._attend)
         self.listening = False
         self.channel: Channel | None = None  # to the first replica, where we are another one
+        self.wait = Wait("worker-0", *self.address, connect=self._join)
         self.last: float | None = None  # that any rank wrote something; None until all replicas are there
 
     @classmethod
@@ -93,16 +95,20 @@ class Watch:
         return cls(timeout, int(os.environ["GROUP_WORLD_SIZE"]), first_rank == 0)
 
     def connected(self) -> bool:
-        """Whether the first replica can know of this one."""
-        if self.listener is None and self.channel is None:
-            with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
-                connection = undo.enter_context(socket.create_connection(self.address, timeout=1.0))
-                channel = Channel(connection)
-                channel.introduce(self.key)
-                connection.settimeout(1.0)
-                undo.pop_all()
-                self.channel = channel
-        return self.listener is not None or self.channel is not None
+        """Whether the first replica can know of this one.
+
+        :raises SystemExit: it cannot, for too long.
+        """
+        return self.listener is not None or self.wait.over()
+
+    def _join(self) -> None:
+        with contextlib.ExitStack() as undo:
+            connection = undo.enter_context(socket.create_connection(self.address, timeout=1.0))
+            channel = Channel(connection)
+            channel.introduce(self.key)
+            connection.settimeout(1.0)
+            undo.pop_all()
+            self.channel = channel
 
     def waits(self) -> bool:
         """Whether other replicas may still come or hang, which only this one would know."""

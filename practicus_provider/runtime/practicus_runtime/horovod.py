@@ -14,7 +14,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from practicus_runtime.meeting import answers
+from practicus_runtime.meeting import rendezvous
 from practicus_runtime.ranks import Ranks
 
 KEY = re.compile(r"(/[-.\w]{1,128}){2,4}")
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def main(*program: str) -> int:
     """Run the ranks, and in the first replica the rendezvous beside them; the exit code."""
-    ranks = Ranks(list(program), answers, NAMES)
+    ranks = Ranks(list(program), rendezvous().over, NAMES)
     os.environ.setdefault("HOROVOD_HOSTNAME", f"worker-{os.environ['GROUP_RANK']}")
     if ranks.first == 0:
         host, port = os.environ["PRACTICUS_HOST"], int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])

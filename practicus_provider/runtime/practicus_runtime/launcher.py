@@ -21,7 +21,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ from typing import Any, NoReturn
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
 POLL = 0.05
-"""Seconds between two tries to reach a port, and between two looks at what is still alive."""
+"""Seconds between two looks for a port, and between two at what is still alive."""
 MESSAGE_LIMIT = 4096
 """Bytes that Kubernetes takes of a container's last words."""
 RESULT_MARK = "\x1epracticus-result "
@@ -61,8 +60,13 @@ class Launcher:
     def run(self) -> int:
         """Wait, start, watch, clean; the exit code."""
         self._listen()
-        if not self._reachable():
-            return 128 + signal.SIGTERM
+        try:
+            if not self._reachable():
+                return 128 + signal.SIGTERM
+        except SystemExit as given_up:
+            self._report(event="ended", **_cause())
+            self._end_outputs()
+            return int(given_up.code or 0)
         try:
             self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, preexec_fn=own_session)
         except OSError as error:
@@ -112,14 +116,16 @@ class Launcher:
             self.kill_at = time.monotonic()
 
     def _reachable(self) -> bool:
-        """Wait until every port in ``after`` accepts; False if we were stopped before."""
-        for host, port in self.after:
-            while not self.stopping:
-                try:
-                    socket.create_connection((host, port), timeout=1.0).close()
-                    break
-                except OSError:
-                    self._pause(POLL)
+        """Wait until every port in ``after`` accepts; False if we were stopped before.
+
+        :raises SystemExit: one does not, for too long, and ``PRACTICUS_FAILURE`` says so.
+        """
+        for who, host, port in self.after:
+            from practicus_runtime.waiting import Wait  # most commands wait for nobody
+
+            wait = Wait(who, host, port)
+            while not (self.stopping or wait.over()):
+                self._pause(POLL)
         return not self.stopping
 
     def _wait(self, pid: int) -> int:
@@ -252,6 +258,7 @@ def main(launch: dict[str, Any]) -> NoReturn:
 
 
 if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # after Python's own modules
     with open(sys.argv[1]) as source:
         launch = json.load(source)
     main(launch)

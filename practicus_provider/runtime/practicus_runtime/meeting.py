@@ -5,10 +5,8 @@ script's own, so that they import and prepare meanwhile. Before the script :func
 
 from __future__ import annotations
 
-import _socket
 import contextlib
 import functools
-import math
 import os
 import socket
 import time
@@ -16,54 +14,38 @@ from types import ModuleType
 from typing import Any, Callable
 
 from practicus_runtime.imports import Execute, wrap
+from practicus_runtime.waiting import Wait
 
-POLL = 0.05
-"""Seconds between two looks for the place."""
 PATIENCE = 30.0
-"""Seconds for which torch's ranks look whether a place that is known answers; then torch may say what is wrong."""
+"""Seconds for which torch's ranks wait for a place that is known but refuses them; then torch may say what is wrong."""
 
 
-def known() -> bool:
-    """Whether DNS knows the place: it does not before that pod has an address."""
-    try:
-        _socket.getaddrinfo(os.environ["MASTER_ADDR"], None)
-    except OSError:
-        return False
-    return True
+def named() -> Wait:
+    """For the place to be known to DNS: it is not before that pod has an address."""
+    return Wait("rank 0", os.environ["MASTER_ADDR"])
 
 
-def answers() -> bool:
-    """Whether Horovod's rendezvous does; Horovod itself asks three times only."""
-    return _answers(os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
-
-
-def _answers(host: str, port: str) -> bool:
-    try:
-        socket.create_connection((host, int(port)), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
-
-
-def wait(there: Callable[[], bool], until: float = math.inf) -> None:
-    """Until the place is there, or that time has come."""
-    while not there() and time.monotonic() < until:
-        time.sleep(POLL)
+def rendezvous() -> Wait:
+    """For Horovod's to answer; Horovod itself asks three times only."""
+    port = int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
+    return Wait("worker-0", os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], port)
 
 
 def torch_waits(url: Any, rank: Any = -1, *_: Any, **__: Any) -> None:
     """As ``torch.distributed.rendezvous`` is called. Who goes to rank 0 before that listens is refused, and torch tries
     again only after a backoff (torch 2.13, ``SocketConnectOp`` in ``c10d/socket.cpp``)."""
-    wait(known)
+    host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT", "")
+    if host is None:  # then torch is told of the place by its URL, or says that it is not
+        return
+    named().wait()
     own = os.environ.get("RANK") if rank == -1 else str(rank)
-    place = os.environ["MASTER_ADDR"], os.environ.get("MASTER_PORT", "")
-    if str(url).startswith("env://") and own != "0" and place[1].isdigit():
-        wait(lambda: _answers(*place), time.monotonic() + PATIENCE)
+    if str(url).startswith("env://") and own != "0" and port.isdigit():
+        Wait("rank 0", host, int(port)).wait(time.monotonic() + PATIENCE)
 
 
 def horovod_waits(*_: Any, **__: Any) -> None:
     """As ``horovod.init`` is called."""
-    wait(answers)
+    rendezvous().wait()
 
 
 FUNCTIONS = {
@@ -116,7 +98,7 @@ def sockets_wait() -> None:
 
     def looks(host: Any) -> None:
         if host == place and socket.getaddrinfo is late_lookup:
-            wait(known)
+            named().wait()
             socket.getaddrinfo = lookup
             for name in methods:
                 with contextlib.suppress(AttributeError):  # another thread has waited, too

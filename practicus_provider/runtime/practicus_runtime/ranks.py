@@ -24,13 +24,12 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional
 
 from practicus_runtime.launcher import LINUX, own_session
-from practicus_runtime.meeting import known
+from practicus_runtime.meeting import named
+from practicus_runtime.waiting import POLL
 
 if TYPE_CHECKING:
     from practicus_runtime.hangs import Watch
 
-POLL = 0.1
-"""Seconds between two looks for the place where ranks meet."""
 PATIENCE = 0.5
 """Seconds that the other ranks of a replica have between SIGTERM and SIGKILL once one has failed."""
 LINE_LIMIT = 8192
@@ -44,7 +43,7 @@ class Ranks:
     """The processes of one replica, from start to end.
 
     :param met: says whether the place where ranks meet is there: they start then, if they do not wait for it
-        themselves; see :mod:`practicus_runtime.meeting`.
+        themselves; see :mod:`practicus_runtime.meeting`. It may end this process, as a wait that is given up does.
     :param names: a framework's own name of a variable -> ours.
     """
 
@@ -179,7 +178,8 @@ class Ranks:
             return None
         number = -status if status < 0 else None
         at = said.get("at", time.time())
-        return {"rank": rank, "exit_code": None if number else status, "signal": number, "at": at}
+        waited = {"unreached": said["unreached"]} if "unreached" in said else {}
+        return {"rank": rank, "exit_code": None if number else status, "signal": number, "at": at, **waited}
 
     def _fail(self, failure: dict[str, Any]) -> None:
         """Say how the first one failed, and end the others: they would wait for it for ever."""
@@ -262,4 +262,4 @@ def interface(address: str) -> Optional[str]:  # noqa: UP045  (Python 3.8)
 
 
 if __name__ == "__main__":
-    sys.exit(Ranks(sys.argv[1:], known, {}).run())
+    sys.exit(Ranks(sys.argv[1:], named().over, {}).run())

@@ -64,7 +64,8 @@ def main(path: str, *args: str) -> int:
 def _stamp(code: int) -> None:
     path = os.environ.get("PRACTICUS_RANK_FAILURE")
     if code and path:
-        with contextlib.suppress(OSError), open(path, "w") as file:
+        # What has given up waiting has said more, there already.
+        with contextlib.suppress(OSError), open(path, "x") as file:
             json.dump({"exit_code": code, "at": time.time()}, file)
 
 

@@ -18,14 +18,18 @@ import shutil
 import subprocess
 import sys
 import threading
+import urllib.parse
 from importlib.util import find_spec
 from typing import Any, Dict
 
 from practicus_runtime import executors
 from practicus_runtime.driver import Driver
 from practicus_runtime.executor import STANDALONE
+from practicus_runtime.waiting import Wait
 
 LEAST_JAVA = 17  # Spark 4's (https://spark.apache.org/docs/latest/)
+API_SERVER = "kubernetes.default.svc"
+"""As Spark's master in a pod has it."""
 MISSING_MODULE = "--add-modules=jdk.incubator.vector"
 EXECUTORS_PATH = "spark.executorEnv.PYTHONPATH"
 FILES = ("spark.jars", "spark.files", "spark.archives", "spark.submit.pyFiles")
@@ -49,6 +53,8 @@ def main(kind: str, *command: str) -> None:
     if kind == "driver":
         drive(*command)
     if kind == "executor":
+        driver = urllib.parse.urlsplit(os.environ["SPARK_DRIVER_URL"])
+        Wait("driver-0", driver.hostname or "", driver.port).wait()
         command = (sys.executable, "-S", "-m", "practicus_runtime.executor", *executor())
     else:
         if command[0].endswith(".Worker"):
@@ -63,6 +69,8 @@ def drive(folder: str, port: str, *command: str) -> None:
     token = secrets.token_hex(16)
     told = {"spark.executorEnv.PRACTICUS_DRIVER_TOKEN": token, "spark.executorEnv.PRACTICUS_DRIVER_PORT": port}
     write_settings(folder, told)
+    if os.path.exists(executors_template()):  # Spark would say nothing of it for minutes
+        Wait("the API server", API_SERVER, 443).wait()
     make_local_dirs()
     server = executors.listen(os.environ["PRACTICUS_HOST"], int(port))
     used = threading.Event()
@@ -185,7 +193,7 @@ def write_settings(folder: str, told: Dict[str, str]) -> None:  # noqa: UP006  (
     for key in FILES:
         if key in settings:
             settings[key] = ",".join(found(key, name.strip(), folder) for name in settings[key].split(",") if name)
-    template = os.path.join(os.environ.get("PRACTICUS_BUNDLE", ""), "pod-worker.json")
+    template = executors_template()
     if os.path.exists(template):
         with open(template) as file:
             pod = json.load(file)
@@ -197,6 +205,11 @@ def write_settings(folder: str, told: Dict[str, str]) -> None:  # noqa: UP006  (
             os.environ["SPARK_LOCAL_DIRS"] = ",".join(local)
     with open(os.path.join(place, "spark-defaults.conf"), "w", encoding="utf-8") as file:
         file.writelines(f"{_escape(key, ' :=')}={_escape(value)}\n" for key, value in settings.items())
+
+
+def executors_template() -> str:
+    """Path of the template of the pods that Spark makes; there is none where it makes none."""
+    return os.path.join(os.environ.get("PRACTICUS_BUNDLE", ""), "pod-worker.json")
 
 
 def found(key: str, name: str, folder: str) -> str:
