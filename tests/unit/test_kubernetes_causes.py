@@ -20,7 +20,9 @@ from tests.kubernetes_objects import (
     PENDING,
     RANKS,
     REFUSED,
+    RUNNING,
     SERVED,
+    completed,
     ended,
     ends,
     failed,
@@ -28,6 +30,7 @@ from tests.kubernetes_objects import (
     over,
     pending,
     pod,
+    running,
     runs,
     status,
     waiting,
@@ -249,6 +252,77 @@ def test_an_init_container_that_failed_is_named_and_its_log_read():
     assert found.status.verdict == Verdict(FAILED, Reason.INIT_FAILED, message, advice, replica="driver-0")
     assert found.failed is not None
     assert found.failed.log_container == "fetch"
+
+
+SIDECAR = {"name": "proxy", "image": "proxy:1", "restartPolicy": "Always"}
+
+
+def beside(found: Manifest, *, native: bool, state: Manifest) -> Manifest:
+    """The pod with a sidecar in that state, put before our container, as injectors do."""
+    if native:
+        found["spec"]["initContainers"] = [{"name": "fetch", "image": "curl:1"}, SIDECAR]
+        found["status"]["initContainerStatuses"] = [
+            {"name": "fetch", "state": ended(0)},
+            {"name": "proxy", "state": state},
+        ]
+    else:
+        found["spec"]["containers"].insert(0, {"name": "proxy", "image": "proxy:1"})
+        found["status"].setdefault("containerStatuses", []).insert(0, {"name": "proxy", "state": state})
+    return found
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "ordinary"])
+@pytest.mark.parametrize("state", [ended(137), ended(1), ended(0), runs()], ids=["killed", "failed", "well", "runs"])
+def test_how_a_sidecar_ends_is_never_the_cause_of_a_failure(native, state):
+    found = observe(job(ALONE), [beside(pod("driver", 0, ended(3)), native=native, state=state)])
+    assert found.status.verdict == failed(code=3)
+    assert found.failed is not None
+    assert found.failed.log_container == "main"
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "ordinary"])
+@pytest.mark.parametrize("state", [ended(137), runs()], ids=["killed", "runs"])
+def test_a_sidecar_neither_ends_a_job_nor_spoils_its_success(native, state):
+    still = beside(pod("driver", 0, runs()), native=native, state=state)
+    assert status(ALONE, still) == Status(RUNNING, (running("driver"),))
+    well = pod("driver", 0, ended(0))
+    well["status"]["phase"] = "Failed" if state == ended(137) else "Running"
+    verdict = observe(job(ALONE), [beside(well, native=native, state=state)]).status.verdict
+    assert verdict == completed()
+
+
+@pytest.mark.parametrize("main", [waiting(), runs()], ids=["starts", "runs"])
+@pytest.mark.parametrize("reason", ["ErrImagePull", "CreateContainerConfigError"])
+def test_a_container_beside_ours_that_cannot_start_keeps_ours_from_nothing(main, reason):
+    found = beside(pod("driver", 0, main), native=False, state=waiting(reason, "proxy:1: not found"))
+    assert status(ALONE, found).state is (RUNNING if main == runs() else PENDING)
+
+
+def test_a_native_sidecar_that_cannot_start_keeps_ours_from_it_and_is_told():
+    found = beside(
+        pod("driver", 0, waiting("PodInitializing")), native=True, state=waiting("ErrImagePull", "not found")
+    )
+    verdict = observe(job(ALONE), [found]).status.verdict
+    assert verdict is not None
+    assert verdict.message == "driver-0 has no image proxy:1 to run: not found"
+
+
+def test_where_a_sidecars_exit_code_has_kubernetes_end_the_other_replicas_it_is_the_cause():
+    spoilt = pod("driver", 1, ended(0))
+    spoilt["status"]["phase"] = "Failed"
+    others = [pod("driver", index, ended(143, exit_code=143, stopped=True), **LEAVING) for index in (0, 2)]
+    found = observe(job(RANKS), [*others, beside(spoilt, native=False, state=ended(1))])
+    message = "driver-1 ended well, but container proxy beside it exited with 1: so its pod has failed, and Kubernetes "
+    message += "has ended the others"
+    advice = "Make it a native sidecar, in initContainers with restartPolicy: Always: its exit code does not count."
+    assert found.status.verdict == Verdict(FAILED, Reason.ERROR, message, advice, replica="driver-1")
+    assert found.failed is not None
+    assert found.failed.log_container == "proxy"
+
+
+def test_the_image_and_the_requests_that_are_told_are_our_containers():
+    found = beside(pod("driver"), native=False, state=waiting())
+    assert Pod(found).image == "python:3"
 
 
 def test_an_init_container_without_an_image_is_told_with_its_own():

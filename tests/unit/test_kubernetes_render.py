@@ -178,6 +178,34 @@ def test_the_objects_of_a_cluster_are_those_of_the_golden_file(name):
     assert found == list(yaml.safe_load_all(path.read_text()))
 
 
+@pytest.mark.parametrize("where", ["job", "connection"])
+@pytest.mark.parametrize("name", [name for name in PLANS if not PLANS[name].pod_overrides])
+def test_labels_and_annotations_of_the_users_reach_every_pod_also_those_that_are_made_inside(name, where):
+    added = {"labels": {"team": "sales"}, "annotations": {"sidecar.istio.io/inject": "false"}}
+    plan, site = PLANS[name], SITE
+    if where == "job":
+        plan = replace(plan, pod_overrides={"metadata": added})
+    else:
+        site = replace(SITE, pod_overrides={"metadata": added})
+    manifests = rendered(plan, site=site)
+    made = [json.loads(text) for file, text in data_of(manifests).items() if file.startswith("pod-")]
+    metas = [meta for meta, _ in pods_of(manifests)] + [instance(template, 7)["metadata"] for template in made]
+    plain = [meta for meta, _ in pods_of(rendered(PLANS[name]))]
+    plain += [
+        instance(json.loads(text), 7)["metadata"]
+        for file, text in data_of(rendered(PLANS[name])).items()
+        if file.startswith("pod-")
+    ]
+    assert metas == [
+        {
+            **meta,
+            "labels": {**meta["labels"], **added["labels"]},
+            "annotations": {**added["annotations"], **meta.get("annotations", {})},
+        }
+        for meta in plain
+    ]
+
+
 def test_no_golden_file_is_left_over():
     assert {path.stem for path in GOLDEN.iterdir()} == set(RENDERED)
 

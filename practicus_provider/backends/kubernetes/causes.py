@@ -142,6 +142,12 @@ def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decid
     if pod.overdrawn:
         message = f"{replica.name} was ended, as it wrote more than it may: {pod.overdrawn}"
         return Verdict(State.FAILED, Reason.ERROR, message, _more_room(pod.overdrawn), replica=replica.name)
+    if decides and (beside := pod.failed_sidecar):
+        code = beside["state"]["terminated"]["exitCode"]
+        message = f"{replica.name} ended well, but container {beside['name']} beside it exited with {code}: so its pod "
+        message += "has failed, and Kubernetes has ended the others"
+        advice = "Make it a native sidecar, in initContainers with restartPolicy: Always: its exit code does not count."
+        return Verdict(State.FAILED, Reason.ERROR, message, advice, replica=replica.name)
     reason = (pod.ended or {}).get("reason") or pod.manifest["status"].get("reason") or ""
     if reason in ("StartError", "ContainerCannotRun"):
         message = f"{replica.name} cannot start in image {pod.image}: {(pod.ended or {}).get('message', '').strip()}"

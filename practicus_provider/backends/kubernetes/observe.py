@@ -158,6 +158,9 @@ def _decided(
     failed = [pod for pod in decisive if replicas[pod.name].state is State.FAILED]
     if failed:
         first = min(failed, key=lambda pod: _precedence(pod, replicas[pod.name]))
+        spoilt = next((pod for pod in decisive if pod.failed_sidecar), None)
+        if spoilt and first.leaving and not first.disrupted[0]:  # as the Job controller then ends them
+            first = spoilt
         verdict = explain(first, replicas[first.name], facts, decides=True)
         if settled or all(pod.ended for pod in decisive):
             return Observation(_ended(status, verdict), failed=first)

@@ -121,8 +121,14 @@ class Pod:
 
     @property
     def image(self) -> str:
-        """The image of its first container."""
-        return str(self.manifest["spec"]["containers"][0]["image"])
+        """The image of its container."""
+        return str(self._main["image"])
+
+    @property
+    def _main(self) -> Manifest:
+        """Its container as it was asked for; what injects others may put them before it."""
+        containers = self.manifest["spec"]["containers"]
+        return next((container for container in containers if container["name"] == MAIN), containers[0])
 
     def lost(self, now: float) -> bool:
         """Whether it should have ended by now, and nobody says that it has: its node does not answer.
@@ -140,16 +146,31 @@ class Pod:
 
     @property
     def failed_init(self) -> Manifest | None:
-        """Status of the init container that failed, so that no other starts; none is ours, but a user may add some."""
+        """Status of the init container that failed, so that no other starts; none is ours, but a user may add some.
+
+        A native sidecar is none: it runs beside the container, and how it ends, or is ended, Kubernetes ignores.
+        """
         if self.manifest["status"].get("phase") != "Failed":
             return None
+        specs = self.manifest["spec"].get("initContainers", ())
+        beside = {container["name"] for container in specs if container.get("restartPolicy") == "Always"}
         statuses = self.manifest["status"].get("initContainerStatuses", ())
-        return next((status for status in statuses if status["state"].get("terminated", {}).get("exitCode")), None)
+        return next((status for status in statuses if status["name"] not in beside and _exit_code(status)), None)
+
+    @property
+    def failed_sidecar(self) -> Manifest | None:
+        """Status of the container beside ours that has failed, where ours has ended well: so the pod has failed, and
+        with it the Job, whose controller then ends the others."""
+        ended = self.container.get("state", {}).get("terminated", {})
+        if self.manifest["status"].get("phase") != "Failed" or ended.get("exitCode") != 0:
+            return None
+        statuses = self.manifest["status"].get("containerStatuses", ())
+        return next((status for status in statuses if status["name"] != MAIN and _exit_code(status)), None)
 
     @property
     def log_container(self) -> str:
         """The container whose log has the cause, if it failed."""
-        failed = self.failed_init
+        failed = self.failed_init or self.failed_sidecar
         return str(failed["name"]) if failed else MAIN
 
     @property
@@ -174,8 +195,11 @@ class Pod:
         return next(str(container["image"]) for container in containers if container["name"] == names[0])
 
     def _waiting(self) -> Iterator[tuple[str, Manifest]]:
+        """What waits of that without which ours does not start: not what is beside it."""
         status = self.manifest["status"]
-        for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        if self.started:
+            return
+        for container in (*status.get("initContainerStatuses", ()), self.container):
             waiting = container.get("state", {}).get("waiting", {})
             if waiting.get("message"):
                 yield container["name"], waiting
@@ -185,8 +209,8 @@ class Pod:
         spec, asked = self.manifest["spec"], []
         missing = INSUFFICIENT.findall(words)
         if missing:
-            requests = (item.get("resources", {}).get("requests", {}) for item in spec["containers"])
-            asked += [f"{name} {amount}" for name, amount in sorted(next(requests).items())]
+            requests = self._main.get("resources", {}).get("requests", {})
+            asked += [f"{name} {amount}" for name, amount in sorted(requests.items())]
         if "selector" in words:
             asked += [f"a node with {name}={value}" for name, value in sorted(spec.get("nodeSelector", {}).items())]
         text = PREEMPTION.sub(".", words) + (f" It asks for {', '.join(asked)}." if asked else "")
@@ -254,6 +278,11 @@ class Pod:
             silent=self.last_words.get("silent"),
             unreached=Unreached(**unreached) if unreached else None,
         )
+
+
+def _exit_code(status: Manifest) -> int:
+    """Of a container that has ended; 0 of one that has not."""
+    return int(status.get("state", {}).get("terminated", {}).get("exitCode", 0))
 
 
 def time_of(text: str) -> float:

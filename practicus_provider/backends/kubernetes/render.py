@@ -205,7 +205,7 @@ class _Cluster:
     def elastic_template(self, role: Role) -> Manifest:
         """What an elastic role's pods are made of, at the start by us, later inside the cluster."""
         template = pod_template(role, self.plan, self.site, self.labels, self.short)
-        meta = {**self._meta(f"{self.short}-{role.name}"), "labels": template["metadata"]["labels"]}
+        meta = {**self._meta(f"{self.short}-{role.name}"), **template["metadata"]}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
 
     def _facts(self, role: Role) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def instance(template: dict[str, Any], index: int) -> dict[str, Any]:
             **meta,
             "name": name,
             "labels": {**meta["labels"], INDEX: str(index)},
-            "annotations": {INDEX: str(index)},
+            "annotations": {**meta.get("annotations", {}), INDEX: str(index)},
         },
         "spec": {**template["spec"], "hostname": name},
     }
