@@ -47,7 +47,7 @@ from practicus_provider.runtime.practicus_runtime import pods
 
 SHORT = 31
 """Characters of a short name. With ``-``, a role's 20 and a pod's 11 it makes a DNS label of 63 (RFC 1123)."""
-BUNDLE_LIMIT = 1_000_000
+BUNDLE_LIMIT = 1_030_000
 """Bytes of a ConfigMap's data; the API server refuses objects over 1 MiB (``MaxSecretSize``, also for ConfigMaps)."""
 TTL = 300
 """Seconds that an ended cluster waits for its deletion (``ttlSecondsAfterFinished``)."""
