@@ -305,7 +305,7 @@ def test_the_digest_tells_one_plan_from_another(other):
 
 def test_what_is_too_large_for_a_configmap_is_refused_with_the_ways_out():
     message = (
-        r"application='\d+ bytes': it and its files are over the 1000000 bytes, packed, that travel with a job on "
+        r"application='\d+ bytes': it and its files are over the 1030000 bytes, packed, that travel with a job on "
         r"Kubernetes; put the code in the image \(local:///path\), the data on a volume, or the file behind a URL"
     )
     with pytest.raises(SpecError, match=f"^{message}$"):
