@@ -251,15 +251,54 @@ def test_spark_home_comes_first(monkeypatch):
     assert spark_home() == "/opt/spark"
 
 
+@pytest.fixture
+def site(tmp_path, monkeypatch) -> Callable[..., Path]:
+    """A place in front of all others that modules are found in, with these distributions of pyspark's."""
+
+    def install(*, programs: bool, **versions: str) -> Path:
+        home = tmp_path / "site" / "pyspark"
+        home.mkdir(parents=True)
+        (home / "__init__.py").write_text("raise ImportError('not needed to find it')")
+        if programs:
+            executable(home / "bin" / "spark-class", TELL)
+        for name, version in versions.items():
+            info = tmp_path / "site" / f"{name}-{version}.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(f"Name: {name.replace('_', '-')}\nVersion: {version}\n")
+        monkeypatch.delenv("SPARK_HOME", raising=False)
+        monkeypatch.delitem(sys.modules, "pyspark", raising=False)
+        monkeypatch.syspath_prepend(tmp_path / "site")
+        return home
+
+    return install
+
+
 @pytest.mark.parametrize("variable", [None, ""])
-def test_without_a_spark_home_the_installed_pyspark_is_used(tmp_path, monkeypatch, variable):
+@pytest.mark.parametrize("client", [{}, {"pyspark_client": "9.9"}])
+def test_without_a_spark_home_the_installed_pyspark_is_used(site, monkeypatch, variable, client):
+    home = site(programs=True, pyspark="9.9", **client)
     if variable is not None:
         monkeypatch.setenv("SPARK_HOME", variable)
-    (tmp_path / "site" / "pyspark").mkdir(parents=True)
-    (tmp_path / "site" / "pyspark" / "__init__.py").write_text("raise ImportError('not needed to find it')")
-    monkeypatch.delitem(sys.modules, "pyspark")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    assert spark_home() == str(tmp_path / "site" / "pyspark")
+    assert spark_home() == str(home)
+
+
+@pytest.mark.parametrize(
+    ("programs", "versions", "there"),
+    [
+        (False, {"pyspark": "4.3.0", "pyspark_client": "4.3.0"}, "pyspark 4.3.0 and pyspark-client 4.3.0"),
+        (True, {"pyspark": "4.3.0", "pyspark_client": "4.1.0"}, "pyspark 4.3.0 and pyspark-client 4.1.0"),
+    ],
+)
+def test_a_pyspark_that_another_distribution_has_overwritten_is_refused_with_the_ways_out(
+    site, programs, versions, there
+):
+    site(programs=programs, **versions)
+    with refused(
+        f"{sys.executable} has {there}: pyspark-client, which Airflow's Spark provider brings, has no Spark in it, and "
+        "it and pyspark overwrite each other's files. Give jobs a Python that has pyspark alone: by image=, or locally "
+        "by the connection's extra 'pythons', such as {'spark': '/opt/spark/bin/python'}"
+    ):
+        spark_home()
 
 
 def test_without_spark_the_ways_to_get_it_are_said():

@@ -19,8 +19,9 @@ import subprocess
 import sys
 import threading
 import urllib.parse
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from practicus_runtime import executors
 from practicus_runtime.driver import Driver
@@ -80,13 +81,30 @@ def drive(folder: str, port: str, *command: str) -> None:
 
 
 def spark_home() -> str:
-    """Folder of Spark: ``SPARK_HOME``, or the installed pyspark."""
+    """Folder of Spark: ``SPARK_HOME``, or the installed pyspark, which has to be whole."""
     if os.environ.get("SPARK_HOME"):
         return os.environ["SPARK_HOME"]
     found = find_spec("pyspark")
     if found is None or not found.submodule_search_locations:
         sys.exit(f"{sys.executable}: No module named 'pyspark', and no SPARK_HOME is set")
-    return next(iter(found.submodule_search_locations))
+    home = next(iter(found.submodule_search_locations))
+    versions = {name: text for name in ("pyspark", "pyspark-client") for text in installed(name)}
+    if not os.path.exists(os.path.join(home, "bin", "spark-class")) or len(set(versions.values())) > 1:
+        there = " and ".join(f"{name} {text}" for name, text in versions.items()) or f"{home} without Spark's programs"
+        sys.exit(
+            f"{sys.executable} has {there}: pyspark-client, which Airflow's Spark provider brings, has no Spark in it, "
+            "and it and pyspark overwrite each other's files. Give jobs a Python that has pyspark alone: by image=, or "
+            "locally by the connection's extra 'pythons', such as {'spark': '/opt/spark/bin/python'}"
+        )
+    return home
+
+
+def installed(name: str) -> List[str]:  # noqa: UP006  (Python 3.8)
+    """The version of that distribution, if there is one."""
+    try:
+        return [version(name)]
+    except PackageNotFoundError:
+        return []
 
 
 def java_home() -> str:
