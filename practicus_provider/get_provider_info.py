@@ -4,23 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
+from practicus_provider import __version__
+
 NAME = "Practicus"
+PACKAGE = "airflow-provider-practicus"
+CLUSTERS = "Kubernetes"
+"""What is of no framework is of where clusters run."""
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The modules, the connection type and its form. Imports nothing: Airflow calls this whenever it starts."""
+    """The modules, the connection type and its form. Imports nothing: Airflow calls this whenever it starts.
+
+    Airflow itself reads what ``provider_info.schema.json`` names. ``versions``, ``lifecycle`` and the integrations'
+    pages are what registries of providers show, as ``provider.yaml.schema.json`` has them.
+    """
     return {
-        "package-name": "airflow-provider-practicus",
+        "package-name": PACKAGE,
         "name": NAME,
         "description": "Distributed jobs: one task, one isolated, temporary cluster.",
-        "integrations": [{"integration-name": NAME, "tags": ["software"]}],
-        "operators": [
-            _modules("operators.job", "operators.spark", "operators.dask", "operators.torch", "operators.deepspeed"),
-            _modules("operators.fairscale", "operators.horovod", "operators.cluster"),
+        "versions": [__version__],
+        "lifecycle": "incubation",
+        "integrations": [
+            _integration(CLUSTERS, "https://kubernetes.io/docs/", "software", "kubernetes", "operations"),
+            _integration("Apache Spark", "https://spark.apache.org/docs/latest/", "apache", "spark"),
+            _integration("Dask", "https://docs.dask.org/", "software", "dask"),
+            _integration("PyTorch", "https://docs.pytorch.org/docs/stable/", "machine-learning", "torch", "training"),
+            _integration("DeepSpeed", "https://deepspeed.readthedocs.io/", "machine-learning", "deepspeed"),
+            _integration("FairScale", "https://fairscale.readthedocs.io/", "machine-learning", "fairscale"),
+            _integration("Horovod", "https://horovod.readthedocs.io/", "machine-learning", "horovod"),
         ],
-        "sensors": [_modules("sensors.job")],
-        "hooks": [_modules("hooks.practicus")],
-        "triggers": [_modules("triggers.job")],
+        "operators": [
+            _modules(CLUSTERS, "operators.job", "operators.cluster"),
+            _modules("Apache Spark", "operators.spark"),
+            _modules("Dask", "operators.dask"),
+            _modules("PyTorch", "operators.torch"),
+            _modules("DeepSpeed", "operators.deepspeed"),
+            _modules("FairScale", "operators.fairscale"),
+            _modules("Horovod", "operators.horovod"),
+        ],
+        "sensors": [_modules(CLUSTERS, "sensors.job")],
+        "hooks": [_modules(CLUSTERS, "hooks.practicus")],
+        "triggers": [_modules(CLUSTERS, "triggers.job")],
         "task-decorators": [
             {"name": "practicus", "class-name": "practicus_provider.decorators.practicus.practicus_task"}
         ],
@@ -122,5 +146,15 @@ def get_provider_info() -> dict[str, Any]:
     }
 
 
-def _modules(*names: str) -> dict[str, Any]:
-    return {"integration-name": NAME, "python-modules": [f"practicus_provider.{name}" for name in names]}
+def _integration(name: str, documentation: str, tag: str, *pages: str) -> dict[str, Any]:
+    """A system that jobs run on: its own documentation, and our pages about it."""
+    return {
+        "integration-name": name,
+        "external-doc-url": documentation,
+        "how-to-guide": [f"/docs/{PACKAGE}/{page}.md" for page in pages],
+        "tags": [tag],
+    }
+
+
+def _modules(integration: str, *names: str) -> dict[str, Any]:
+    return {"integration-name": integration, "python-modules": [f"practicus_provider.{name}" for name in names]}

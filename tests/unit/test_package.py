@@ -16,6 +16,7 @@ from airflow.providers_manager import ProvidersManager
 import practicus_provider
 from practicus_provider.errors import PracticusError
 from practicus_provider.get_provider_info import get_provider_info
+from tests.docs import REPO
 
 PACKAGE = Path(practicus_provider.__file__).parent
 INFO = get_provider_info()
@@ -77,6 +78,25 @@ def test_the_provider_info_is_valid_against_airflows_schema():
 def test_the_connection_and_its_form_are_valid_against_airflows_schema():
     connections = schema("provider.yaml.schema.json")["properties"]["connection-types"]
     jsonschema.validate(INFO["connection-types"], connections)
+
+
+@pytest.mark.parametrize("part", ["integrations", "operators", "sensors", "hooks", "triggers", "versions", "lifecycle"])
+def test_what_registries_of_providers_show_is_valid_against_airflows_schema(part):
+    known = schema("provider.yaml.schema.json")["properties"]
+    jsonschema.validate(INFO[part], known.get(part, {}))  # an older Airflow does not know each of them
+
+
+def test_every_module_belongs_to_an_integration_whose_pages_are_there():
+    integrations = {integration["integration-name"]: integration for integration in INFO["integrations"]}
+    groups = [group for kind in ("operators", "sensors", "hooks", "triggers") for group in INFO[kind]]
+    assert {group["integration-name"] for group in groups} == set(integrations)
+    start = f"/docs/{INFO['package-name']}/"
+    pages = [page for integration in integrations.values() for page in integration["how-to-guide"]]
+    assert [page for page in pages if not (REPO / "docs" / page.removeprefix(start)).is_file()] == []
+
+
+def test_the_version_that_registries_show_is_that_of_what_is_installed():
+    assert INFO["versions"] == [practicus_provider.__version__] == [distribution(INFO["package-name"]).version]
 
 
 @pytest.mark.skipif(
