@@ -25,7 +25,7 @@ os.environ["AIRFLOW_HOME"] = AIRFLOW_HOME.name
 project = html_title = "practicus-provider"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 root_doc = FRONT_PAGE
-include_patterns = ["README.md", "docs/*.md", "images/README.md", "tests/cluster/README.md"]
+include_patterns = ["*.md", "docs/*.md", "images/README.md", "tests/cluster/README.md"]
 exclude_patterns = [".*", "build"]
 
 myst_heading_anchors = 4

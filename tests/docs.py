@@ -11,6 +11,7 @@ REPO = Path(__file__).parents[1]
 README = REPO / "README.md"
 PAGES = [
     README,
+    *(REPO / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY")),
     *sorted((REPO / "docs").glob("*.md")),
     *(REPO / folder / "README.md" for folder in ("images", "tests/cluster")),
 ]

@@ -40,11 +40,15 @@ from practicus_provider.plan import Here, Launch, Role
 from practicus_provider.spec import Resources
 from practicus_provider.status import Reason, State
 from tests.airflow_names import dag_bag
+from tests.cluster.binaries import KUBERNETES as KUBERNETES_VERSION
 from tests.docs import PAGES, README, REPO, blocks, page_name, prose
+from tests.matrix.environments import NEWEST
+from tests.matrix.environments import VERSIONS as AIRFLOWS
 from tests.unit.test_package import PUBLIC
 
 ARCHITECTURE = REPO / "docs" / "architecture.md"
 KUBERNETES = REPO / "docs" / "kubernetes.md"
+VERSIONS = REPO / "docs" / "versions.md"
 CUSTOM = REPO / "docs" / "custom-adapters.md"
 TUTORIALS = sorted((REPO / "docs").glob("tutorial*.md"))
 """Steps that make sense in their order alone: ``tests/e2e/test_tutorials.py`` types all of them."""
@@ -331,6 +335,38 @@ def test_the_kubernetes_page_s_numbers_are_the_code_s():
     text = KUBERNETES.read_text()
     assert f"{BUNDLE_LIMIT:,} bytes" in text
     assert f"{TTL} s" in text
+
+
+# ---- versions
+
+
+def pinned(*files: str) -> dict[str, str]:
+    """Package -> its version in such files, the first that names it; ``uv.lock`` among them."""
+    found: dict[str, str] = {}
+    for file in files:
+        text = (REPO / file).read_text()
+        for name, version in re.findall(r'^(?:name = ")?([a-z0-9-]+)(?:"\nversion = "|==)([\w.]+)', text, re.MULTILINE):
+            found.setdefault(name, version)
+    return found
+
+
+def test_the_versions_that_are_tested_are_those_that_are_said():
+    said = {what: tested for what, _, tested in table(VERSIONS, "what")}
+    locked = pinned("tests/training/requirements.txt", "images/training/sources.txt", "uv.lock")
+    packages = {"Airflow": "apache-airflow", "Spark": "pyspark", "Dask": "dask", "PyTorch": "torch"}
+    packages |= {name: name.lower() for name in ("DeepSpeed", "FairScale", "Horovod")}
+    assert {what: said[what] for what in packages} == {what: locked[name] for what, name in packages.items()}
+    assert KUBERNETES_VERSION.startswith(f"{said['Kubernetes']}.")
+
+
+def test_the_versions_that_are_supported_are_those_that_can_be_installed():
+    said = {what: supported for what, supported, _ in table(VERSIONS, "what")}
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    classified = re.findall(r"Python :: (3\.\d+)$", "\n".join(project["classifiers"]), re.MULTILINE)
+    assert said["Python, where Airflow runs"].split(", ") == classified
+    assert f"apache-airflow>={said['Airflow'].partition(' ')[0]}" in project["dependencies"]
+    assert {version for version in AIRFLOWS if not version.startswith("3.3.")} < set(said["Airflow"].split())
+    assert f"pip install apache-airflow=={NEWEST} " in README.read_text()
 
 
 # ---- custom adapters
