@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -195,6 +196,35 @@ async def test_every_line_is_read_once_also_by_a_reader_that_comes_later(backend
         lines += [line.text for line in await read(backend, handle, "driver")]
         assert lines == [*(f"line {i}" for i in range(200)), "end"]
         assert await read(backend, handle, "driver") == []
+
+
+async def test_a_line_that_does_not_end_is_cut_and_the_log_goes_on(backend: Backend) -> None:
+    code = "import sys\nprint('a')\nfor _ in range(50): sys.stdout.write('x' * 100_000)\nprint(); print('b')"
+    async with created(backend, "job", plan(role("driver", code))) as handle:
+        assert (await end(backend, handle)).state is State.SUCCEEDED
+        before, long, after = [line.text for line in await read(backend, handle, "driver")]
+    assert (before, after) == ("a", "b")
+    assert re.fullmatch(r"x+ \(\.\.\. \d+ bytes of this line are left out \.\.\.\) x+", long)
+    assert len(long) < 2_000_000
+
+
+async def test_a_bar_that_redraws_itself_is_a_few_lines_and_does_not_stand_before_others(backend: Backend) -> None:
+    code = (
+        "import sys, practicus_runtime as p\n"
+        "for step in range(5000):\n"
+        "    sys.stdout.write(f'\\r{step:4}|####')\n"
+        "    if step % 1000 == 999: p.progress(step / 5000)\n"
+        "sys.stdout.write('\\rdone \\n')"
+    )
+    async with created(backend, "job", plan(role("driver", code))) as handle:
+        assert (await end(backend, handle)).state is State.SUCCEEDED
+        lines = [line.text for line in await read(backend, handle, "driver")]
+    assert len(lines) < 100
+    assert [line for line in lines if "|" not in line] == [*(f"[progress {at:4.0%}]" for at in BARS), "done"]
+    assert all(re.fullmatch(r" *\d+\|#*", line) for line in lines if "|" in line)
+
+
+BARS = [step / 5000 for step in range(999, 5000, 1000)]
 
 
 async def test_only_the_roles_that_are_asked_for_are_read(backend: Backend) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -17,6 +18,7 @@ from practicus_provider.backends.kubernetes.mirror import mirror_of
 from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
 from tests.kubernetes_server import (
     PODS,
+    Handler,
     event,
     kubernetes,
     listing,
@@ -71,6 +73,21 @@ async def test_of_a_log_that_was_rotated_every_line_that_is_left_is_read(server,
     assert await read(api, f"{STAMPS[0]}/1") == (["b", "c"], f"{STAMPS[2]}/1")
 
 
+def one_by_one(turns: asyncio.Semaphore, *chunks: bytes) -> Handler:
+    """Chunks that are sent at their turns."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for chunk in chunks:
+            await turns.acquire()
+            await response.write(chunk)
+        return response
+
+    return answer
+
+
 END = f'{END_MARK}uid {{"exit_code": 0, "result": null}}'
 
 
@@ -110,9 +127,40 @@ async def test_a_log_of_which_nothing_is_new_has_no_further_lines(server, api):
 
 
 async def test_a_long_line_an_empty_one_and_one_that_is_no_utf_8_are_lines(server, api):
-    long = b"x" * 3_000_000
+    long = b"x" * 1_000_000
     server.answers = [streams(b"S " + long + b"\n", b"T \n", b"U \xff\r\n", b"V")]
     assert (await read(api))[0] == [long.decode(), "", "\ufffd", ""]
+
+
+async def test_a_line_without_an_end_is_cut_with_a_note_and_the_log_goes_on(server, api):
+    long = b"x" * 5_000_000
+    server.answers = [streams(*log((0, "a")), b"S ", long, END.encode() + b"\n", *log((1, "b"), (2, END)))]
+    found = PodLog(api, "p", "uid")
+    before, cut, after = [line async for line in found.lines(follow=True)]
+    assert (before, after, found.ended) == ("a", "b", True)
+    assert len(cut) < 1_200_000
+    assert re.fullmatch(r"x+ \(\.\.\. \d+ bytes of this line are left out \.\.\.\) x+", cut)
+
+
+async def test_the_tail_of_a_log_has_long_lines_cut_and_bars_in_their_last_state(server, api):
+    server.answers = [streams(b"x" * 5_000_000, b"\n\r1%\r2%\r3%[progress   3%] x\nlast", b"ly\n")]
+    long, *others = await tail(api, "p", "uid", 4)
+    assert (len(long) < 1_200_000, others) == (True, ["3%", "[progress   3%] x", "lastly"])
+
+
+async def test_of_a_bar_that_grows_in_one_line_states_are_shown_and_the_place_stays_before_it(server, api, monkeypatch):
+    monkeypatch.setattr("practicus_provider.runtime.practicus_runtime.lines.BAR_PERIOD", 0.0)
+    written = (*log((0, "a")), f"{STAMPS[1]} \r1%".encode(), b"\r2%", b"\r3%[progress   3%] x\n")
+    turns = asyncio.Semaphore(1)
+    server.answers = [one_by_one(turns, *written)]
+    found, seen = PodLog(api, "p", "uid"), []
+    async for line in found.lines(follow=True):
+        seen.append((line, found.taken))
+        turns.release()
+    before, after = f"{STAMPS[0]}/1", f"{STAMPS[1]}/1"
+    assert seen == [("a", before), ("1%", before), ("2%", before), ("3%", after), ("[progress   3%] x", after)]
+    server.answers = [streams(*written)]
+    assert await read(api, after) == ([], after)
 
 
 async def test_a_result_in_the_log_is_not_shown(server, api):

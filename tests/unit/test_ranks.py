@@ -127,6 +127,21 @@ def test_several_ranks_of_a_replica_are_numbered_on_and_say_whose_their_lines_ar
     assert (code, lines) == (0, ["[rank 4] 4", "[rank 5] 5"])
 
 
+def test_a_bar_of_a_rank_is_its_last_state_with_the_ranks_name(start):
+    code = "import sys\nfor step in range(1000): sys.stderr.write(f'\\r{step}%|##')\nprint('[progress 100%]')"
+    code, lines = start(code, procs=2).end()
+    for rank in (0, 1):
+        own = [line for line in lines if line.startswith(f"[rank {rank}] ")]
+        assert {f"[rank {rank}] 999%|##", f"[rank {rank}] [progress 100%]"} <= set(own)
+        assert len(own) < 20
+    assert len(lines) == sum(line.startswith("[rank ") for line in lines)
+
+
+def test_a_state_of_a_bar_is_passed_on_though_nothing_more_is_written(start):
+    code = "import sys, time\nsys.stderr.write('\\r1%'); sys.stderr.flush()\nsys.stderr.write('\\r2%'); time.sleep(600)"
+    start(code, procs=2).says(1, "[rank 0] 2%\n")
+
+
 def test_each_rank_leads_a_session_of_its_own_as_under_torchrun(start):
     assert start("import os; print(os.getsid(0) == os.getpid())", procs=2).end() == (
         0,

@@ -86,12 +86,28 @@ class Lines:
         self._answer = answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """:raises OSError: on the way, if the connection breaks."""
+        """Whole lines, with their newlines: those of who knows that they are short.
+
+        :raises OSError: on the way, if the connection breaks.
+        """
+        rest = b""
+        async for data in self.chunks():
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                yield line + b"\n"
+        if rest:
+            yield rest
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """What comes, as it comes.
+
+        :raises OSError: see :meth:`__aiter__`.
+        """
         import aiohttp
 
         try:
-            async for line in self._answer.content:
-                yield line
+            async for data in self._answer.content.iter_any():
+                yield data
         except aiohttp.ClientError as error:
             raise ConnectionError(str(error)) from error
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from practicus_provider.backends.kubernetes.mirror import Mirror
 from practicus_provider.backends.kubernetes.pod import Pod
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.runtime.practicus_runtime.launcher import END_MARK, RESULT_MARK
+from practicus_provider.runtime.practicus_runtime.lines import Screen, pieces
 
 OUTPUTS = 2
 """A container's: the launcher ends each of them."""
@@ -76,37 +77,38 @@ class PodLog:
         return words if isinstance(words, dict) else {}
 
     async def lines(self, *, follow: bool) -> AsyncIterator[str]:
-        """Further lines until the end, or those that are there now."""
-        start, _, count = self.taken.partition("/")
-        place = skip = int(count or 0)
-        places = _Places()
+        """Further lines until the end, or those that are there now; of a bar a state now and then."""
+        entries = _Entries(self.taken)
         query = {"container": MAIN, "timestamps": "true", "follow": str(follow).lower()}
-        if start:
-            query["sinceTime"] = start  # it goes by whole seconds: some lines come again
+        if entries.start:
+            query["sinceTime"] = entries.start  # it goes by whole seconds: some lines come again
         with self._cut():
             async with self.api.stream(
                 f"pods/{self.pod}/log", silence=SILENCE if follow else TIMEOUT, **query
             ) as found:
                 self._reading = found
-                async for raw in found:
-                    if follow and not raw.endswith(b"\n"):  # cut off between the API server and the kubelet
-                        return
-                    stamp, _, text = raw.decode(errors="replace").rstrip("\r\n").partition(" ")
-                    nth = places.next(stamp)
-                    if skip and stamp < start:
-                        continue
-                    if skip and (stamp == start or place > 1):  # else that line is gone, with a log that was rotated
-                        skip -= 1
-                        continue
-                    skip = 0
-                    self.taken = f"{stamp}/{nth}"
-                    text, end, words = text.partition(f"{END_MARK}{self.nonce} ")
-                    if not (text.startswith(RESULT_MARK) or (end and not text)):
-                        yield text.removesuffix(RESULT_MARK)
-                    if end:
-                        self.ends.append(words)
-                    if self.ended:
-                        return
+                async for data in found.chunks():
+                    for piece, ends in pieces(data):
+                        entries.add(piece)
+                        for text in self._take(entries) if ends else ():
+                            yield text
+                        if self.ended:
+                            return
+                    if state := entries.state(time.monotonic()):
+                        yield state
+                if entries.begun and not follow:  # else it was cut off between the API server and the kubelet
+                    for text in self._take(entries):
+                        yield text
+
+    def _take(self, entries: _Entries) -> Iterator[str]:
+        """The lines of an entry that has ended, unless they were taken before."""
+        for text in entries.end():
+            self.taken = entries.place
+            text, end, words = text.partition(f"{END_MARK}{self.nonce} ")
+            if not (text.startswith(RESULT_MARK) or (end and not text)):
+                yield text.removesuffix(RESULT_MARK)
+            if end:
+                self.ends.append(words)
 
     def cut(self) -> None:
         """Have :meth:`lines` end, as if the connection broke."""
@@ -147,17 +149,69 @@ class _Places:
         return sum(lines for each, lines in self._lines.items() if each >= stamp)
 
 
+class _Entries:
+    """Lines as the kubelet gives them, while they come: a stamp, a blank, and what the container has written.
+
+    :param taken: see :attr:`PodLog.taken`; they are passed over.
+    :ivar start: the stamp of the last one that was taken; empty: none was.
+    :ivar place: of the last one that has ended, as :attr:`PodLog.taken`.
+    """
+
+    def __init__(self, taken: str) -> None:
+        self.place = taken
+        self.start, _, count = taken.partition("/")
+        self._nth = self._skip = int(count or 0)
+        self._places = _Places()
+        self._screen = Screen()
+        self._stamp = b""
+        self._stamped = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is one that has not ended."""
+        return self._stamp != b""
+
+    def add(self, piece: bytes) -> None:
+        """More of the one that is coming."""
+        if not self._stamped:
+            self._stamp, blank, piece = (self._stamp + piece).partition(b" ")
+            self._stamped = blank != b""
+        self._screen.add(piece)
+
+    def state(self, now: float) -> str | None:
+        """Of a bar, if it is time to show it."""
+        state = None if self._skip else self._screen.state(now)
+        return None if state is None else state.decode(errors="replace")
+
+    def end(self) -> Sequence[str]:
+        """What the one shows that has come; nothing if it was taken before."""
+        stamp, lines = self._stamp.decode(errors="replace"), self._screen.end()
+        self._stamp, self._stamped = b"", False
+        nth = self._places.next(stamp)
+        if self._skip and stamp < self.start:
+            return ()
+        if self._skip and (stamp == self.start or self._nth > 1):  # else that line is gone, with a log that was rotated
+            self._skip -= 1
+            return ()
+        self._skip = 0
+        self.place = f"{stamp}/{nth}"
+        return [line.decode(errors="replace") for line in lines]
+
+
 async def tail(api: Api, pod: str, nonce: str, lines: int, container: str = MAIN) -> list[str]:
     """The last lines of a pod's log, newest last; empty where there is none (any more)."""
-    found = []
+    found: list[bytes] = []
     with contextlib.suppress(OSError, TimeoutError, BackendError):
         query = {"container": container, "tailLines": str(lines + OUTPUTS)}
         async with api.stream(f"pods/{pod}/log", silence=TIMEOUT, **query) as content:
-            async for raw in content:
-                text, end, _ = raw.decode(errors="replace").rstrip("\r\n").partition(f"{END_MARK}{nonce} ")
-                if text or not end:
-                    found.append(text)
-    return found[-lines:]
+            screen = Screen()
+            async for data in content.chunks():
+                for piece, ends in pieces(data):
+                    screen.add(piece)
+                    found += screen.end() if ends else ()
+            found += screen.end() if screen.begun else ()
+    texts = (line.decode(errors="replace").partition(f"{END_MARK}{nonce} ") for line in found)
+    return [text for text, end, _ in texts if text or not end][-lines:]
 
 
 async def follow(log: PodLog, ended: asyncio.Event, turns: asyncio.Semaphore) -> AsyncIterator[str]:

@@ -25,6 +25,7 @@ from practicus_provider.backends.local import control
 from practicus_provider.backends.local.control import GONE
 from practicus_provider.backends.local.creation import start, write_new
 from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.backends.local.logs import Reader
 from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.processes import CLUSTER_MARK, kill_marked
 from practicus_provider.backends.local.refusals import refused
@@ -120,21 +121,23 @@ class LocalBackend(Backend):
         self, handle: Handle, sources: Collection[str], *, whole: bool = False
     ) -> AsyncGenerator[LogLine, None]:
         """See :meth:`Backend.logs`."""
-        taken: dict[str, int] = {} if whole else self._folder(handle).read("cursor.json")
+        before: dict[str, int] = {} if whole else self._folder(handle).read("cursor.json")
+        reader = Reader(sources, before)
         while True:
             folder = self._folder(handle)
-            stamp, ended, before = folder.stamp(), folder.state().final, dict(taken)
+            stamp, ended = folder.stamp(), folder.state().final or not folder.supervised()
             try:
-                for line in _new_lines(folder, sources, taken, whole=ended):
+                for line in reader.lines(folder, time.monotonic(), whole=ended):
                     yield line
             finally:
-                if taken != before and not whole:
-                    with contextlib.suppress(FileNotFoundError):
-                        folder.write("cursor.json", taken)
+                if reader.taken != before and not whole:
+                    before = reader.taken
+                    with contextlib.suppress(OSError):  # it is gone, or its disk is full
+                        folder.write("cursor.json", before)
             if ended:
                 return
             await asyncio.sleep(LOG_POLL)
-            while folder.stamp() == stamp:
+            while folder.stamp() == stamp and not _is_over(reader.due()) and folder.supervised():
                 await asyncio.sleep(LOG_POLL)
 
     async def scale(self, handle: Handle, role: str, replicas: int) -> None:
@@ -380,18 +383,5 @@ async def _dismiss(folder: ClusterFolder, after: float) -> None:
         await asyncio.sleep(_LOCK_POLL)
 
 
-def _new_lines(
-    folder: ClusterFolder, sources: Collection[str], taken: dict[str, int], *, whole: bool
-) -> Iterator[LogLine]:
-    """Lines that were not taken yet; an unfinished last one only where ``whole``."""
-    for path in folder.logs():
-        role, _, index = path.stem.rpartition("-")
-        if role not in sources and path.stem not in sources:
-            continue
-        with path.open("rb") as file:
-            file.seek(taken.get(path.stem, 0))
-            for raw in file:
-                if not (whole or raw.endswith(b"\n")):
-                    break
-                taken[path.stem] = taken.get(path.stem, 0) + len(raw)
-                yield LogLine(role, int(index), raw.decode(errors="replace").rstrip("\r\n"))
+def _is_over(due: float | None) -> bool:
+    return due is not None and time.monotonic() >= due

@@ -24,13 +24,13 @@ import fcntl
 import json
 import os
 import signal
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from practicus_provider.backends.base import Handle
+from practicus_provider.runtime.practicus_runtime.lines import shown
 from practicus_provider.status import TAIL_LINES, State, Status
 
 _TAIL_BYTES = 64 << 10
@@ -122,7 +122,7 @@ class ClusterFolder:
         try:
             with self.log(replica).open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                return list(deque(file.read().decode(errors="replace").splitlines(), maxlen=10 * TAIL_LINES))
+                return shown(file.read())[-10 * TAIL_LINES :]
         except FileNotFoundError:
             return []
 
@@ -130,11 +130,11 @@ class ClusterFolder:
         """A replica's scratch folder."""
         return self.path / "replicas" / replica
 
-    def lock(self) -> int | None:
+    def lock(self, kind: int = fcntl.LOCK_EX) -> int | None:
         """Hold the supervisor's lock until the returned descriptor is closed; None if it is held already."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             return None
@@ -156,7 +156,7 @@ class ClusterFolder:
     def supervised(self) -> bool:
         """Whether a supervisor lives."""
         try:
-            descriptor = self.lock()
+            descriptor = self.lock(fcntl.LOCK_SH)  # so that of two who look neither takes the other for it
         except FileNotFoundError:
             return False
         if descriptor is None:

@@ -24,6 +24,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional
 
 from practicus_runtime.launcher import LINUX, own_session
+from practicus_runtime.lines import Screen
 from practicus_runtime.meeting import named
 from practicus_runtime.waiting import POLL
 
@@ -143,10 +144,7 @@ class Ranks:
 
     def _look(self) -> None:
         """Wait for output, an end, a signal, or the end of patience; then see to all of them."""
-        left = None if self.kill_at is None else max(0.0, self.kill_at - time.monotonic())
-        if self.watch is not None:
-            left = self.watch.period if left is None else min(left, self.watch.period)
-        for key, _ in self.selector.select(left):
+        for key, _ in self.selector.select(self._left()):
             if key.data is not None and not key.data.take():
                 self.selector.unregister(key.fileobj)
         with contextlib.suppress(BlockingIOError):
@@ -164,6 +162,13 @@ class Ranks:
         if self.kill_at is not None and time.monotonic() >= self.kill_at:
             self._signal_all(signal.SIGKILL)
             self.kill_at = None
+
+    def _left(self) -> Optional[float]:  # noqa: UP045  (Python 3.8)
+        """Shows states of bars that are due; seconds until more is though nothing happens; None: nothing is."""
+        now = time.monotonic()
+        times = [self.kill_at, *(output.show(now) for output in self.outputs.values())]
+        left = [max(0.0, at - now) for at in times if at is not None]
+        return min([*left, *([self.watch.period] if self.watch else [])], default=None)
 
     def _failure(self, rank: int, status: Optional[int]) -> Optional[dict[str, Any]]:  # noqa: UP045  (Python 3.8)
         """How a rank has failed, also if all that we have of its end yet is what it has said itself."""
@@ -204,7 +209,7 @@ class Output:
         os.set_blocking(source, False)
         self.source = source
         self.prefix = prefix
-        self.rest = b""
+        self.screen = Screen()
         self.heard_at: float | None = None
 
     def take(self) -> bool:
@@ -219,8 +224,16 @@ class Output:
         """Pass on what is left, but wait for nobody: a process that outlives its rank may hold the other end."""
         while data := self._read():
             self._pass_on(data)
-        if self.rest:
-            self._write([self.rest])
+        if self.screen.begun:
+            self._write(self.screen.end())
+
+    def show(self, now: float) -> Optional[float]:  # noqa: UP045  (Python 3.8)
+        """Pass on the state of a bar if it is time to; when it is, if it is later."""
+        state = self.screen.state(now)
+        if state is not None:
+            self._write([state])
+        due: Optional[float] = self.screen.due()  # noqa: UP045  (Python 3.8)
+        return due
 
     def _read(self) -> Optional[bytes]:  # noqa: UP045  (Python 3.8)
         """Nothing at the end, None if there is none yet."""
@@ -230,9 +243,9 @@ class Output:
             return None
 
     def _pass_on(self, data: bytes) -> None:
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        if len(self.rest) > LINE_LIMIT:
-            lines, self.rest = [*lines, self.rest], b""
+        lines = self.screen.take(data)
+        if self.screen.size > LINE_LIMIT:
+            lines += self.screen.end()
         self._write(lines)
 
     def _write(self, lines: list[bytes]) -> None:
