@@ -11,6 +11,7 @@ retry policies              3.3     ``VerdictRetryPolicy`` is refused
 retries by a trigger        3.3.1   a task with ``retries`` ends on a worker
 named index of a task       3.2     a mapped task with ``map_index_template`` ends on a worker
 spans by OpenTelemetry      3.2     phases of a job are no spans
+resuming at once            3.2     a task is deferred for 10 s at least, if it ends on a worker
 ==========================  ======  =========================================================================
 
 The rest has only moved.
@@ -53,6 +54,9 @@ __all__ = ["RetryDecision", "RetryPolicy", "conf"]
 AIRFLOW = version("apache-airflow-core")
 HAS_RETRY_POLICIES = RetryDecision is not None
 HAS_TASK_STATE = "task_state_store" in KNOWN_CONTEXT_KEYS
+RESUMES_AFTER = 10.0 if Version(AIRFLOW) < Version("3.2") else 0.0
+"""Seconds for which a task has to be deferred before it resumes. The scheduler of Airflow 3.1 fails one that runs again
+before it has noticed the end of the process that deferred it (``SchedulerJobRunner.process_executor_events``)."""
 DEFERRED = "deferred"
 ANSWER_TIMEOUT = 30.0
 """Seconds that whoever is cancelled waits for Airflow's answer: it may be shutting down. The first takes seconds."""

@@ -9,10 +9,12 @@ from airflow.sdk.bases.operator import BASEOPERATOR_ARGS_EXPECTED_TYPES
 
 try:
     from airflow.dag_processing.dagbag import BundleDagBag
+    from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout, TaskDeferred
     from airflow.sdk.listener import get_listener_manager
     from airflow.sdk.serde import deserialize, serialize
     from airflow.serialization.serialized_objects import DagSerialization
 except ImportError:  # 3.1
+    from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout, TaskDeferred
     from airflow.listeners.listener import get_listener_manager
     from airflow.models.dagbag import DagBag
     from airflow.serialization.serde import deserialize, serialize
@@ -20,7 +22,18 @@ except ImportError:  # 3.1
 
     BundleDagBag = None
 
-__all__ = ["BACKOFFS", "DOUBLED", "DagSerialization", "dag_bag", "deserialize", "get_listener_manager", "serialize"]
+__all__ = [
+    "BACKOFFS",
+    "DOUBLED",
+    "DagSerialization",
+    "TaskDeferralError",
+    "TaskDeferralTimeout",
+    "TaskDeferred",
+    "dag_bag",
+    "deserialize",
+    "get_listener_manager",
+    "serialize",
+]
 
 BACKOFFS: tuple[float, ...] = (0, 0.5, 1, 1.2, 2, 3)
 """What ``retry_exponential_backoff`` may be."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -66,6 +67,7 @@ class PracticusJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event: the outcome."""
+        began = time.monotonic()
         # The worker has begun a group for what follows its deferral, and Airflow merges both logs by time.
         self.log.info(OUT_OF_GROUPS)
         backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
@@ -80,6 +82,8 @@ class PracticusJobTrigger(BaseTrigger):
         ends_task = self.ends_task and outcome.next_attempt is None and await self._push(self._xcoms(outcome))
         if ends_task and outcome.verdict.state is not State.SUCCEEDED:  # else Airflow logs it on a worker
             self.log.error(outcome.verdict.text())
+        if not ends_task:
+            await asyncio.sleep(began + compat.RESUMES_AFTER - time.monotonic())
         yield event_of(outcome, ends_task=ends_task)
 
     async def keep(self, outcome: Outcome) -> None:

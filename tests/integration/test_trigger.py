@@ -13,7 +13,7 @@ from unittest.mock import ANY
 import pytest
 from airflow.models.trigger import Trigger
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType, TaskDeferralError, TaskDeferralTimeout, TaskDeferred
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import (
     ErrorResponse,
@@ -39,6 +39,7 @@ from practicus_provider.pricing import Tariff
 from practicus_provider.sensors.job import PracticusJobSensor
 from practicus_provider.status import Reason, State, Verdict
 from practicus_provider.triggers.job import PracticusJobTrigger
+from tests.airflow_names import TaskDeferralError, TaskDeferralTimeout, TaskDeferred
 from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until
 
 SUCCEED = "import practicus_runtime as p; print('at work'); p.set_result({'rows': 3})"
@@ -163,6 +164,17 @@ async def test_a_task_that_ends_here_has_its_cost_as_an_xcom_however_it_ended(ba
     assert (cost["currency"], list(cost["seconds"])) == ("USD", ["driver"])
     assert cost["total"] == pytest.approx(cost["seconds"]["driver"], abs=0.001)
     assert cost["total"] > 100
+
+
+@pytest.mark.parametrize(("ends_task", "seconds"), [(False, 3.0), (True, 10 * PATIENCE)])
+async def test_where_a_task_may_not_resume_at_once_it_waits_and_one_that_ends_here_does_not(
+    backend, stored, monkeypatch, ends_task, seconds
+):
+    monkeypatch.setattr(compat, "RESUMES_AFTER", seconds)
+    handle = await backend.create("job", plan(role("driver", QUIET)), task=TASK)
+    began = time.monotonic()
+    await events(trigger(handle, ends_task=ends_task))
+    assert ends_task or time.monotonic() - began >= seconds
 
 
 async def test_no_cluster_is_left_once_the_event_is_there(backend):
