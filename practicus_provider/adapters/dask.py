@@ -20,8 +20,12 @@ DASHBOARD = Port("coordinator", "dashboard")
 CLIENTS = Port("coordinator", "clients")
 ADDRESS: tuple[Part, ...] = ("tcp://", Host("coordinator"), ":", SCHEDULER)
 _NANNY = "a worker has no nanny here"
+_PLAIN = "leave it out: replicas speak plain TCP, which on Kubernetes a NetworkPolicy closes to all others"
 REFUSED = {
     "scheduler-address": "leave it out: where the cluster is, the task knows",
+    "distributed.comm.default-scheme": _PLAIN,
+    "distributed.comm.require-encryption": _PLAIN,
+    "distributed.comm.tls.*": _PLAIN,
     "distributed.nanny.environ.*": f"{_NANNY}: give env=",
     "distributed.nanny.*": f"{_NANNY}: leave it out",
     "distributed.worker.memory.terminate": f"{_NANNY} to end it: leave it out; Kubernetes ends what exceeds its memory",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from practicus_provider.adapters import DOCKERFILE, NO_RESULT, Adapter, Program
 from practicus_provider.adapters.spark_settings import Settings, executor_env, given, local_dirs, merged
-from practicus_provider.adapters.spark_size import check_cores, driver_memory, executor_memory
+from practicus_provider.adapters.spark_size import check_room, driver_memory, executor_memory
 from practicus_provider.plan import Framework, Here, Host, Launch, Part, Port, Role, Text, parts
 from practicus_provider.spec import Elastic, JobSpec
 
@@ -115,7 +115,7 @@ def _driver(
 
 def _settings(spec: JobSpec, own: Settings, theirs: Mapping[str, str]) -> Settings:
     """The driver's properties: what the spec asks for, and the user's ``conf``."""
-    check_cores(spec, theirs)
+    check_room(spec, theirs)
     heap, beside = executor_memory(spec, theirs)
     settings: Settings = {
         "spark.driver.memory": f"{driver_memory(spec, theirs)}m",

@@ -15,6 +15,7 @@ from practicus_provider.spec import JobSpec, Resources
 OVERHEAD = 1.4  # A replica's memory over its JVM's heap: Python, off-heap buffers and the JVM itself need the rest.
 LEAST_HEAP_MIB = 512  # Spark refuses one under 450 MiB (UnifiedMemoryManager), and the JVM counts some as its own.
 LEAST_OVERHEAD = 0.1  # of a heap that the user chooses (spark.executor.memoryOverheadFactor)
+GPUS = "spark.executor.resource.gpu.amount"
 OFF_HEAP = "spark.memory.offHeap.size"
 _SIZE = re.compile(r"([0-9]+)([a-z]*)")
 _SHIFT = {
@@ -46,8 +47,8 @@ def driver_memory(spec: JobSpec, theirs: Mapping[str, str]) -> int:
     return _heap("coordinator_resources", spec.coordinator_resources, theirs, keys)
 
 
-def check_cores(spec: JobSpec, theirs: Mapping[str, str]) -> None:
-    """Refuse an executor that no worker has room for, and a job that may not have one whole executor.
+def check_room(spec: JobSpec, theirs: Mapping[str, str]) -> None:
+    """Refuse an executor that no worker has the cores or GPUs for, and a job that may not have one whole executor.
 
     :raises SpecError: naming the property.
     """
@@ -59,6 +60,10 @@ def check_cores(spec: JobSpec, theirs: Mapping[str, str]) -> None:
     if _number("spark.cores.max", theirs, cores) < cores:
         way_out = f"an executor has {cores}: give at least as many, or leave it out"
         raise SpecError("conf", {"spark.cores.max": theirs["spark.cores.max"]}, way_out)
+    gpus = _number(GPUS, theirs, 1) if GPUS in theirs else 0
+    if gpus > spec.worker_resources.gpu:
+        way_out = f"a worker has {spec.worker_resources.gpu}: give worker_resources=Resources(gpu={gpus}), or less here"
+        raise SpecError("conf", {GPUS: theirs[GPUS]}, way_out)
 
 
 def _heap(field: str, resources: Resources, theirs: Mapping[str, str], keys: Iterable[str]) -> int:

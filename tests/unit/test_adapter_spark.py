@@ -538,12 +538,16 @@ def test_a_heap_that_spark_would_refuse_is_refused():
         ({"spark.cores.max": "1"}, "an executor has 2: give at least as many, or leave it out"),
         ({"spark.executor.cores": "two"}, "give a whole number of at least 1"),
         ({"spark.cores.max": "0"}, "give a whole number of at least 1"),
+        (
+            {"spark.executor.resource.gpu.amount": "2"},
+            "a worker has 1: give worker_resources=Resources(gpu=2), or less here",
+        ),
     ],
 )
 @pytest.mark.parametrize("pods", [False, True])
-def test_cores_that_no_worker_has_are_refused_as_the_job_would_wait_for_ever(conf, way_out, pods):
+def test_cores_and_gpus_that_no_worker_has_are_refused_as_the_job_would_wait_for_ever(conf, way_out, pods):
     with refused(f"conf={conf!r}: {way_out}"):
-        make_plan(spec(conf=conf, worker_resources=Resources(cpu=2)), PROGRAM, pods=pods)
+        make_plan(spec(conf=conf, worker_resources=Resources(cpu=2, gpu=1)), PROGRAM, pods=pods)
 
 
 def test_a_worker_may_have_several_small_executors():
