@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from practicus_provider.backends.base import Backend, Handle, Lease, Listing
 from practicus_provider.errors import JobFailed, NotFound
-from practicus_provider.log import Level, Say, level_of
+from practicus_provider.log import PERIOD, Entries, Level, Say, level_of
 from practicus_provider.plan import Plan
 from practicus_provider.pricing import Meter, Tariff, cost, cost_line
 from practicus_provider.spec import JobSpec, StreamLogs, Teardown
@@ -404,8 +404,13 @@ async def _told(statuses: AsyncIterator[Status], last: Status, say: Say) -> Asyn
 async def _stream(backend: Backend, handle: Handle, streamed: tuple[str, ...], say: Say) -> None:
     if not streamed:
         return
-    async with contextlib.aclosing(backend.logs(handle, streamed)) as lines:
-        async for line in lines:
-            source = f"{line.role}-{line.index}"
-            text = line.text if len(streamed) == 1 else f"[{source}] {line.text}"
-            say(text, level_of(line.text), source)
+    entries, loop = Entries(say), asyncio.get_running_loop()
+    try:
+        async with contextlib.aclosing(backend.logs(handle, streamed)) as lines:
+            async for line in lines:
+                source = f"{line.role}-{line.index}"
+                text = line.text if len(streamed) == 1 else f"[{source}] {line.text}"
+                if entries.add(text, level_of(line.text), source, loop.time()):
+                    loop.call_later(PERIOD, entries.flush)
+    finally:
+        entries.flush()

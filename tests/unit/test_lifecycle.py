@@ -289,6 +289,16 @@ async def test_each_log_line_is_said_once_and_the_last_ones_before_the_end():
     assert said.index("bye") < said.index("Completed: driver-0 exited with code 0")
 
 
+async def test_very_many_lines_are_all_said_in_few_entries_and_before_the_end():
+    lines = [(0, line(f"line {number}")) for number in range(2000)]
+    backend, said = Scripted([RUNNING, 0.5, DONE], lines), Said()
+    await follow(backend, POLICY, said)
+    entries = [text for text in said if text.startswith("line")]
+    assert "\n".join(entries).split("\n") == [text.text for _, text in lines]
+    assert len(entries) < 200
+    assert said.index(entries[-1]) < said.index("Completed: driver-0 exited with code 0")
+
+
 async def test_a_line_has_the_level_that_it_says_and_is_its_replicas():
     lines = [(0, line("WARN Foo: hot")), (0, line("ERROR: cold", "worker", 1))]
     said, log = Said(), [*lines, (0, line("hello"))]

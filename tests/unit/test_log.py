@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from practicus_provider.log import Level, level_of
+from practicus_provider.log import ALONE, PERIOD, TOGETHER, Entries, Level, level_of
 
 SAYS = {
     Level.DEBUG: [
@@ -120,3 +120,46 @@ def test_pythons_own_logging_is_understood_in_the_formats_that_people_write(styl
 )
 def test_a_line_of_any_length_is_looked_at(line):
     assert level_of(line) is Level.INFO  # in no time: an expression that tries all ways would not end
+
+
+def said_as_one(lines: list[tuple[float, str, Level, str]]) -> list[tuple[str, Level, str]]:
+    """Entries of lines that were written at those seconds."""
+    said: list[tuple[str, Level, str]] = []
+    entries = Entries(lambda text, level=Level.INFO, source="", /: said.append((text, level, source)))
+    for now, text, level, source in lines:
+        entries.add(text, level, source, now)
+    entries.flush()
+    return said
+
+
+def test_lines_that_come_one_by_one_are_entries_of_their_own():
+    lines = [(number * PERIOD / ALONE, str(number), Level.INFO, "driver-0") for number in range(5 * ALONE)]
+    assert said_as_one(lines) == [(text, level, source) for _, text, level, source in lines]
+
+
+def test_of_very_many_lines_those_of_one_level_and_replica_are_together_and_all_are_there_in_order():
+    lines = [
+        (number / 1e6, f"line {number}", Level.ERROR if number % 500 == 499 else Level.INFO, f"worker-{number // 1500}")
+        for number in range(3000)
+    ]
+    said = said_as_one(lines)
+    assert said[:ALONE] == [(text, level, source) for _, text, level, source in lines[:ALONE]]
+    assert len(said) == ALONE + 2 * 6
+    assert [(line, level, source) for text, level, source in said for line in text.split("\n")] == [
+        (text, level, source) for _, text, level, source in lines
+    ]
+
+
+def test_an_entry_of_many_lines_has_an_end():
+    said = said_as_one([(0.0, "x" * 1000, Level.INFO, "") for _ in range(1000)])
+    assert max(len(text) for text, _, _ in said) <= TOGETHER + 2 * 1001 + 100
+
+
+def test_what_waits_is_written_when_its_period_is_over():
+    said: list[str] = []
+    entries = Entries(lambda text, level=Level.INFO, source="", /: said.append(text))
+    waits = [entries.add(str(number), Level.INFO, "", 0.0) for number in range(ALONE + 2)]
+    assert waits == [False] * ALONE + [True, True]
+    assert said == [str(number) for number in range(ALONE)]
+    assert entries.add("later", Level.INFO, "", PERIOD) is False
+    assert said[ALONE:] == [f"{ALONE}\n{ALONE + 1}", "later"]

@@ -35,6 +35,8 @@ from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
 from practicus_provider.status import TAIL_LINES, Reason, State, Status, Verdict
 
+AT_ONCE = 100
+"""Lines of a log that are read at once."""
 LOG_POLL = 0.1
 """Seconds between two looks at the log files that somebody reads."""
 STOP_PATIENCE = 15.0
@@ -127,8 +129,10 @@ class LocalBackend(Backend):
             folder = self._folder(handle)
             stamp, ended = folder.stamp(), folder.state().final or not folder.supervised()
             try:
-                for line in reader.lines(folder, time.monotonic(), whole=ended):
+                for number, line in enumerate(reader.lines(folder, time.monotonic(), whole=ended)):
                     yield line
+                    if number % AT_ONCE == 0:  # others of this process have their turn
+                        await asyncio.sleep(0)
             finally:
                 if reader.taken != before and not whole:
                     before = reader.taken

@@ -53,10 +53,15 @@ class Followed:
     task: asyncio.Task[Outcome]
     said: list[str]
 
+    @property
+    def lines(self) -> list[str]:
+        """All of them: where many come at once, several are one entry."""
+        return [line for text in self.said for line in text.split("\n")]
+
     async def reads(self, number: int) -> None:
         """Wait until that line was read."""
         async with asyncio.timeout(PATIENCE):
-            while not any(line.startswith(f"{number} .") for line in self.said):
+            while not any(line.startswith(f"{number} .") for line in self.lines):
                 await asyncio.sleep(0.05)
 
     async def ends_well(self) -> None:
@@ -64,8 +69,8 @@ class Followed:
         async with asyncio.timeout(3 * PATIENCE):
             outcome = await self.task
         assert (outcome.verdict.state, outcome.result) == (State.SUCCEEDED, str(LINES)), outcome.verdict.text()
-        assert [int(line.split()[0]) for line in self.said if line.endswith(".")] == list(range(LINES))
-        assert len({line for line in self.said if line.endswith(".")}) == LINES
+        assert [int(line.split()[0]) for line in self.lines if line.endswith(".")] == list(range(LINES))
+        assert len({line for line in self.lines if line.endswith(".")}) == LINES
 
 
 def follow(backend: KubernetesBackend, handle: Handle) -> Followed:
