@@ -75,8 +75,8 @@ class PracticusJobTrigger(BaseTrigger):
         try:
             outcome = await lifecycle.follow(backend, Handle(**self.cluster), policy, into(self.log), self)
         except asyncio.CancelledError:
-            if not compat.triggers_are_killed():
-                await self.on_kill()
+            if not compat.triggers_are_killed() and self.policy["teardown"] is not None:
+                await asyncio.wait((self._killing(),), timeout=compat.STOPS_WITHIN)
             raise
         metrics.ended(outcome, policy, backend)
         ends_task = self.ends_task and outcome.next_attempt is None and await self._push(self._xcoms(outcome))
@@ -109,12 +109,14 @@ class PracticusJobTrigger(BaseTrigger):
         The triggerer cancels this again at each of its next heartbeats, until it has ended (Airflow 3.3,
         ``TriggerRunnerSupervisor.cancelling_triggers``). So this is a task of its own, which goes on.
         """
-        if self.policy["teardown"] is None:
-            return
+        if self.policy["teardown"] is not None:
+            await asyncio.shield(self._killing())
+
+    def _killing(self) -> asyncio.Task[None]:
         killing = asyncio.create_task(self._kill())
         _kills.add(killing)
         killing.add_done_callback(_kills.discard)
-        await asyncio.shield(killing)
+        return killing
 
     async def _kill(self) -> None:
         why = await self._why_killed()
@@ -135,7 +137,7 @@ class PracticusJobTrigger(BaseTrigger):
             return "its task was marked or cleared"
         try:
             state = await compat.task_state(**self._task)
-        except (AirflowRuntimeError, OSError, EOFError) as error:
+        except Exception as error:  # it may be shutting down, in one of many ways
             self.log.warning("whether the task waits on cannot be read, so its cluster stays: %r", error)
             return None
         if state == compat.DEFERRED:

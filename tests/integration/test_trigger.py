@@ -402,7 +402,13 @@ async def test_it_is_asked_for_a_mapped_task_by_its_index(backend, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "failure", [AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR)), EOFError(), TimeoutError()]
+    "failure",
+    [
+        AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR)),
+        EOFError(),
+        TimeoutError(),
+        RuntimeError("Response read out of order!"),
+    ],
 )
 async def test_where_it_does_not_answer_the_cluster_stays(backend, monkeypatch, failure):
     async def states(asked: GetTaskStates) -> TaskStatesResult:
@@ -414,6 +420,26 @@ async def test_where_it_does_not_answer_the_cluster_stays(backend, monkeypatch, 
         with capture_logs() as log:
             await cancelled(trigger(handle), log, "at work")
         assert await alive(backend) == [(handle, State.RUNNING)]
+
+
+async def test_a_trigger_ends_before_an_airflow_that_is_slow_to_answer_and_the_cluster_goes_then(backend, monkeypatch):
+    answered = asyncio.Event()
+
+    async def states(asked: GetTaskStates) -> TaskStatesResult:
+        await answered.wait()
+        return TaskStatesResult(task_states={"r": {"t": "failed"}})
+
+    monkeypatch.setitem(globals(), "states", states)
+    monkeypatch.setattr(compat, "triggers_are_killed", lambda: False)
+    monkeypatch.setattr(compat, "STOPS_WITHIN", 0.1)
+    async with running(backend, "print('at work', flush=True); " + SLEEP) as handle:
+        with capture_logs() as log:
+            await cancelled(trigger(handle), log, "at work")
+        assert await alive(backend) == [(handle, State.RUNNING)]
+        answered.set()
+        async with asyncio.timeout(PATIENCE):
+            while await alive(backend):
+                await asyncio.sleep(0.05)
 
 
 async def test_a_sensor_that_is_killed_leaves_the_job_that_it_waited_for(backend):
