@@ -107,15 +107,28 @@ def level_of(line: str) -> Level:
 
     Only what stands where a logger puts it counts: a line that merely speaks of an ERROR is none.
     """
-    head = _RANK.sub("", _COLOUR.sub("", line[:HEAD]), count=1)
+    level, head = logged_level(line), _head(line)
+    if level is None and (found := _COMMAND.match(head)):
+        return NAMES[found["name"].upper()]
+    if level is None and _PYTHON_WARNING.match(head):
+        return Level.WARNING
+    if level is None and _EXCEPTION.match(head):
+        return Level.ERROR
+    return level or Level.INFO
+
+
+def logged_level(line: str) -> Level | None:
+    """The level at which a logger has written a line; None: it was none, or its format is not known."""
+    head = _head(line)
     if found := _GLOG.match(head):
         return LETTERS[found["letter"]]
     structured = _STRUCTURED.search(head) if head.startswith(("{", "level=", "time=", "ts=")) else None
-    if found := _LEVEL.match(head) or _after_stamp(head) or structured or _COMMAND.match(head):
-        return NAMES.get(found["name"].upper(), Level.INFO)
-    if _PYTHON_WARNING.match(head):
-        return Level.WARNING
-    return Level.ERROR if _EXCEPTION.match(head) else Level.INFO
+    found = _LEVEL.match(head) or _after_stamp(head) or structured
+    return NAMES.get(found["name"].upper(), Level.INFO) if found else None
+
+
+def _head(line: str) -> str:
+    return _RANK.sub("", _COLOUR.sub("", line[:HEAD]), count=1)
 
 
 def _after_stamp(head: str) -> re.Match[str] | None:

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 from practicus_provider.runtime.practicus_runtime import waiting
+from practicus_provider.tail import cause_in
 
 
 class State(StrEnum):
@@ -210,16 +211,12 @@ def signal_name(number: int | None) -> str | None:
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
-TAIL_LINES = 20
-"""Lines of a failed replica's log that its verdict carries."""
-
-
 def explain_exit(
     replica: ReplicaStatus, *, tail: Sequence[str], decides: bool, lacks: Mapping[str, str] | None = None
 ) -> Verdict:
     """The verdict for a replica that ended although it should not have, or not so.
 
-    :param tail: the last lines of its log, newest last; a Python traceback in them is kept whole.
+    :param tail: the last lines of its log, newest last; what of them tells the cause is kept whole.
     :param decides: whether its role decides the job's outcome (else it merely serves it).
     :param lacks: see :func:`with_tail`.
     """
@@ -302,16 +299,16 @@ def with_tail(verdict: Verdict, tail: Sequence[str], lacks: Mapping[str, str] | 
     reason, advice = verdict.reason, verdict.advice
     if verdict.rank is not None:
         tail = lines_of(verdict.rank, tail)
-    shown = relevant(tail)  # what was missing before may have been done without
-    lacked = (module for module in _missing(chained(tail)) if module in (lacks or {}))
-    missing = next(chain(_missing(shown), lacked), None)
-    if verdict.exit_code and any(sign in line for line in tail for sign in PORT_TAKEN):
+    cause = cause_in(tail)
+    lacked = (module for module in _missing(cause.before) if module in (lacks or {}))
+    missing = next(chain(_missing(cause.lines), lacked), None)  # what was missing before may have been done without
+    if verdict.exit_code and any(sign in line for line in cause.shown for sign in PORT_TAKEN):
         reason = Reason.PORT_IN_USE
         advice = "A port that it listens on is taken: free it, or leave its choice to us by not naming one."
     elif verdict.exit_code and missing:
         own = f"Where {verdict.replica} ran there is no Python module {missing!r}: install it there, or give files=."
         advice = (lacks or {}).get(missing, own)
-    return replace(verdict, reason=reason, advice=advice, log_tail=shown)
+    return replace(verdict, reason=reason, advice=advice, log_tail=cause.shown)
 
 
 def lines_of(rank: int, tail: Sequence[str]) -> list[str]:
@@ -325,31 +322,6 @@ PORT_TAKEN = ("Address already in use", "EADDRINUSE")
 """What Python and the C library say of a port that is taken, and what torch says."""
 MISSING_MODULE = re.compile(r"No module named '?([\w.]+)")
 """What Python says of a module that it cannot import or run (``python -m``)."""
-
-
-CHAINED = ("The above exception was the direct cause", "During handling of the above exception")
-"""How Python begins the line between two tracebacks of one chain."""
-
-
-def relevant(tail: Sequence[str]) -> tuple[str, ...]:
-    """The last lines, from the last Python traceback on if they hold one."""
-    lines, starts = _tracebacks(tail)
-    return tuple(lines[starts[-1] :] if starts else lines[-TAIL_LINES:])
-
-
-def chained(tail: Sequence[str]) -> tuple[str, ...]:
-    """The tracebacks before the last one of which that is a consequence, as Python says; empty if there is none."""
-    lines, starts = _tracebacks(tail)
-    first = len(starts) - 1
-    while first > 0 and lines[starts[first] - 1].lstrip().startswith(CHAINED):
-        first -= 1
-    return tuple(lines[starts[first] : starts[-1]]) if starts else ()
-
-
-def _tracebacks(tail: Sequence[str]) -> tuple[list[str], list[int]]:
-    """The lines that are not empty, and which of them begin a Python traceback."""
-    lines = [line.rstrip() for line in tail if line.strip()]
-    return lines, [i for i, line in enumerate(lines) if line.lstrip().startswith("Traceback (most recent call last)")]
 
 
 def _missing(lines: Sequence[str]) -> Iterator[str]:

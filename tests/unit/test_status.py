@@ -7,7 +7,6 @@ import pytest
 
 from practicus_provider.runtime.practicus_runtime import waiting
 from practicus_provider.status import (
-    CHAINED,
     Reason,
     ReplicaStatus,
     State,
@@ -17,6 +16,7 @@ from practicus_provider.status import (
     explain_exit,
     precedence,
 )
+from practicus_provider.tail import CHAINED
 
 TRACEBACK = [
     "Traceback (most recent call last):",
@@ -129,6 +129,11 @@ def test_a_port_that_is_taken_is_told_from_other_errors():
     )
 
 
+def test_a_port_that_was_taken_and_done_without_is_not_the_cause():
+    tail = ["WARN Utils: Address already in use: Service 'SparkUI' could not bind on port 4040", *TRACEBACK]
+    assert explain_exit(ended(1), tail=tail, decides=True).reason is Reason.ERROR
+
+
 def test_a_port_that_is_taken_is_told_also_from_torchs_words():
     tail = ["torch.distributed.DistNetworkError: The server socket has failed to listen, code: -98, name: EADDRINUSE"]
     assert explain_exit(ended(1), tail=tail, decides=True).reason is Reason.PORT_IN_USE
@@ -158,7 +163,7 @@ def test_a_missing_module_of_the_framework_is_told_with_its_way_out_and_the_user
 def test_a_missing_module_of_the_framework_is_told_behind_the_error_that_was_raised_for_it(said):
     tail = [*IMPORT, "ModuleNotFoundError: No module named 'torch'", "", f"{said} ...:", "", *TRACEBACK]
     verdict = explain_exit(ended(1), tail=tail, decides=True, lacks=LACKS)
-    assert (verdict.advice, verdict.log_tail) == (LACKS["torch"], tuple(TRACEBACK))
+    assert (verdict.advice, verdict.log_tail) == (LACKS["torch"], tuple(line for line in tail if line))
 
 
 def test_a_missing_module_of_the_user_s_behind_another_error_may_have_been_done_without():

@@ -21,7 +21,8 @@ from practicus_provider.backends.kubernetes.roots import annotated, root_of
 from practicus_provider.backends.kubernetes.standing import Wait, due, going_on, standing
 from practicus_provider.errors import BackendError
 from practicus_provider.runtime.practicus_runtime.launcher import RESULT_MARK
-from practicus_provider.status import TAIL_LINES, Reason, State, Status, Verdict, with_tail
+from practicus_provider.status import Reason, State, Status, Verdict, with_tail
+from practicus_provider.tail import LINES_READ
 
 SETTLE_FAILED = 1.5
 """Seconds that a serving replica's failure waits for the deciding role's end, which may be its cause: two kubelets may
@@ -103,7 +104,7 @@ async def final(mirror: Mirror, handle: Handle, observation: Observation) -> Sta
     status, api = observation.status, mirror.api
     if observation.failed is not None and status.verdict is not None:
         failed = observation.failed
-        lines = await tail(api, failed.name, failed.uid, 10 * TAIL_LINES, failed.log_container)
+        lines = await tail(api, failed.name, failed.uid, LINES_READ, failed.log_container)
         root = mirror.job(handle.name)
         lacks = lacking(failed, facts_of(root)) if root else {}
         return replace(status, verdict=with_tail(status.verdict, lines, lacks))

@@ -33,7 +33,8 @@ from practicus_provider.backends.local.volumes import prepare_volumes
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
-from practicus_provider.status import TAIL_LINES, Reason, State, Status, Verdict
+from practicus_provider.status import Reason, State, Status, Verdict
+from practicus_provider.tail import TAIL_LINES
 
 AT_ONCE = 100
 """Lines of a log that are read at once."""

@@ -31,9 +31,10 @@ from typing import Any
 
 from practicus_provider.backends.base import Handle
 from practicus_provider.runtime.practicus_runtime.lines import shown
-from practicus_provider.status import TAIL_LINES, State, Status
+from practicus_provider.status import State, Status
+from practicus_provider.tail import LINES_READ
 
-_TAIL_BYTES = 64 << 10
+_TAIL_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class ClusterFolder:
         try:
             with self.log(replica).open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                return shown(file.read())[-10 * TAIL_LINES :]
+                return shown(file.read())[-LINES_READ:]
         except FileNotFoundError:
             return []
 
