@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from types import TracebackType
 from typing import Any
 
@@ -19,24 +18,17 @@ OUT_OF_GROUPS = "::endgroup::"
 def into(log: Any) -> Say:
     """Writes into a task's log: our own lines by this logger, a replica's by one of its name.
 
-    Airflow's pages filter by both level and logger. What a job says at DEBUG is its output as everything else, and
-    comes through wherever INFO does.
+    Airflow's pages filter by both level and logger. What a job says at DEBUG is its output as everything else: where
+    Airflow would leave that out, it is information.
     """
     loggers: dict[str, Any] = {"": log}
 
     def say(text: str, level: Level = Level.INFO, source: str = "", /) -> None:
-        if log.is_enabled_for(max(level, Level.INFO)):
-            if source not in loggers:
-                loggers[source] = _unfiltered(source)
-            loggers[source].log(level, text)
+        if source not in loggers:
+            loggers[source] = structlog.get_logger(source)
+        loggers[source].log(level if log.is_enabled_for(level) else max(level, Level.INFO), text)
 
     return say
-
-
-def _unfiltered(name: str) -> Any:
-    """A logger that writes all that it is given, where and how Airflow's do."""
-    everything = structlog.make_filtering_bound_logger(logging.NOTSET)
-    return structlog.wrap_logger(None, wrapper_class=everything, logger_factory_args=(name,))
 
 
 class NoFramesOfOurs(contextlib.ContextDecorator):

@@ -23,10 +23,13 @@ CLUSTER = {"name": "c-1", "uid": "u"}
 BAD = Outcome(Verdict(State.FAILED, Reason.ERROR, "driver-0 exited with code 1", log_tail=("x",)))
 
 
+Entries = list[tuple[str | None, str, str]]
+
+
 @pytest.fixture
-def written() -> Iterator[list[tuple[str | None, str, str]]]:
-    """Logger, level and text of what is written, by a structlog that is set up as Airflow's."""
-    entries: list[tuple[str | None, str, str]] = []
+def airflow() -> Iterator[Callable[[Level], Entries]]:
+    """Sets structlog up as Airflow does, at a level; gives logger, level and text of what is written."""
+    entries: Entries = []
 
     class Named:
         def __init__(self, name: str | None = None) -> None:
@@ -38,38 +41,36 @@ def written() -> Iterator[list[tuple[str | None, str, str]]]:
     def text(logger: Any, method: str, event: Any) -> str:
         return str(event["event"])
 
+    def airflow(level: Level) -> Entries:
+        kind = structlog.make_filtering_bound_logger(level)
+        structlog.configure([text], kind, logger_factory=Named, cache_logger_on_first_use=False)
+        return entries
+
     before = structlog.get_config()
-    structlog.configure(processors=[text], logger_factory=Named, cache_logger_on_first_use=False)
-    yield entries
+    yield airflow
     structlog.configure(**before)
 
 
-def log(level: Level) -> Any:
-    """A task's, where that is Airflow's level."""
-    kind = structlog.make_filtering_bound_logger(level)
-    return structlog.wrap_logger(None, wrapper_class=kind, logger_factory_args=("task",))
-
-
 @pytest.mark.parametrize(
-    ("airflow", "comes"),
+    ("level", "comes"),
     [
         (Level.DEBUG, [*Level]),
-        (Level.INFO, [*Level]),
+        (Level.INFO, [Level.INFO, *list(Level)[1:]]),
         (Level.WARNING, [Level.WARNING, Level.ERROR, Level.CRITICAL]),
         (Level.ERROR, [Level.ERROR, Level.CRITICAL]),
     ],
 )
 def test_a_replicas_lines_have_its_name_and_their_level_and_none_is_lost_where_airflow_logs_information(
-    written, airflow, comes
+    airflow, level, comes
 ):
-    say = into(log(airflow))
-    for level in Level:
-        say("100 %s {x}", level, "driver-0")
-    assert written == [("driver-0", level.name.lower(), "100 %s {x}") for level in comes]
+    written, say = airflow(level), into(structlog.get_logger("task"))
+    for said in Level:
+        say("100 %s {x}", said, "driver-0")
+    assert written == [("driver-0", shown.name.lower(), "100 %s {x}") for shown in comes]
 
 
-def test_our_own_lines_are_the_tasks(written):
-    say = into(log(Level.INFO))
+def test_our_own_lines_are_the_tasks(airflow):
+    written, say = airflow(Level.INFO), into(structlog.get_logger("task"))
     say("running: driver 1 running")
     say("it was preempted", Level.WARNING)
     assert written == [("task", "info", "running: driver 1 running"), ("task", "warning", "it was preempted")]
