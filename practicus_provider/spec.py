@@ -272,6 +272,8 @@ class JobSpec:
                 isinstance(value, Sequence) and all(isinstance(item, str) for item in value)
             ):
                 raise SpecError(name, value, "give a list of strings")
+            for item in value:
+                _no_nul(name, item, item)
         for text in self.requirements:
             _check_requirement(text)
         for name in ("env", "conf", "secrets", "pod_overrides"):
@@ -284,6 +286,7 @@ class JobSpec:
             if not _ENV_NAME.fullmatch(key) or not isinstance(text, str):
                 raise SpecError("env", {key: text}, "names are letters, digits and _; values are strings")
             _check_length("env", key, text, extra=len(key) + 1)
+            _no_nul("env", {key: text}, text)
         for number, text in enumerate(self.application_args):
             _check_length("application_args", number, text)
         for variable, secret in self.secrets.items():
@@ -448,6 +451,11 @@ def _absolute(name: str, value: object) -> None:
 def _positive_int(name: str, value: object, also: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SpecError(name, value, f"give a whole number of at least 1 {also}".rstrip())
+
+
+def _no_nul(name: str, value: object, text: str) -> None:
+    if "\0" in text:
+        raise SpecError(name, value, "leave out the NUL character: no process can be given one")
 
 
 def _instance(name: str, value: object, kind: type | tuple[type, ...], way_out: str) -> None:

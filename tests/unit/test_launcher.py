@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import signal
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from practicus_runtime import launcher
 
 from practicus_provider.runtime import LAUNCHER
 
 PATIENCE = 10.0
 """Seconds after which a test that waits has failed."""
+NAMELESS_UID = 123_456_789
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 DEAF = """
 import signal, time
@@ -126,6 +129,39 @@ def start(tmp_path: Path) -> Iterator[Start]:
             one.process.kill()
             one.process.wait()
             os.close(one.report)
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [({}, "practicus"), ({"USER": "me"}, "me"), ({"LOGNAME": "me"}, "me"), ({"USER": "you", "LOGNAME": "me"}, "me")],
+)
+def test_a_user_whose_uid_has_no_name_has_one_for_whoever_asks_the_environment(tmp_path, monkeypatch, env, name):
+    for variable in ("USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in env.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("HOME", "/work")
+    users = tmp_path / "passwd"
+    users.write_text("root:x:0:0::/root:/bin/sh\n")
+    launcher.name_user(NAMELESS_UID, str(users))
+    assert (os.environ["USER"], os.environ["LOGNAME"], getpass.getuser()) == (name, name, name)
+    entry = f"{name}:x:{NAMELESS_UID}:{os.getgid()}::/work:/bin/false"
+    assert users.read_text().splitlines() == ["root:x:0:0::/root:/bin/sh", entry]
+
+
+def test_a_table_of_users_that_cannot_be_written_is_left(tmp_path, monkeypatch):
+    monkeypatch.delenv("USER", raising=False)
+    monkeypatch.setenv("LOGNAME", "me")
+    launcher.name_user(NAMELESS_UID, str(tmp_path / "no" / "passwd"))
+    launcher.name_user(NAMELESS_UID, None)
+    assert os.environ["USER"] == "me"
+
+
+def test_a_user_that_has_a_name_keeps_the_environment_that_it_has(tmp_path, monkeypatch):
+    monkeypatch.delenv("USER", raising=False)
+    monkeypatch.setenv("LOGNAME", "other")
+    launcher.name_user(0, str(tmp_path / "passwd"))
+    assert ("USER" in os.environ, os.environ["LOGNAME"], list(tmp_path.iterdir())) == (False, "other", [])
 
 
 def python(code: str, *args: str) -> list[str]:

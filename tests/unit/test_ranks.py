@@ -364,6 +364,15 @@ def test_ranks_of_torch_go_to_rank_0_once_that_listens(start, tmp_path, call, wa
     assert replica.end() == (0, ["gone", "ready"])
 
 
+@pytest.mark.parametrize("url", ["env://", "file:///shared/place", "tcp://127.0.0.1:1"])
+def test_a_script_that_takes_the_place_out_of_its_environment_is_told_what_is_missing_by_torch(start, tmp_path, url):
+    (tmp_path / "torch/distributed").mkdir(parents=True)
+    (tmp_path / "torch/distributed/rendezvous.py").write_text("def rendezvous(*_, **__): print('gone', flush=True)")
+    take = "import os; del os.environ['MASTER_ADDR']"
+    script = f"{take}; from torch.distributed.rendezvous import rendezvous; rendezvous('{url}', 1, 2)"
+    assert start(script, PRACTICUS_MEETS="torch", GROUP_RANK="1").end() == (0, ["gone"])
+
+
 def test_a_version_whose_function_has_another_name_is_left_alone(start, tmp_path):
     (tmp_path / "torch/distributed").mkdir(parents=True)
     (tmp_path / "torch/distributed/rendezvous.py").write_text("def other(): print('met')")

@@ -46,19 +46,66 @@ def test_the_last_result_counts(result):
     assert result.read_text() == "2"
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"x", {"a": Path()}, {(1, 2): 3}, float("nan"), [float("inf")]])
-def test_a_result_that_json_cannot_hold_is_refused_with_its_type(result, value):
-    way_out = f"set_result() takes what JSON can hold, not {type(value).__name__}: "
-    with pytest.raises(TypeError, match=f"^{re.escape(way_out)}"):
+class Number:
+    """As NumPy's numbers are, and tensors of one number."""
+
+    shape = ()
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def item(self) -> object:
+        return self.value
+
+
+class Array:
+    """As NumPy's arrays are, and tensors of several numbers."""
+
+    shape = (2,)
+
+    def item(self) -> object:
+        raise ValueError("only arrays of one number have one")
+
+    def tolist(self) -> object:
+        return [1, 2]
+
+
+RING: list[object] = []
+RING.append({"a": RING})
+
+
+def test_numbers_of_numpy_and_tensors_of_one_number_become_pythons(result):
+    set_result({"loss": Number(0.5), "steps": [Number(3), Number(True)]})
+    assert json.loads(result.read_text()) == {"loss": 0.5, "steps": [3, True]}
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (object(), "result is of type object; give strings, numbers, lists and dicts"),
+        ({1, 2}, "result is of type set; give strings, numbers, lists and dicts"),
+        ([b"x"], "result[0] is of type bytes; give strings, numbers, lists and dicts"),
+        ({"a": {"b": Path}}, "result['a']['b'] is of type type; give strings, numbers, lists and dicts"),
+        ({"a": (1, Array())}, f"result['a'][1] is of type {__name__}.Array; give its .tolist()"),
+        ({"a": {(1, 2): 3}}, "result['a'] has the key (1, 2) of type tuple; give strings as keys"),
+        (float("nan"), "result is nan, a number that JSON does not have; give None, or a text"),
+        ({"loss": [0.5, float("-inf")]}, "result['loss'][1] is -inf, a number that JSON does not have; give None, or"),
+        ({"loss": Number(float("nan"))}, "result['loss'] is nan, a number that JSON does not have; give None, or"),
+        ([Number(1j)], "result[0] is of type complex; give strings, numbers, lists and dicts"),
+        (RING, "result[0]['a'] holds itself (Circular reference)"),
+    ],
+)
+def test_a_result_that_json_cannot_hold_is_refused_with_its_place_and_its_type(result, value, what):
+    with pytest.raises(TypeError, match=f"^{re.escape(f'set_result() takes what JSON can hold: {what}')}"):
         set_result(value)
     assert not result.exists()
 
 
-def test_a_result_that_holds_itself_is_refused(result):
-    value: list[object] = []
-    value.append(value)
-    with pytest.raises(TypeError, match="Circular reference"):
-        set_result(value)
+def test_a_list_that_stands_in_a_result_twice_does_not_hold_itself(result):
+    twice = [1]
+    set_result({"a": twice, "b": twice})
+    with pytest.raises(TypeError, match=r"result\['c'\] is of type set"):
+        set_result({"a": twice, "b": twice, "c": set()})
 
 
 def test_a_result_may_have_as_many_bytes_as_the_limit_says_and_not_one_more(result):

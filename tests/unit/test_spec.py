@@ -152,6 +152,21 @@ def test_a_text_may_be_as_long_as_linux_takes():
     JobSpec(adapter="dask", env={"MODEL": "x" * 131065}, application_args=["x" * 131071])
 
 
+@pytest.mark.parametrize(
+    ("field", "given", "value"),
+    [
+        ("env", {"FINE": "yes", "A": "a\0b"}, {"A": "a\0b"}),
+        ("application_args", ("fine", "\0"), "\0"),
+        ("files", ("a\0",), "a\0"),
+    ],
+)
+def test_what_no_process_can_be_given_is_refused(field, given, value):
+    with pytest.raises(
+        SpecError, match=refusal(field, value, "leave out the NUL character: no process can be given one")
+    ):
+        JobSpec(adapter="dask", **{field: given})
+
+
 def test_an_environment_variable_may_be_empty():
     assert JobSpec(adapter="dask", env={"A": ""}).env == {"A": ""}
 

@@ -73,20 +73,24 @@ def get_client() -> Any:
 def set_result(obj: Any) -> None:
     """Make ``obj`` the task's XCom; the last call counts.
 
-    :param obj: anything that JSON can hold, up to :data:`RESULT_LIMIT` bytes.
-    :raises TypeError: JSON cannot hold it.
+    :param obj: anything that JSON can hold, up to :data:`RESULT_LIMIT` bytes. NumPy's numbers, and tensors of one
+        number, become Python's; NaN and the infinities are refused, as an XCom's database may refuse them.
+    :raises TypeError: JSON cannot hold it; it names the place and the type of what it cannot.
     :raises ValueError: it is too large; write it to storage and pass the path.
     :raises RuntimeError: this is no replica, or one whose results nobody asks for: a Dask worker, or a Spark executor.
     """
+    from practicus_runtime.results import plain, refused
+
     if "PRACTICUS_RESULT_OF" in os.environ:
         raise RuntimeError(
             f"set_result() has no effect on a {os.environ['PRACTICUS_ROLE']}: return the value to the application, and "
             f"call it there, in the {os.environ['PRACTICUS_RESULT_OF']}"
         )
     try:
-        text = json.dumps(obj, allow_nan=False)
+        text = json.dumps(obj, allow_nan=False, default=plain)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"set_result() takes what JSON can hold, not {type(obj).__name__}: {error}") from error
+        what = next(refused(obj), str(error))
+        raise TypeError(f"set_result() takes what JSON can hold: {what}") from None
     if len(text) > RESULT_LIMIT:
         raise ValueError(
             f"the result has {len(text)} bytes of JSON, over the {RESULT_LIMIT} that fit: store it, pass its path"

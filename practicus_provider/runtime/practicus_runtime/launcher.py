@@ -19,6 +19,7 @@ import contextlib
 import ctypes
 import json
 import os
+import pwd
 import select
 import signal
 import subprocess
@@ -39,6 +40,9 @@ RESULT_LINE = 8192
 END_MARK = "\x1epracticus-end "
 """Starts the end of both outputs: the nonce and the last words follow; what is before it on its line is output."""
 LINUX = sys.platform.startswith("linux")
+USERS = "/etc/passwd"
+NAMELESS = "practicus"
+"""Name of a user whose uid has none, as where a cluster gives each namespace uids of its own."""
 
 
 class Launcher:
@@ -60,6 +64,7 @@ class Launcher:
     def run(self) -> int:
         """Wait, start, watch, clean; the exit code."""
         self._listen()
+        name_user(os.getuid(), None if self.message is None else USERS)  # a machine's own table is not ours to change
         try:
             if not self._reachable():
                 return 128 + signal.SIGTERM
@@ -204,6 +209,23 @@ def _say_last(path: str, words: dict[str, Any]) -> str:
     with contextlib.suppress(OSError), open(path, "w") as file:
         file.write(text)
     return text
+
+
+def name_user(uid: int, users: str | None) -> None:
+    """Give this user a name if it has none: ``getpass.getuser()``, which torch's compiler asks, reads ``LOGNAME``.
+
+    :param users: table of users to enter it in, where that may be written: Java, and so Hadoop's login, reads that
+        alone. Spark's own images have it writable, and their entry point does the same.
+    """
+    try:
+        pwd.getpwuid(uid)
+        return
+    except KeyError:
+        name = os.environ.get("LOGNAME") or os.environ.get("USER") or NAMELESS
+    os.environ.update(LOGNAME=name, USER=name)
+    if users is not None:
+        with contextlib.suppress(OSError), open(users, "a") as file:
+            file.write(f"{name}:x:{uid}:{os.getgid()}::{os.environ.get('HOME', '/')}:/bin/false\n")
 
 
 def own_session() -> None:
