@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,28 +14,35 @@ import pytest
 
 from practicus_provider import runtime
 
+PATIENCE = 60.0
+"""Seconds after which a test that waits has failed."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
 def both(tmp_path: Path) -> Run:
-    """Runs a script by us, having asserted that Python alone does the same."""
+    """Runs a script by us, having asserted that Python alone does the same, and leaves the same files ``out*``."""
 
-    def run(code: str, *args: str, path: Path = tmp_path / "script.py", **env: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        code: str, *args: str, path: Path = tmp_path / "script.py", start: Path | None = None, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         path.write_text(code)
-        done = [
-            subprocess.run(
-                [sys.executable, *how, str(path), *args],
+        done, found = [], []
+        for how in ([], ["-m", "practicus_runtime.script"]):
+            process = subprocess.run(
+                [sys.executable, *how, str(start or path), *args],
                 env={**os.environ, "PYTHONPATH": str(runtime.FOLDER), "PYTHONDONTWRITEBYTECODE": "1", **env},
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,
-                timeout=20,
+                timeout=PATIENCE,
             )
-            for how in ([], ["-m", "practicus_runtime.script"])
-        ]
-        by_python, by_us = ((each.returncode, each.stdout, each.stderr) for each in done)
-        assert by_us == by_python
+            written = {file.name: file.read_bytes() for file in tmp_path.glob("out*")}
+            for name in written:
+                (tmp_path / name).unlink()
+            done.append(process)
+            found.append((process.returncode, process.stdout, process.stderr, written))
+        assert found[1] == found[0]
         return done[1]
 
     return run
@@ -67,6 +75,99 @@ def test_it_is_the_main_module_and_has_its_arguments_and_its_folder(both, tmp_pa
 )
 def test_it_ends_as_python_alone_ends_it(both, code):
     both(code)
+
+
+SAYS = """
+import os
+
+class Says:
+    def __init__(self, word):
+        self.word = word
+    def __del__(self, write=os.write):
+        write(1, self.word.encode())
+"""
+HELD = {
+    "a file": "curve = open('out', 'w'); print('1,2', file=curve)",
+    "a file that functions write": "curve = open('out', 'w')\ndef say(): print('1,2', file=curve)\nsay()",
+    "gzip": "import gzip; curve = gzip.GzipFile('out', 'wb', mtime=0); curve.write(b'1,2')",
+    "text in gzip": "import gzip, io; curve = io.TextIOWrapper(gzip.GzipFile('out', 'wb', mtime=0)); curve.write('1')",
+    "a zip": "import zipfile; z = zipfile.ZipFile('out', 'w'); z.writestr(zipfile.ZipInfo('a'), '1,2')",
+    "a ring": "curve = open('out', 'w'); ring = [curve]; ring.append(ring); del curve; ring[0].write('1')",
+    "a file of a module beside it": "import beside; beside.curve.write('1,2')",
+    "a file of a package beside it": "from inside import deep; deep.curve.write('1,2')",
+    "a file that a library holds": "import logging; logging.curve = open('out', 'w'); logging.curve.write('1,2')",
+    "a file in place of stdout": "import sys; sys.stdout = open('out', 'w'); print('1,2')",
+    "a file that a signal's handler holds": (
+        "import signal; curve = open('out', 'w'); curve.write('1')\n"
+        "signal.signal(signal.SIGTERM, lambda *_: curve.flush())"
+    ),
+    "a destructor that a library's hook needs": (
+        f"{SAYS}\nimport logging; says = Says('gone'); logging.hook = lambda: says"
+    ),
+    "a destructor": f"{SAYS}\nsays = Says('gone')",
+    "a destructor that needs other names": f"{SAYS}\nwhere = b'gone'\nSays.__del__ = lambda self: os.write(1, where)",
+    "what its hook for exceptions needs": f"{SAYS}\nimport sys; says = Says('gone')\nsys.excepthook = lambda *_: says",
+    "destructors in order": (
+        f"{SAYS}\nimport signal; signal.signal(signal.SIGTERM, lambda *_: SAYS)\n"
+        "b, _a, __c, _d, a = map(Says, ('b', '_a', '__c', '_d', 'a'))"
+    ),
+    "a file that atexit writes": "import atexit; curve = open('out', 'w'); atexit.register(lambda: curve.write('1'))",
+    "a file that a thread writes": (
+        "import threading, time; curve = open('out', 'w')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.2), curve.write('late'))).start()"
+    ),
+    "names that a daemon thread needs": (
+        "import threading, time\nrate = 1e-5\n"
+        "def beat():\n    while True:\n        time.sleep(rate)\n"
+        "for _ in range(4): threading.Thread(target=beat, daemon=True).start()"
+    ),
+}
+"""What a script's modules hold at their end -> the script."""
+ENDS = {"well": "", "by an exception": "raise ValueError('lost')", "by sys.exit": "import sys; sys.exit(3)"}
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """The folder of an application of several modules."""
+    folder = tmp_path / "application"
+    (folder / "inside").mkdir(parents=True)
+    for module in ("beside.py", "inside/deep.py"):
+        (folder / module).write_text("curve = open('out', 'w')\ndef say(): print(curve)\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("held", "end"),
+    [*((held, "well") for held in HELD), *(("a file of a module beside it", end) for end in ENDS if end != "well")],
+)
+def test_nothing_of_what_its_modules_hold_is_lost_at_its_end(both, beside, held, end):
+    both(f"{HELD[held]}\n{ENDS[end]}\n", path=beside / "script.py")
+
+
+@pytest.mark.parametrize("packed", ["a folder", "a zip"])
+@pytest.mark.parametrize("held", ["a file that functions write", "a file of a module beside it", "a destructor"])
+def test_neither_is_it_where_the_application_is_a_folder_or_a_zip(both, beside, held, packed):
+    start = beside
+    (beside / "__main__.py").write_text(HELD[held])
+    if packed == "a zip":
+        start = Path(shutil.make_archive(str(beside), "zip", beside))
+    both(HELD[held], path=beside / "__main__.py", start=start)
+
+
+def test_what_libraries_hold_lives_on_as_they_may_need_it(both, tmp_path, beside):
+    """As torch holds its process groups, which abort where they are dropped while an interpreter winds up."""
+    installed = beside / "site-packages"
+    installed.mkdir()
+    (installed / "library.py").write_text(
+        "import os\nclass Group:\n    __del__ = lambda self: os.abort()\nworld = Group()"
+    )
+    (beside / "script.py").write_text(
+        "import library; group = library.world; curve = open('out', 'w'); curve.write('1')"
+    )
+    command = [sys.executable, "-m", "practicus_runtime.script", str(beside / "script.py")]
+    env = {**os.environ, "PYTHONPATH": f"{runtime.FOLDER}:{installed}"}
+    assert subprocess.run(command, env=env, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out").read_text() == "1"
 
 
 def test_what_it_defines_can_be_pickled_and_is_found_by_processes_that_it_starts(both):
