@@ -28,6 +28,9 @@ class Here(StrEnum):
     """Folder that is writable and this replica's alone; a launch's ``files`` lie in it."""
     HOST = "host"
     """Its own address, as the cluster's other replicas reach it."""
+    URL_HOST = "url_host"
+    """The same, as a URL has it: an IPv6 address stands in brackets. For what is joined with a port, and for programs
+    that want it so."""
     INDEX = "index"
     """Its index in its role, from 0."""
     KEY = "key"

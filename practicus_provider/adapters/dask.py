@@ -54,7 +54,7 @@ class DaskAdapter(Adapter):
             preloads.append("practicus_runtime.dask_elastic")
             config["PRACTICUS_ELASTIC"] = f"{spec.elastic.min},{spec.elastic.max}"
         coordinator = Launch(
-            command=(Here.PYTHON, "-m", "distributed.cli.dask_scheduler", "--host", Here.HOST, "--port", SCHEDULER)
+            command=(Here.PYTHON, "-m", "distributed.cli.dask_scheduler", "--host", Here.URL_HOST, "--port", SCHEDULER)
             + ("--dashboard-address", ("127.0.0.1:", DASHBOARD), *_preload(spec, "scheduler", *preloads)),
             env={**config, "PRACTICUS_CLIENTS_PORT": CLIENTS},
             ports={"scheduler": 8786, "dashboard": 8787, "clients": 8788},
@@ -62,7 +62,7 @@ class DaskAdapter(Adapter):
             spawns="worker" if spec.elastic else None,
         )
         worker = Launch(
-            command=(Here.PYTHON, "-m", "distributed.cli.dask_worker", ADDRESS, "--host", Here.HOST)
+            command=(Here.PYTHON, "-m", "distributed.cli.dask_worker", ADDRESS, "--host", Here.URL_HOST)
             + ("--name", ("worker-", Here.INDEX), "--nthreads", str(spec.worker_resources.cores))
             + ("--memory-limit", str(spec.worker_resources.memory_bytes), "--local-directory", Here.SCRATCH)
             + ("--no-nanny", "--no-dashboard", *_preload(spec, "worker", "practicus_runtime.dask_worker")),

@@ -43,7 +43,7 @@ class SparkAdapter(Adapter):
         local: dict[str, Text] = {"SPARK_LOCAL_DIRS": local_dirs(spec, theirs)}
         master = Launch(
             command=RUN
-            + ("daemon", "org.apache.spark.deploy.master.Master", "--host", Here.HOST)
+            + ("daemon", "org.apache.spark.deploy.master.Master", "--host", Here.URL_HOST)
             + ("--port", MASTER, "--webui-port", Port("coordinator", "ui")),
             env={**DAEMON, **PLACE, **local},
             ports={"spark": 7077, "ui": 8080},
@@ -51,7 +51,7 @@ class SparkAdapter(Adapter):
         )
         worker = Launch(
             command=RUN
-            + ("daemon", "org.apache.spark.deploy.worker.Worker", "--host", Here.HOST)
+            + ("daemon", "org.apache.spark.deploy.worker.Worker", "--host", Here.URL_HOST)
             + ("--webui-port", Port("worker", "ui"), "--cores", str(spec.worker_resources.cores))
             + ("--memory", f"{spec.worker_resources.memory_bytes >> 20}M", "--work-dir", (Here.SCRATCH, "/work"))
             + (ADDRESS,),
@@ -128,8 +128,8 @@ def _settings(spec: JobSpec, own: Settings, theirs: Mapping[str, str]) -> Settin
         "spark.ui.killEnabled": "false",  # Spark does it by GET too, and whoever may look at the task may open the UI
         **dict.fromkeys(("spark.driver.defaultJavaOptions", "spark.executor.defaultJavaOptions"), "-Djava.io.tmpdir=."),
         "spark.submit.deployMode": "client",
-        "spark.driver.host": Here.HOST,
-        "spark.driver.bindAddress": Here.HOST,
+        "spark.driver.host": Here.URL_HOST,
+        "spark.driver.bindAddress": Here.URL_HOST,
         "spark.ui.port": UI,
         **own,
     }

@@ -22,7 +22,7 @@ SCHEDULER = Port("coordinator", "scheduler")
 DASHBOARD = Port("coordinator", "dashboard")
 ADDRESS = ("tcp://", Host("coordinator"), ":", SCHEDULER)
 SERVE = (
-    *(Here.PYTHON, "-m", "distributed.cli.dask_scheduler", "--host", Here.HOST, "--port", SCHEDULER),
+    *(Here.PYTHON, "-m", "distributed.cli.dask_scheduler", "--host", Here.URL_HOST, "--port", SCHEDULER),
     *("--dashboard-address", ("127.0.0.1:", DASHBOARD), "--preload", "practicus_runtime.dask_scheduler"),
 )
 PORTS = {"scheduler": 8786, "dashboard": 8787, "clients": 8788}
@@ -42,7 +42,7 @@ def roles(**more: Any) -> tuple[Role, ...]:
 def work(cores: int, memory: int) -> tuple[Any, ...]:
     """A worker's command."""
     return (
-        *(Here.PYTHON, "-m", "distributed.cli.dask_worker", ADDRESS, "--host", Here.HOST),
+        *(Here.PYTHON, "-m", "distributed.cli.dask_worker", ADDRESS, "--host", Here.URL_HOST),
         *("--name", ("worker-", Here.INDEX), "--nthreads", str(cores), "--memory-limit", str(memory)),
         *("--local-directory", Here.SCRATCH, "--no-nanny", "--no-dashboard"),
         *("--preload", "practicus_runtime.dask_worker"),

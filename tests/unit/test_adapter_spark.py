@@ -50,8 +50,8 @@ DEFAULTS = {
 CLUSTER = {
     "spark.master": "spark://<Host(role='coordinator')>:<Port(role='coordinator', name='spark')>",
     "spark.submit.deployMode": "client",
-    "spark.driver.host": "<host>",
-    "spark.driver.bindAddress": "<host>",
+    "spark.driver.host": "<url_host>",
+    "spark.driver.bindAddress": "<url_host>",
     "spark.ui.port": "<Port(role='driver', name='ui')>",
 }
 ON_PODS = {
@@ -116,7 +116,7 @@ def test_a_fixed_cluster_is_a_master_workers_of_one_executor_each_and_the_driver
             "coordinator",
             Launch(
                 command=RUN
-                + ("daemon", "org.apache.spark.deploy.master.Master", "--host", Here.HOST, "--port", MASTER)
+                + ("daemon", "org.apache.spark.deploy.master.Master", "--host", Here.URL_HOST, "--port", MASTER)
                 + ("--webui-port", Port("coordinator", "ui")),
                 env={**DAEMON, **PLACE},
                 ports={"spark": 7077, "ui": 8080},
@@ -128,7 +128,7 @@ def test_a_fixed_cluster_is_a_master_workers_of_one_executor_each_and_the_driver
             "worker",
             Launch(
                 command=RUN
-                + ("daemon", "org.apache.spark.deploy.worker.Worker", "--host", Here.HOST)
+                + ("daemon", "org.apache.spark.deploy.worker.Worker", "--host", Here.URL_HOST)
                 + ("--webui-port", Port("worker", "ui"), "--cores", "2", "--memory", "4096M")
                 + ("--work-dir", (Here.SCRATCH, "/work"), ADDRESS),
                 env={**DAEMON, **PLACE, **NO_RESULT},
@@ -152,8 +152,8 @@ def test_a_fixed_cluster_is_a_master_workers_of_one_executor_each_and_the_driver
                     *(("spark.ui.showConsoleProgress=", "false"), ("spark.ui.killEnabled=", "false")),
                     ("spark.driver.defaultJavaOptions=", "-Djava.io.tmpdir=."),
                     ("spark.executor.defaultJavaOptions=", "-Djava.io.tmpdir=."),
-                    *(("spark.submit.deployMode=", "client"), ("spark.driver.host=", Here.HOST)),
-                    *(("spark.driver.bindAddress=", Here.HOST), ("spark.ui.port=", Port("driver", "ui"))),
+                    *(("spark.submit.deployMode=", "client"), ("spark.driver.host=", Here.URL_HOST)),
+                    *(("spark.driver.bindAddress=", Here.URL_HOST), ("spark.ui.port=", Port("driver", "ui"))),
                     *(("spark.cores.max=", "6"), ("spark.master=", *ADDRESS)),
                     ("spark.driver.extraClassPath=", "", Here.APP),
                     ("spark.executor.extraClassPath=", "", Here.APP),
@@ -288,8 +288,8 @@ def test_on_pods_a_fixed_cluster_is_the_driver_and_the_template_of_the_executors
                     *(("spark.ui.showConsoleProgress=", "false"), ("spark.ui.killEnabled=", "false")),
                     ("spark.driver.defaultJavaOptions=", "-Djava.io.tmpdir=."),
                     ("spark.executor.defaultJavaOptions=", "-Djava.io.tmpdir=."),
-                    *(("spark.submit.deployMode=", "client"), ("spark.driver.host=", Here.HOST)),
-                    *(("spark.driver.bindAddress=", Here.HOST), ("spark.ui.port=", Port("driver", "ui"))),
+                    *(("spark.submit.deployMode=", "client"), ("spark.driver.host=", Here.URL_HOST)),
+                    *(("spark.driver.bindAddress=", Here.URL_HOST), ("spark.ui.port=", Port("driver", "ui"))),
                     ("spark.kubernetes.executor.request.cores=", "2500m"),
                     ("spark.kubernetes.executor.limit.cores=", "2500m"),
                     ("spark.kubernetes.executor.disableConfigMap=", "true"),

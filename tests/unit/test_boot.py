@@ -109,6 +109,13 @@ def test_without_another_search_path_there_is_no_empty_part_which_would_be_the_w
     assert done.said()[0].split(os.pathsep) == [str(done.scratch / ".practicus" / name) for name in ("app", "runtime")]
 
 
+@pytest.mark.parametrize(("host", "in_url"), [("10.0.0.7", "10.0.0.7"), ("fd00::7", "[fd00::7]")])
+def test_a_pods_address_is_joined_with_a_port_as_in_a_url(boot, host, in_url):
+    code = "import sys, json; print(json.dumps(sys.argv[1:]))"
+    done = boot(python(code, Here.HOST, (Here.URL_HOST, ":1")), PRACTICUS_HOST=host)
+    assert done.said() == [[host, f"{in_url}:1"]]
+
+
 def test_references_become_what_the_pod_is(boot):
     code = "import sys, json, os; print(json.dumps([sys.argv[1:], os.environ['AT'], open('a/b').read()]))"
     arguments = (Here.INDEX, ("<", Here.HOST, ">"), Here.PYTHON, (Here.SCRATCH, "/x"), (Here.APP, "/y"))

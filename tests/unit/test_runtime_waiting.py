@@ -99,6 +99,16 @@ def test_who_is_there_at_once_is_not_spoken_of(clock, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_who_listens_at_an_ipv6_address_is_reached_and_named_as_in_a_url(clock, capsys):
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        port = server.getsockname()[1]
+        assert look(Wait("worker-0", "::1", port, clock=clock))
+        assert look(Wait("worker-0", "::1", clock=clock))
+    wait = Wait("worker-0", "::1", port, clock=clock)
+    at(clock, wait, 10)
+    assert capsys.readouterr().out == f"waiting for worker-0 ([::1]:{port}) since 10 s: connection refused\n"
+
+
 def test_after_10_s_it_is_said_for_whom_it_waits_and_what_is_in_the_way_then_once_a_minute(clock, closed, capsys):
     wait = Wait("coordinator-0", "127.0.0.1", closed, clock=clock)
     at(clock, wait, 0, 9.9)

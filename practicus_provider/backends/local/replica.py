@@ -221,7 +221,7 @@ class Replica:
                 return str(self.index)
             case Here.KEY:
                 return self.around.key
-            case Here.HOST | Host():
+            case Here.HOST | Here.URL_HOST | Host():
                 return LOOPBACK
             case Port():
                 return str(self.port_of(part))

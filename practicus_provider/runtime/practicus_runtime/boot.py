@@ -57,9 +57,11 @@ def main(role: str) -> None:
 
 def text(parts: list[Any]) -> str:
     """A text of the plan; what only this pod knows stands in it as a reference."""
+    host = os.environ["PRACTICUS_HOST"]
     facts = {
         "python": sys.executable,
-        "host": os.environ["PRACTICUS_HOST"],
+        "host": host,
+        "url_host": f"[{host}]" if ":" in host else host,  # before what else does so is on the search path
         "index": os.environ["PRACTICUS_INDEX"],
         "key": os.environ.get("PRACTICUS_KEY", ""),
     }

@@ -18,6 +18,8 @@ import threading
 import time
 from typing import Any, Callable, Dict
 
+from practicus_runtime.addresses import family
+
 LIMIT = 4 << 20
 """Bytes of a message: a result and a rank's last lines, with room to spare."""
 STRANGER_LIMIT = 1024
@@ -112,6 +114,7 @@ class Listener(socketserver.ThreadingTCPServer):
     def __init__(self, address: str, port: int, key: str, attend: Callable[[Channel], None]) -> None:
         self.key = key
         self.attend = attend
+        self.address_family = family(address)
         super().__init__((address, port), Introduction)
 
     def start(self) -> None:

@@ -12,6 +12,8 @@ import threading
 import time
 from typing import Any, Callable, Dict, List
 
+from practicus_runtime.addresses import family
+
 EARLY = 30.0
 """Seconds after its start in which an executor's end counts as one at its start."""
 FEW = 3
@@ -44,7 +46,7 @@ class Executors:
 
 def listen(host: str, port: int) -> socket.socket:
     """Where executors tell."""
-    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    return socket.create_server((host, port), family=family(host))
 
 
 def attend(

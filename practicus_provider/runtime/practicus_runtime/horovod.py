@@ -14,6 +14,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from practicus_runtime.addresses import family
 from practicus_runtime.meeting import rendezvous
 from practicus_runtime.ranks import Ranks
 
@@ -44,6 +45,7 @@ class Rendezvous(ThreadingHTTPServer):
         self.limit = KEYS_PER_RANK * ranks
         self.lock = threading.Lock()
         self.asked_at = time.monotonic()
+        self.address_family = family(address)
         super().__init__((address, port), Handler)
 
 

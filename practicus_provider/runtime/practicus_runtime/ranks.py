@@ -262,15 +262,27 @@ def name_interface() -> None:
 
 
 def interface(address: str) -> Optional[str]:  # noqa: UP045  (Python 3.8)
-    """The network interface that has that IPv4 address; None if none has, or if there is no telling."""
+    """The network interface that has that address; None if none has, or if there is no telling."""
     if not LINUX:
         return None
+    return _interface_6(address) if ":" in address else _interface_4(address)
+
+
+def _interface_4(address: str) -> Optional[str]:  # noqa: UP045  (Python 3.8)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             with contextlib.suppress(OSError):  # it has no address
                 found = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()))
                 if socket.inet_ntoa(found[20:24]) == address:
                     return name
+    return None
+
+
+def _interface_6(address: str) -> Optional[str]:  # noqa: UP045  (Python 3.8)
+    """By the kernel's list: each line begins with an address, in hexadecimal digits, and ends with its interface."""
+    with contextlib.suppress(OSError), open("/proc/net/if_inet6") as lines:
+        wanted = socket.inet_pton(socket.AF_INET6, address).hex()
+        return next((line.split()[-1] for line in lines if line.startswith(wanted)), None)
     return None
 
 
