@@ -120,8 +120,8 @@ def local_dirs(spec: JobSpec, theirs: Mapping[str, str]) -> Text:
 
 def executor_env(spec: JobSpec, theirs: Mapping[str, str]) -> dict[str, str]:
     """The executors' environment: ``env``, and what ``conf`` says for executors alone."""
-    own = {key.removeprefix("spark.executorEnv."): text for key, text in theirs.items() if ".executorEnv." in key}
-    return {**spec.env, **own}
+    start = "spark.executorEnv."
+    return {**spec.env, **{key.removeprefix(start): text for key, text in theirs.items() if key.startswith(start)}}
 
 
 def _text(key: str, value: object) -> str:

@@ -142,7 +142,7 @@ def test_a_driver_is_told_that_an_executor_has_started_and_of_its_good_end_nothi
     ("code", "exit_code", "how"),
     [
         ("import sys; sys.exit('no agent')", 1, {"exit_code": 1, "signal": None}),
-        ("import os; os.kill(os.getpid(), 9)", 137, {"exit_code": None, "signal": 9}),
+        ("import os; os.kill(os.getpid(), 9)", -9, {"exit_code": None, "signal": 9}),
     ],
 )
 def test_a_driver_is_told_how_an_executor_failed_after_what_time_and_with_which_last_words(env, code, exit_code, how):
@@ -166,7 +166,7 @@ def test_an_executor_that_is_told_to_end_is_no_failure(env):
         with subprocess.Popen(command, env=whole, stdout=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"ready\n"
             process.terminate()
-            assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+            assert process.wait(PATIENCE) == -signal.SIGTERM
     assert [report for report in told if "seconds" in report] == []
 
 

@@ -45,10 +45,7 @@ class Driver:
             code = 1
         elif code == 0 and not self.stopped and not self.used():
             print(f"WARNING: {self.advice}", file=sys.stderr, flush=True)
-        if code < 0:  # as it was
-            signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
-            os.kill(os.getpid(), -code)
-        os._exit(code)
+        leave(code)
 
     def give_up(self, cause: Dict[str, Any], why: Sequence[str]) -> None:  # noqa: UP006  (Python 3.8)
         """End the application for what happened elsewhere.
@@ -65,6 +62,15 @@ class Driver:
 
     def _stop(self, number: int, frame: object) -> None:
         self.stopped = True
+
+
+def leave(code: int) -> NoReturn:
+    """End as a child has ended: with its exit code, or by the signal of that number below 0."""
+    if code < 0:
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
 
 
 def die_with_parent() -> None:

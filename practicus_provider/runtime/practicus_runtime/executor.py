@@ -19,7 +19,7 @@ import time
 from collections import deque
 from typing import IO, Any, Deque, Dict, List
 
-from practicus_runtime.driver import die_with_parent
+from practicus_runtime.driver import die_with_parent, leave
 
 STANDALONE = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 """Class of an executor that a standalone worker starts."""
@@ -46,7 +46,7 @@ class Executor:
         }
 
     def run(self) -> int:
-        """Until its end; the exit code, or 128 + the signal's number."""
+        """Until its end; the exit code, or minus the signal's number."""
         signal.signal(signal.SIGTERM, self._stop)
         began = time.monotonic()
         pipes: Dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}  # noqa: UP006  (Python 3.8)
@@ -65,7 +65,7 @@ class Executor:
         if code and not self.stopped:
             how = {"exit_code": code, "signal": None} if code > 0 else {"exit_code": None, "signal": -code}
             self._tell({**how, "seconds": time.monotonic() - began, "tail": list(self.tail)})
-        return code if code >= 0 else 128 - code
+        return code
 
     def _stop(self, number: int, frame: object) -> None:
         self.stopped = True
@@ -100,4 +100,4 @@ def worker_log() -> int:
 
 
 if __name__ == "__main__":
-    os._exit(Executor(sys.argv[1:]).run())
+    leave(Executor(sys.argv[1:]).run())

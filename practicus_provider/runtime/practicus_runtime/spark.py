@@ -182,7 +182,7 @@ def find_hadoop() -> None:
 
 def make_local_dirs() -> None:
     """Folders of which Spark needs one at least."""
-    folders = os.environ["SPARK_LOCAL_DIRS"]
+    folders = os.environ.get("SPARK_LOCAL_DIRS", ".")
     failed = []
     for folder in folders.split(","):
         try:
