@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.e2e.airflow_home import LOCAL, REPO, Airflow, eventually, running
+from tests.e2e.airflow_home import LOCAL, REPO, Airflow, eventually, running, texts
 from tests.e2e.browser import clusters, headless, logged_in, picture
 from tests.kubernetes import MAIN, fresh
 
@@ -359,6 +359,47 @@ def test_a_form_starts_a_run_with_what_was_chosen_and_takes_nothing_else(window:
     window.wait_for_url("**/dags/practicus_plain_scripts/runs/manual__*")
     [run] = airflow.call("GET", "/api/v2/dags/practicus_plain_scripts/dagRuns")["dag_runs"]
     assert run["conf"] == {"partitions": 2}
+
+
+ONE_PLACE = pytest.mark.parametrize("place", ["local"], indirect=True, scope="module")
+VERDICT = "Error: driver-0 exited with code 1"
+LEVELS = {"a detail": "info", "a fact": "info", "a doubt": "warning", "a fault": "error", "no such table": "error"}
+
+
+@ONE_PLACE  # the triggerer's log is the same for both
+@pytest.mark.parametrize("task_id", ["deferred", "worker"])
+def test_a_failed_tasks_page_shows_its_error_without_a_click_and_filters_what_the_job_has_written(
+    window: Page, airflow: Airflow, task_id: str
+) -> None:
+    if not airflow.found("/api/v2/dags/levels/dagRuns/run"):
+        airflow.trigger("levels", "run", {})
+    assert airflow.await_state("levels", "run", "failed", "success", task_id=task_id) == "failed"
+    eventually("its log is whole", lambda: VERDICT in "".join(airflow.log("levels", "run", task_id)))
+    entries = airflow.entries("levels", "run", task_id)
+    errors = [entry for entry in entries if entry.get("level") == "error" and entry.get("logger") != "driver-0"]
+    assert [VERDICT in "\n".join(texts(entry)) for entry in errors] == [True]
+    assert "practicus_provider" not in str([error["frames"] for error in errors[0].get("error_detail", ())])
+    written = {words: entry for words in LEVELS for entry in entries if words in entry["event"]}
+    assert {words: written[words]["level"] for words in LEVELS} == LEVELS
+
+    window.goto(f"/dags/levels/runs/run/tasks/{task_id}")
+    log = window.get_by_test_id("virtualized-list")
+    for words in (VERDICT, "ValueError: no such table: flights"):
+        expect(log.get_by_text(words).last).to_be_in_viewport()
+    picture(window, f"log-{task_id}")
+
+    def chosen(choice: str, option: str) -> None:
+        window.get_by_role("combobox").filter(has_text=choice).click()
+        window.get_by_role("option", name=option, exact=True).click()
+        window.keyboard.press("Escape")
+
+    chosen("All Sources", "driver-0")
+    expect(log).not_to_contain_text(VERDICT)
+    expect(log).to_contain_text("a doubt")
+    chosen("All Log Levels", "WARNING")
+    expect(log).not_to_contain_text("a fault")
+    expect(log).to_contain_text("a doubt")
+    picture(window, f"filtered-{task_id}")
 
 
 def test_a_cluster_is_deleted_on_its_page_which_then_says_that_it_is_gone(
