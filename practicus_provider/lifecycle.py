@@ -365,7 +365,7 @@ async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say, rec
     finally:
         if not streaming.cancelling():  # as a whole event loop ends, all are told already: again would cut last words
             streaming.cancel()
-        with contextlib.suppress(asyncio.CancelledError, NotFound), _warned(say, "the log ends here"):
+        with contextlib.suppress(asyncio.CancelledError):
             await streaming
 
 
@@ -402,6 +402,12 @@ async def _told(statuses: AsyncIterator[Status], last: Status, say: Say) -> Asyn
 
 
 async def _stream(backend: Backend, handle: Handle, streamed: tuple[str, ...], say: Say) -> None:
+    """The logs, to their ends; where they cannot be read on it is said at once, and the job goes on."""
+    with _warned(say, "the log ends here"), contextlib.suppress(NotFound):
+        await _read(backend, handle, streamed, say)
+
+
+async def _read(backend: Backend, handle: Handle, streamed: tuple[str, ...], say: Say) -> None:
     if not streamed:
         return
     entries, loop = Entries(say), asyncio.get_running_loop()

@@ -468,6 +468,25 @@ class Faulty(Scripted):
         raise self.error
 
 
+class Torn(Scripted):
+    """Its logs break after the first line."""
+
+    async def logs(
+        self, handle: Handle, roles: Collection[str], *, whole: bool = False
+    ) -> AsyncGenerator[LogLine, None]:
+        async for line in super().logs(handle, roles, whole=whole):
+            yield line
+            raise ValueError("Chunk too big")
+
+
+async def test_a_log_that_cannot_be_read_on_is_said_at_once_and_the_job_goes_on():
+    said = Said()
+    outcome = await follow(Torn([RUNNING, 0.1, DONE], [(0, line("a")), (0, line("b"))]), POLICY, said)
+    assert outcome.verdict == DONE.verdict
+    words = [text for text in said if text in ("a", "b") or "log ends" in text or text.startswith("succeeded")]
+    assert words == ["a", "the log ends here: Chunk too big", "succeeded: driver 1 succeeded"]
+
+
 @pytest.mark.parametrize("error", [BackendError("no way there"), OSError("no way there"), ZeroDivisionError()])
 @pytest.mark.parametrize("end", [DONE, BROKEN])
 @pytest.mark.parametrize(
