@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -106,4 +105,4 @@ def _send(file: BinaryIO, end: socket.socket, content: bytes) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
