@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from practicus_provider.backends.base import Handle
+from practicus_provider.backends.kubernetes import logs
 from practicus_provider.backends.kubernetes.api import Api
 from practicus_provider.backends.kubernetes.labels import INDEX
 from practicus_provider.backends.kubernetes.logs import DISORDER, LATER, PodLog, Reader, follow, tail
@@ -178,6 +179,17 @@ async def test_the_tail_of_a_log_is_its_last_lines(server, api):
     server.answers = [streams(*(f"{line}\n".encode() for line in ("a", "b\r", "", "c", f"d{END}", END)))]
     assert await tail(api, "p", "uid", 4) == ["b", "", "c", "d"]
     assert server.asked == [("GET", f"{PODS}/p/log", {"container": "main", "tailLines": "6"}, None)]
+
+
+@pytest.mark.parametrize("trouble", [refuses(500, "busy"), refuses(401, "Unauthorized"), streams(b"a\n", end="cut")])
+async def test_the_tail_of_a_log_that_cannot_be_had_is_asked_for_again_where_much_depends_on_it(
+    server, api, trouble, monkeypatch
+):
+    monkeypatch.setattr(logs, "RETRY", 0.01)
+    server.answers = [trouble, trouble, streams(b"a\n", b"b\n")]
+    assert await tail(api, "p", "uid", 2, patience=PATIENCE) == ["a", "b"]
+    server.answers = [trouble]
+    assert await tail(api, "p", "uid", 2) in ([], ["a"])
 
 
 async def test_of_a_log_that_is_cut_what_was_read_is_kept(server, api):

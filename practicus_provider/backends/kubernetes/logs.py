@@ -198,18 +198,29 @@ class _Entries:
         return [line.decode(errors="replace") for line in lines]
 
 
-async def tail(api: Api, pod: str, nonce: str, lines: int, container: str = MAIN) -> list[str]:
-    """The last lines of a pod's log, newest last; empty where there is none (any more)."""
-    found: list[bytes] = []
-    with contextlib.suppress(OSError, TimeoutError, BackendError):
-        query = {"container": container, "tailLines": str(lines + OUTPUTS)}
-        async with api.stream(f"pods/{pod}/log", silence=TIMEOUT, **query) as content:
-            screen = Screen()
-            async for data in content.chunks():
-                for piece, ends in pieces(data):
-                    screen.add(piece)
-                    found += screen.end() if ends else ()
-            found += screen.end() if screen.begun else ()
+async def tail(api: Api, pod: str, nonce: str, lines: int, container: str = MAIN, patience: float = 0.0) -> list[str]:
+    """The last lines of a pod's log, newest last; empty where there is none (any more).
+
+    :param patience: seconds for which it is asked for again, if it was cut or could not be had.
+    """
+    query, give_up = {"container": container, "tailLines": str(lines + OUTPUTS)}, time.monotonic() + patience
+    while True:
+        found: list[bytes] = []
+        try:
+            async with api.stream(f"pods/{pod}/log", silence=TIMEOUT, **query) as content:
+                screen = Screen()
+                async for data in content.chunks():
+                    for piece, ends in pieces(data):
+                        screen.add(piece)
+                        found += screen.end() if ends else ()
+                found += screen.end() if screen.begun else ()
+            break
+        except NotFound:
+            break
+        except (OSError, TimeoutError, BackendError):
+            if time.monotonic() >= give_up:
+                break
+        await asyncio.sleep(RETRY)
     texts = (line.decode(errors="replace").partition(f"{END_MARK}{nonce} ") for line in found)
     return [text for text, end, _ in texts if text or not end][-lines:]
 

@@ -13,7 +13,7 @@ from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes.api import Api, Manifest
 from practicus_provider.backends.kubernetes.causes import lacking
 from practicus_provider.backends.kubernetes.labels import TOLD
-from practicus_provider.backends.kubernetes.logs import tail
+from practicus_provider.backends.kubernetes.logs import LAST_PATIENCE, tail
 from practicus_provider.backends.kubernetes.mirror import Mirror
 from practicus_provider.backends.kubernetes.observe import Observation, facts_of, observe
 from practicus_provider.backends.kubernetes.pod import Pod
@@ -110,9 +110,12 @@ async def final(mirror: Mirror, handle: Handle, observation: Observation) -> Sta
         return replace(status, verdict=with_tail(status.verdict, lines, lacks))
     if observation.result_in is not None:
         pod, count = observation.result_in
-        lines = [line for line in await tail(api, pod.name, pod.uid, count) if line.startswith(RESULT_MARK)]
+        read = await tail(api, pod.name, pod.uid, count, patience=LAST_PATIENCE)
+        lines = [line for line in read if line.startswith(RESULT_MARK)]
         if len(lines) != count:
-            raise BackendError(f"the result of {pod.name} is lost: its log was rotated before it was read")
+            raise BackendError(
+                f"the result of {pod.name} is lost: its log cannot be read, or was rotated before it was"
+            )
         return replace(status, result="".join(line.removeprefix(RESULT_MARK) for line in lines))
     return status
 
