@@ -13,11 +13,13 @@ import re
 from practicus_provider.adapters import DOCKERFILE, NO_RESULT, Adapter, Program
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Framework, Here, Host, Launch, Part, Port, Role, Text
+from practicus_provider.runtime.practicus_runtime.waiting import PATIENCE
 from practicus_provider.spec import JobSpec
 
 SCHEDULER = Port("coordinator", "scheduler")
 DASHBOARD = Port("coordinator", "dashboard")
 CLIENTS = Port("coordinator", "clients")
+CONNECT = "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT"
 ADDRESS: tuple[Part, ...] = ("tcp://", Host("coordinator"), ":", SCHEDULER)
 _NANNY = "a worker has no nanny here"
 _PLAIN = "leave it out: replicas speak plain TCP, which on Kubernetes a NetworkPolicy closes to all others"
@@ -68,9 +70,11 @@ class DaskAdapter(Adapter):
             + ("--no-nanny", "--no-dashboard", *_preload(spec, "worker", "practicus_runtime.dask_worker")),
             env={**spec.env, **config, **NO_RESULT},
         )
+        # By default a client gives up after 30 s, and the scheduler's image may still be pulled.
+        patience = f"{spec.start_timeout + PATIENCE:g}s"
         driver = Launch(
             command=(Here.PYTHON, "-S", "-m", "practicus_runtime.dask_driver", Host("coordinator"), CLIENTS, *program),
-            env={**spec.env, **config} | {"DASK_SCHEDULER_ADDRESS": ADDRESS},
+            env={CONNECT: patience, **spec.env, **config} | {"DASK_SCHEDULER_ADDRESS": ADDRESS},
         )
         return (
             Role("coordinator", coordinator, resources=spec.coordinator_resources),

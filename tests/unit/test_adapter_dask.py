@@ -28,6 +28,8 @@ SERVE = (
 PORTS = {"scheduler": 8786, "dashboard": 8787, "clients": 8788}
 CLIENTS = Port("coordinator", "clients")
 TOLD = {"PRACTICUS_CLIENTS_PORT": CLIENTS}
+WAITS = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "900s"}
+"""Has a client wait for a scheduler that is on its way, for the default start_timeout and what is added to it."""
 DRIVE = (Here.PYTHON, "-S", "-m", "practicus_runtime.dask_driver", Host("coordinator"), CLIENTS, *PROGRAM)
 
 
@@ -61,7 +63,7 @@ def test_a_fixed_cluster_is_a_scheduler_workers_and_the_driver():
     assert roles(workers=3, coordinator_resources=coordinator, worker_resources=worker) == (
         Role("coordinator", Launch(SERVE, TOLD, ports=PORTS, ready="scheduler"), resources=coordinator),
         Role("worker", Launch(work(2, 4 << 30), NO_RESULT), 3, worker),
-        Role("driver", Launch(DRIVE, {"DASK_SCHEDULER_ADDRESS": ADDRESS}), resources=coordinator),
+        Role("driver", Launch(DRIVE, {**WAITS, "DASK_SCHEDULER_ADDRESS": ADDRESS}), resources=coordinator),
     )
 
 
@@ -79,7 +81,7 @@ def test_an_elastic_clusters_scheduler_is_told_the_bounds_and_starts_with_the_le
             ),
         ),
         Role("worker", Launch(work(1, 2 << 30), config | NO_RESULT), 2, elastic=Elastic(2, 5)),
-        Role("driver", Launch(DRIVE, config | {"DASK_SCHEDULER_ADDRESS": ADDRESS})),
+        Role("driver", Launch(DRIVE, WAITS | config | {"DASK_SCHEDULER_ADDRESS": ADDRESS})),
     )
 
 
@@ -126,7 +128,7 @@ def test_a_worker_has_a_thread_for_each_whole_core_and_its_memory_in_bytes(resou
 def test_the_environment_reaches_the_workers_and_the_driver():
     env = {"TOKEN": "a=b", "LANG": "C.UTF-8"}
     coordinator, worker, driver = (role.launch.env for role in roles(env=env))
-    assert (coordinator, worker, driver) == (TOLD, env | NO_RESULT, env | {"DASK_SCHEDULER_ADDRESS": ADDRESS})
+    assert (coordinator, worker, driver) == (TOLD, env | NO_RESULT, WAITS | env | {"DASK_SCHEDULER_ADDRESS": ADDRESS})
 
 
 def test_the_conf_reaches_every_role_as_dasks_environment_variables():
@@ -138,7 +140,7 @@ def test_the_conf_reaches_every_role_as_dasks_environment_variables():
     assert (coordinator, worker, driver) == (
         config | TOLD,
         config | NO_RESULT,
-        config | {"DASK_SCHEDULER_ADDRESS": ADDRESS},
+        WAITS | config | {"DASK_SCHEDULER_ADDRESS": ADDRESS},
     )
 
 
@@ -149,7 +151,10 @@ def test_the_conf_wins_over_the_environment():
 
 
 def test_the_environment_does_not_lead_the_application_to_another_cluster():
-    assert roles(env={"DASK_SCHEDULER_ADDRESS": "tcp://mine"})[2].launch.env == {"DASK_SCHEDULER_ADDRESS": ADDRESS}
+    assert roles(env={"DASK_SCHEDULER_ADDRESS": "tcp://mine"})[2].launch.env == {
+        **WAITS,
+        "DASK_SCHEDULER_ADDRESS": ADDRESS,
+    }
 
 
 @pytest.mark.parametrize("start", REFUSED)
@@ -246,3 +251,10 @@ def test_the_documentation_names_every_key_that_is_refused():
     page = (Path(__file__).parents[2] / "docs" / "dask.md").read_text()
     table = page.split("| what to use |\n")[1].split("\n\n")[0]
     assert {name for row in table.splitlines() for name in re.findall("`([^`]+)`", row.split(" | ")[0])} == {*REFUSED}
+
+
+def test_how_long_a_client_waits_for_the_scheduler_goes_by_the_start_timeout_and_is_the_users_to_say():
+    (name,) = WAITS
+    assert roles(start_timeout=60)[2].launch.env[name] == "360s"
+    assert roles(conf={"distributed.comm.timeouts.connect": "5s"})[2].launch.env[name] == "'5s'"
+    assert roles(env={name: "7s"})[2].launch.env[name] == "7s"

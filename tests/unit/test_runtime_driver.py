@@ -287,9 +287,23 @@ def test_a_scheduler_tells_whether_a_client_has_come_from_this_machine(hosts, kn
         assert Asking(*place).used() is known
 
 
+def test_an_application_whose_scheduler_is_not_reached_is_ended_and_that_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRACTICUS_FAILURE", str(tmp_path / "failure.json"))
+    monkeypatch.setenv("PRACTICUS_START_TIMEOUT", "0.2")
+    monkeypatch.setenv("PYTHONPATH", str(runtime.FOLDER))
+    application = (sys.executable, "-c", "import time; time.sleep(600)")
+    command = (*MODULE, "practicus_runtime.dask_driver", "nowhere.invalid", "8788", *application)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.stdout.startswith("gave up waiting for coordinator-0 (nowhere.invalid:8788) after ")
+    assert done.stderr == "the application was ended, as the scheduler of its cluster is not reached\n"
+    failure = json.loads((tmp_path / "failure.json").read_text())
+    assert (done.returncode, failure["exit_code"]) == (1, 69)
+    assert failure["unreached"]["who"] == "coordinator-0 (nowhere.invalid:8788)"
+
+
 def test_a_scheduler_that_was_never_there_was_not_used_and_one_that_is_gone_was():
     with answering("[]") as place:
         asking = Asking(*place)
-        assert asking.there.wait(PATIENCE)
+        asking.wait.wait()
     assert asking.used()
     assert not Asking(*place).used()
