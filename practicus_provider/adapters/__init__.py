@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from typing import ClassVar
 
 from practicus_provider.errors import AdapterError, PracticusError, SpecError
-from practicus_provider.plan import Framework, Here, Plan, Port, Role, Text
+from practicus_provider.plan import Framework, Here, Plan, Port, Role, Text, parts
 from practicus_provider.spec import JobSpec
 
 BUILT_IN = {
@@ -45,6 +45,7 @@ class Adapter(ABC):
     :cvar client: ``module:attribute.path`` that ``practicus_runtime.get_client()`` calls, if there is one.
     :cvar framework: what the replicas' Python has to have.
     :cvar links: label -> port of the web pages that the framework serves; on loopback is enough.
+    :cvar apart: roles that load nothing of the user's, unless they decide.
     :cvar ranked: whether a worker may be several processes, as ``spec.procs_per_worker`` says.
     """
 
@@ -52,6 +53,7 @@ class Adapter(ABC):
     client: ClassVar[str | None] = None
     framework: ClassVar[Framework | None] = None
     links: ClassVar[dict[str, Port]] = {}
+    apart: ClassVar[frozenset[str]] = frozenset({"coordinator"})
     ranked: ClassVar[bool] = False
 
     def pod_roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
@@ -144,16 +146,34 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         priority_class=spec.priority_class,
         start_timeout=spec.start_timeout,
     )
-    return _installing(plan, spec.requirements) if spec.requirements else plan
+    plan = _beside(plan, program)
+    return _installing(plan, spec.requirements, adapter.apart) if spec.requirements else plan
 
 
-def _installing(plan: Plan, requirements: tuple[str, ...]) -> Plan:
-    """With every replica installing them before it starts, but for a coordinator, where nothing of the user's runs."""
+def _beside(plan: Plan, program: Program) -> Plan:
+    """With the folder of the application's script on the search path of all replicas, as it is on that of the script:
+    what that sends to others may need the modules beside it.
+    """
+    *before, script = parts(program[1]) if len(program) > 1 else ("",)
+    folder = script.rpartition("/")[0] if type(script) is str else ""
+    if not folder:  # the shipped files' own folder is there anyway
+        return plan
+
+    def found(role: Role) -> Role:
+        theirs = role.launch.env.get("PYTHONPATH")
+        path = (*before, folder, *((":", *parts(theirs)) if theirs else ()))
+        return replace(role, launch=replace(role.launch, env={**role.launch.env, "PYTHONPATH": path}))
+
+    return replace(plan, roles=tuple(map(found, plan.roles)))
+
+
+def _installing(plan: Plan, requirements: tuple[str, ...], apart: frozenset[str]) -> Plan:
+    """With every replica installing them before it starts, where something of the user's is loaded."""
     install = (Here.PYTHON, "-m", "practicus_runtime.requirements", Here.APP, *requirements, "--")
     roles = tuple(
-        role
-        if role.name == "coordinator" and not plan.decisive(role)
-        else replace(role, launch=replace(role.launch, command=(*install, *role.launch.command)))
+        replace(role, launch=replace(role.launch, command=(*install, *role.launch.command)))
+        if role.name not in apart or plan.decisive(role)
+        else role
         for role in plan.roles
     )
     return replace(plan, roles=roles)

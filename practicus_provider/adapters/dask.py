@@ -47,6 +47,7 @@ class DaskAdapter(Adapter):
         dict.fromkeys(("distributed", "dask"), "pip install dask[distributed] bokeh"), f"images/dask/{DOCKERFILE}"
     )
     links = {"Dask dashboard": DASHBOARD}
+    apart = frozenset()  # the scheduler unpickles what tasks are made of
 
     def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
         """Coordinator (the scheduler), ``spec.workers`` workers, and the driver."""
@@ -58,7 +59,7 @@ class DaskAdapter(Adapter):
         coordinator = Launch(
             command=(Here.PYTHON, "-m", "distributed.cli.dask_scheduler", "--host", Here.URL_HOST, "--port", SCHEDULER)
             + ("--dashboard-address", ("127.0.0.1:", DASHBOARD), *_preload(spec, "scheduler", *preloads)),
-            env={**config, "PRACTICUS_CLIENTS_PORT": CLIENTS},
+            env={**spec.env, **config, "PRACTICUS_CLIENTS_PORT": CLIENTS},
             ports={"scheduler": 8786, "dashboard": 8787, "clients": 8788},
             ready="scheduler",
             spawns="worker" if spec.elastic else None,

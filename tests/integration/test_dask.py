@@ -85,6 +85,7 @@ def test_a_worker_at_work_that_its_scheduler_closes_ends_when_it_is_told_to(tmp_
 
 BRINGS = """
 import os
+import beside
 import practicus_runtime as pr
 from distributed.diagnostics.plugin import Environ
 
@@ -103,7 +104,7 @@ after = client.run(os.getpid)
 same = sorted(before.values()) == sorted(after.values()) and not {*before} & {*after}
 nanny = refusal(client.register_plugin, Environ({"A": "a"}))
 result = refusal(client.submit(pr.set_result, "lost").result)
-pr.set_result([same, kept.status, client.submit(sum, [1, 2]).result(), nanny, result])
+pr.set_result([same, kept.status, client.map(beside.triple, [1])[0].result(), nanny, result])
 """
 ALONE = """
 from distributed import Client, LocalCluster
@@ -114,7 +115,8 @@ with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as clust
 
 def job(script: str, **more: Any) -> Plan:
     spec = JobSpec(adapter="dask", workers=2, timeout=300, **more)
-    return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": script.encode()})
+    files = {"jobs/main.py": script.encode(), "jobs/beside.py": b"def triple(x): return 3 * x"}
+    return make_plan(spec, (Here.PYTHON, (Here.APP, "/", "jobs/main.py")), files)
 
 
 async def test_workers_restart_without_a_nanny_and_what_they_cannot_do_is_refused(local: LocalBackend) -> None:

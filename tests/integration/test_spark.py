@@ -15,7 +15,7 @@ from practicus_provider.spec import JobSpec, Resources
 from practicus_provider.status import State
 from tests.plans import created, end, read
 
-PROGRAM = (Here.PYTHON, (Here.APP, "/job.py"))
+PROGRAM = (Here.PYTHON, (Here.APP, "/", "jobs/main.py"))
 START = 300.0
 """Seconds that a loaded machine may need for three JVMs."""
 LOG4J = b"""
@@ -32,14 +32,14 @@ import practicus_runtime as pr
 context = pr.get_client().sparkContext
 
 def probe(_):
-    import helpers, lib, os
+    import beside, helpers, lib, os
     from pyspark import SparkFiles
     try:
         pr.set_result("lost")
     except RuntimeError as error:
         refused = str(error)
     data = open(SparkFiles.get("data.txt")).read()
-    return lib.ten(2), helpers.SEVEN, data, os.environ["SPARK_LOCAL_DIRS"], os.environ["MINE"], refused
+    return lib.ten(beside.TWO), helpers.SEVEN, data, os.environ["SPARK_LOCAL_DIRS"], os.environ["MINE"], refused
 
 found = context.parallelize([0], 1).map(probe).collect()[0]
 loader = context._jvm.Thread.currentThread().getContextClassLoader()
@@ -61,7 +61,7 @@ def packed(**files: str) -> bytes:
 def plan(script: str, files: dict[str, bytes], **more: Any) -> Plan:
     small = Resources(memory="800Mi")
     spec = JobSpec(adapter="spark", worker_resources=small, coordinator_resources=small, timeout=600, **more)
-    return make_plan(spec, PROGRAM, {"job.py": script.encode(), **files})
+    return make_plan(spec, PROGRAM, {"jobs/main.py": script.encode(), **files})
 
 
 async def test_what_is_shipped_and_set_is_there_in_the_driver_and_in_the_executors(
@@ -72,6 +72,7 @@ async def test_what_is_shipped_and_set_is_there_in_the_driver_and_in_the_executo
         "lib.zip": packed(**{"lib.py": "def ten(x): return 10 * x"}),
         "data.txt": b"data",
         "helpers.py": b"SEVEN = 7",
+        "jobs/beside.py": b"TWO = 2",
         "log4j2.properties": LOG4J,
     }
     conf = {

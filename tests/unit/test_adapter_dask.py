@@ -125,10 +125,11 @@ def test_a_worker_has_a_thread_for_each_whole_core_and_its_memory_in_bytes(resou
 # ---- the environment
 
 
-def test_the_environment_reaches_the_workers_and_the_driver():
+def test_the_environment_reaches_every_role():
     env = {"TOKEN": "a=b", "LANG": "C.UTF-8"}
     coordinator, worker, driver = (role.launch.env for role in roles(env=env))
-    assert (coordinator, worker, driver) == (TOLD, env | NO_RESULT, WAITS | env | {"DASK_SCHEDULER_ADDRESS": ADDRESS})
+    told = {"DASK_SCHEDULER_ADDRESS": ADDRESS}
+    assert (coordinator, worker, driver) == (env | TOLD, env | NO_RESULT, WAITS | env | told)
 
 
 def test_the_conf_reaches_every_role_as_dasks_environment_variables():

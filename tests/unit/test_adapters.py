@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -250,13 +250,56 @@ def test_a_plan_whose_parts_do_not_fit_is_refused_by_its_adapters_name(cls, mess
         make_plan(JobSpec(adapter=mine(cls)), PROGRAM)
 
 
-def test_every_replica_but_a_coordinator_installs_what_the_job_requires_before_it_starts():
+@pytest.mark.parametrize(("adapter", "apart"), [("dask", set()), ("spark", {"coordinator"})])
+def test_every_replica_that_loads_what_is_the_users_installs_what_the_job_requires_before_it_starts(adapter, apart):
+    """Dask's scheduler unpickles what tasks are made of; Spark's master only manages processes."""
     plain, installing = (
-        make_plan(JobSpec(adapter="dask", requirements=requirements), PROGRAM) for requirements in ((), ("polars>=1",))
+        make_plan(JobSpec(adapter=adapter, requirements=requirements), PROGRAM) for requirements in ((), ("polars>=1",))
     )
     install = (Here.PYTHON, "-m", "practicus_runtime.requirements", Here.APP, "polars>=1", "--")
-    assert installing.role("coordinator") == plain.role("coordinator")
-    for name in ("worker", "driver"):
-        role = plain.role(name)
+    for role in plain.roles:
         launch = replace(role.launch, command=(*install, *role.launch.command))
-        assert installing.role(name) == replace(role, launch=launch)
+        assert installing.role(role.name) == (role if role.name in apart else replace(role, launch=launch))
+
+
+# ---- modules beside the script
+
+
+def search_paths(program: tuple[Any, ...], **more: Any) -> dict[str, Any]:
+    """Of each role of a Dask job, what its launch says of it."""
+    plan = make_plan(JobSpec(adapter="dask", **more), program)
+    return {role.name: role.launch.env.get("PYTHONPATH") for role in plan.roles}
+
+
+@pytest.mark.parametrize(
+    ("script", "folder"),
+    [
+        ((Here.APP, "/", "jobs/main.py"), (Here.APP, "/", "jobs")),
+        ((Here.APP, "/", "jobs/daily/__main__.py"), (Here.APP, "/", "jobs/daily")),
+        ("/opt/jobs/main.py", ("/opt/jobs",)),
+    ],
+)
+def test_modules_beside_the_script_are_found_on_every_replica(script, folder):
+    found = search_paths((Here.PYTHON, script, "a/b"))
+    assert found == dict.fromkeys(("coordinator", "worker", "driver"), folder)
+    found = search_paths((Here.PYTHON, script), env={"PYTHONPATH": "/mine"})
+    assert found == dict.fromkeys(("coordinator", "worker", "driver"), (*folder, ":", "/mine"))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        (Here.PYTHON, (Here.APP, "/", "main.py"), "a/b"),
+        (Here.PYTHON, "-m", "practicus_runtime.fetch", "https://h/jobs/main.py"),
+        (Here.PYTHON, "/main.py"),
+        ("true",),
+    ],
+)
+def test_where_the_script_lies_beside_the_shipped_files_or_nowhere_yet_nothing_is_added(program):
+    assert search_paths(program) == {"coordinator": None, "worker": None, "driver": None}
+
+
+def test_modules_beside_the_script_are_found_by_pods_that_a_framework_makes():
+    plan = make_plan(JobSpec(adapter="spark"), (Here.PYTHON, (Here.APP, "/", "jobs/main.py")), pods=True)
+    found = {role.name: role.launch.env["PYTHONPATH"] for role in plan.roles}
+    assert found == dict.fromkeys(("driver", "worker"), (Here.APP, "/", "jobs"))
