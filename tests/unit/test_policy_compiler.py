@@ -286,7 +286,7 @@ def test_golden(name: str, request: pytest.FixtureRequest) -> None:
             "egress": [
                 {"to": [{"podSelector": {}}]},
                 {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}], "ports": [{"port": 443}]},
-                {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53}]},
+                {"ports": [{"port": port, "protocol": name} for port in (53, 5353) for name in ("UDP", "TCP")]},
             ],
         },
         name="isolated",
