@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,11 @@ Command = Callable[["argparse.Namespace"], None]
 
 
 def _command(function: Command) -> Command:
-    """Our errors become one line and exit code 1; Airflow's own start-up messages stay out of what is printed."""
+    """Our errors become one line and exit code 1; Airflow's own start-up messages stay out of what is printed.
+
+    Who reads what is printed may have had enough, as ``head`` has, and who waits may press Ctrl-C: both end a command
+    without a word, with the exit code that shells have for their signals.
+    """
 
     @functools.wraps(function)
     def run(args: argparse.Namespace) -> None:
@@ -38,8 +43,14 @@ def _command(function: Command) -> Command:
         os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
         try:
             function(args)
+            sys.stdout.flush()
         except PracticusError as error:
             sys.exit(f"{type(error).__name__}: {error}")
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python flushes it once more
+            sys.exit(128 + signal.SIGPIPE)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
 
     quiet: Command = suppress_logs_and_warning(providers_configuration_loaded(run))
     return quiet
@@ -54,7 +65,13 @@ def list_(args: argparse.Namespace) -> None:
     found = asyncio.run(backend.list())
     lives = _lives([listing.task for listing in found])
     rows = [_row(listing, life) for listing, life in zip(found, lives, strict=True)]
-    AirflowConsole().print_as(data=rows, output=args.output)
+    match args.output:  # of these two, Airflow's console makes everything text
+        case "json":
+            print(json.dumps(rows))
+        case "yaml":
+            _print_yaml([rows])
+        case _:
+            AirflowConsole().print_as(data=[{**row, "age": f"{row['age']} s"} for row in rows], output=args.output)
 
 
 @_command
@@ -143,7 +160,7 @@ def _row(listing: Listing, life: TaskLife) -> dict[str, Any]:
         "name": listing.handle.name,
         "state": str(listing.state),
         "note": "leaving" if listing.leaving else "kept" if listing.released else "",
-        "age": f"{max(0.0, time.time() - listing.created_at):.0f} s",
+        "age": max(0, round(time.time() - listing.created_at)),
         **{name: listing.task.get(name) for name in names},
         "task": life,
     }
@@ -170,8 +187,12 @@ def _task(task: Mapping[str, Any]) -> str:
 
 
 def _confirmed(args: argparse.Namespace, question: str) -> bool:
-    if args.yes or input(f"{question} [y/N] ").strip().lower() in ("y", "yes"):
-        return True
+    try:
+        if args.yes or input(f"{question} [y/N] ").strip().lower() in ("y", "yes"):
+            return True
+    except EOFError:
+        print()
+        raise BackendError("nobody answers the question: give --yes to remove without one") from None
     print("nothing was removed")
     return False
 

@@ -35,7 +35,10 @@ def rendered_operator(args: argparse.Namespace) -> tuple[ClusterOperator, Contex
     if not isinstance(operator, ClusterOperator):
         raise SpecError("task", operator.task_id, f"it is a {type(operator).__name__}, which makes no cluster")
     when = args.logical_date or datetime.now(UTC).isoformat()
-    ti, _ = _get_ti(scheduled, args.map_index, logical_date_or_run_id=when, create_if_necessary="memory")
+    ti, made_up = _get_ti(scheduled, args.map_index, logical_date_or_run_id=when, create_if_necessary="memory")
+    if made_up and ti.dag_run.logical_date is None:
+        way_out = f"give a date, such as 2026-11-28, or the id of a run of {args.dag_id} that there is"
+        raise SpecError("--logical-date", when, way_out)
     for field in operator.template_fields:
         setattr(operator, field, _without_outputs(getattr(operator, field)))
     context: Any = _get_template_context(ti, operator)

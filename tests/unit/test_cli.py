@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from practicus_provider.backends.base import Handle, Listing
+from practicus_provider.cli import commands
+from practicus_provider.status import State, Status
+from tests.plans import PATIENCE
+
+ENDLESS = """
+import argparse, time
+from practicus_provider.cli import commands
+
+@commands._command
+def endless(args):
+    while True:
+        print("line", flush=True)
+        time.sleep(0.01)
+
+endless(argparse.Namespace(verbose=False))
+"""
+TASK = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": -1, "try_number": 2}
+
+
+class Place:
+    """A backend with one cluster."""
+
+    async def list(self) -> list[Listing]:
+        return [Listing(Handle("c-1", "u"), Status(State.RUNNING), TASK, 0.0)]
+
+    async def find(self, name: str) -> Listing:
+        return (await self.list())[0]
+
+
+@pytest.fixture(autouse=True)
+def place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "_backend", lambda args: Place())
+    monkeypatch.setattr(commands, "_lives", lambda tasks: ["lives" for _ in tasks])
+    monkeypatch.setattr(commands.time, "time", lambda: 12.4)
+
+
+@pytest.mark.parametrize(("output", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_numbers_are_numbers_for_who_reads_them_by_a_program(capsys, output, read):
+    commands.list_(Namespace(output=output, verbose=False))
+    row = {"name": "c-1", "state": "running", "note": "", "age": 12, **TASK, "task": "lives"}
+    assert read(capsys.readouterr().out) == [row]
+
+
+def test_an_age_has_its_unit_in_a_table(capsys):
+    commands.list_(Namespace(output="plain", verbose=False))
+    assert "12 s" in capsys.readouterr().out
+
+
+def test_where_nobody_can_answer_nothing_is_removed(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    with pytest.raises(SystemExit) as end:
+        commands.delete_(Namespace(name="c-1", yes=False, verbose=False))
+    assert end.value.code == "BackendError: nobody answers the question: give --yes to remove without one"
+    assert "is removed" not in capsys.readouterr().out
+
+
+@contextlib.contextmanager
+def running() -> Iterator[subprocess.Popen[bytes]]:
+    """A command that prints for ever."""
+    with subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert b"line\n" in process.stdout  # after what Airflow may say as it starts
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_reader_that_has_had_enough_ends_a_command_without_a_word():
+    with running() as process:
+        process.stdout.close()
+        assert process.wait(PATIENCE) == 128 + signal.SIGPIPE
+        assert b"Error" not in process.stderr.read()
+
+
+def test_ctrl_c_ends_a_command_without_a_word():
+    with running() as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 128 + signal.SIGINT
+        assert b"KeyboardInterrupt" not in process.stderr.read()
