@@ -58,8 +58,9 @@ RESUMES_AFTER = 10.0 if Version(AIRFLOW) < Version("3.2") else 0.0
 """Seconds for which a task has to be deferred before it resumes. The scheduler of Airflow 3.1 fails one that runs again
 before it has noticed the end of the process that deferred it (``SchedulerJobRunner.process_executor_events``)."""
 DEFERRED = "deferred"
-ANSWER_TIMEOUT = 60.0
-"""Seconds in which Airflow has to say what became of a task. The first answer of a triggerer takes some."""
+ANSWER_TIMEOUT = 600.0
+"""Seconds in which Airflow has to say what became of a task. A triggerer's first answer takes some, on a busy machine
+over a minute; nobody waits for it."""
 STOPS_WITHIN = 5.0
 """Seconds for which a cancelled trigger waits for that. A triggerer that runs on goes on with it; one that stops, which
 may not answer any more, ends."""
