@@ -153,6 +153,7 @@ class Plan:
     :param queue_name: of who decides when the cluster starts, where replicas are pods; None: it starts at once.
     :param scheduler_name: of who places the replicas' pods; None: the cluster's own scheduler.
     :param priority_class: of the replicas' pods.
+    :param grace: seconds that a replica's command has between SIGTERM and SIGKILL; None: the backend's own choice.
     :raises SpecError: the parts do not fit each other.
     """
 
@@ -175,6 +176,7 @@ class Plan:
     scheduler_name: str | None = None
     priority_class: str | None = None
     start_timeout: float = 600.0
+    grace: float | None = None
 
     def __post_init__(self) -> None:
         if not self.roles:

@@ -252,6 +252,7 @@ class JobSpec:
     timeout: float = 24 * 3600
     start_timeout: float = 600
     progress_timeout: float | None = None
+    grace: float | None = None
     preemption_retries: int = 0
     oom_memory_factor: float | None = None
     teardown: Teardown = "always"
@@ -323,9 +324,9 @@ class JobSpec:
             raise SpecError("oom_memory_factor", self.oom_memory_factor, way_out)
         for name in ("worker_resources", "coordinator_resources"):
             _instance(name, getattr(self, name), Resources, "give Resources(cpu=..., memory=...)")
-        for name in ("timeout", "start_timeout", "progress_timeout"):
+        for name in ("timeout", "start_timeout", "progress_timeout", "grace"):
             value = getattr(self, name)
-            if value is None and name == "progress_timeout":
+            if value is None and name in ("progress_timeout", "grace"):
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
                 raise SpecError(name, value, "give a positive number of seconds or a timedelta")

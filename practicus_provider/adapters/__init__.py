@@ -145,6 +145,7 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         scheduler_name=spec.scheduler_name,
         priority_class=spec.priority_class,
         start_timeout=spec.start_timeout,
+        grace=spec.grace,
     )
     plan = _beside(plan, program)
     return _installing(plan, spec.requirements, adapter.apart) if spec.requirements else plan

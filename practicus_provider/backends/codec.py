@@ -18,6 +18,7 @@ def dump_plan(plan: Plan) -> dict[str, Any]:
         "decides": plan.decides,
         "timeout": plan.timeout,
         "start_timeout": plan.start_timeout,
+        "grace": plan.grace,
         "client": plan.client,
         "framework": asdict(plan.framework) if plan.framework else None,
         "links": {label: _dump_port(port) for label, port in plan.links.items()},

@@ -72,6 +72,7 @@ class PracticusCreateClusterOperator(ClusterOperator):
         volumes: Sequence[Volume] = (),
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
+        grace: float | timedelta | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -91,6 +92,7 @@ class PracticusCreateClusterOperator(ClusterOperator):
         self.volumes = volumes
         self.timeout = timeout
         self.start_timeout = start_timeout
+        self.grace = grace
         check_early(self)
 
     async def launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
@@ -163,6 +165,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
         checkpoint_dir: str | None = None,
         timeout: float | timedelta = timedelta(days=1),
         start_timeout: float | timedelta = timedelta(minutes=10),
+        grace: float | timedelta | None = None,
         stream_logs: StreamLogs = "coordinator",
         wait_for_completion: bool = True,
         **kwargs: Any,
@@ -183,6 +186,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
         self.checkpoint_dir = checkpoint_dir
         self.timeout = timeout
         self.start_timeout = start_timeout
+        self.grace = grace
         self.stream_logs = stream_logs
         self.wait_for_completion = wait_for_completion
         check_early(self, adapter="the cluster's")

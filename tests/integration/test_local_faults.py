@@ -15,6 +15,7 @@ import pytest
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
+from practicus_provider.backends.local.replica import GRACE
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Port
 from practicus_provider.status import Reason, State
@@ -100,6 +101,22 @@ async def test_deleting_takes_grandchildren_that_hide_in_sessions_of_their_own(b
         await asyncio.sleep(0.02)
     await backend.delete(handle)
     assert marked(CLUSTER_MARK, handle.uid) == []
+
+
+async def test_a_command_has_as_long_to_save_as_its_grace_says(backend: LocalBackend, tmp_path: Path) -> None:
+    saves = (
+        "import os, signal, sys, time\n"
+        "def save(*_):\n    time.sleep(float(sys.argv[2]))\n    open(sys.argv[1], 'w').close()\n    os._exit(0)\n"
+        f"signal.signal(signal.SIGTERM, save)\n{SLEEP}"
+    )
+    late = str(GRACE + 1)
+    handle = await backend.create(
+        "job", plan(role("driver", saves, str(tmp_path / "saved"), late), grace=60.0), task=TASK
+    )
+    await running(backend, handle)
+    await asyncio.sleep(0.5)  # until its handler is there
+    await backend.delete(handle)
+    assert (tmp_path / "saved").exists()
 
 
 async def test_a_command_that_ignores_sigterm_is_killed(backend: LocalBackend) -> None:

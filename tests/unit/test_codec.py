@@ -41,6 +41,7 @@ FULL = Plan(
     ),
     decides="driver",
     timeout=60.5,
+    grace=20.5,
     start_timeout=30.5,
     client="distributed:Client",
     framework=Framework({"distributed": "pip install distributed"}, "images/Dockerfile"),

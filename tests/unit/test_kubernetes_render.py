@@ -654,3 +654,37 @@ def test_a_root_of_a_queue_is_handed_to_it_once_all_else_is_there_and_let_go_by_
 def test_what_kueue_would_admit_in_part_is_refused_with_its_parts(adapter, more, parts):
     with pytest.raises(SpecError, match=rf"^queue_name='q': Kueue admits one Job, .* here \({parts}\)"):
         planned(adapter, queue_name="q", **more)
+
+
+def graces(**spec: Any) -> list[tuple[float, Any]]:
+    """Of each role: the seconds that its command has, and its pods."""
+    manifests = rendered(planned("torch", workers=Elastic(1, 2), **spec))
+    commands = json.loads(data_of(manifests)["launches.json"])
+    pods = {
+        "coordinator": manifests.root["spec"]["template"],
+        "worker": json.loads(data_of(manifests)["pod-worker.json"]),
+    }
+    return [(commands[name]["grace"], pod["spec"].get("terminationGracePeriodSeconds")) for name, pod in pods.items()]
+
+
+@pytest.mark.parametrize(
+    ("spec", "command", "pod"),
+    [
+        ({}, 8, 10),
+        ({"grace": 60.0}, 60, 62),
+        ({"grace": 0.5}, 1.5, 3),
+        ({"pod_overrides": {"spec": {"terminationGracePeriodSeconds": 120}}}, 118, 120),
+        ({"grace": 60, "pod_overrides": {"spec": {"terminationGracePeriodSeconds": 120}}}, 118, 120),
+        ({"pod_overrides": {"spec": {"terminationGracePeriodSeconds": 2}}}, 1, 2),
+        ({"pod_overrides": {"spec": {"terminationGracePeriodSeconds": 0}}}, 0, 0),
+        ({"pod_overrides": {"spec": {"terminationGracePeriodSeconds": None}}}, 28, None),
+    ],
+)
+def test_a_command_has_as_long_to_end_as_its_pod_but_for_what_comes_after_it(spec, command, pod):
+    assert graces(**spec) == [(command, pod)] * 2
+
+
+@pytest.mark.parametrize("seconds", ["60", 1.5, -1, True])
+def test_a_grace_that_is_no_number_of_seconds_is_refused(seconds):
+    with pytest.raises(SpecError, match=r"^pod_overrides\.spec\.terminationGracePeriodSeconds=.*give a whole number"):
+        graces(pod_overrides={"spec": {"terminationGracePeriodSeconds": seconds}})

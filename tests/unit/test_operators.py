@@ -381,6 +381,7 @@ def test_the_arguments_are_the_spec():
         conf={"a.b": 1},
         timeout=timedelta(hours=1),
         start_timeout=timedelta(seconds=90),
+        grace=timedelta(minutes=2),
         teardown="never",
         stream_logs="all",
     )
@@ -396,6 +397,7 @@ def test_the_arguments_are_the_spec():
         conf={"a.b": 1},
         timeout=3600,
         start_timeout=90,
+        grace=120,
         teardown="never",
         stream_logs="all",
     )

@@ -307,11 +307,12 @@ def test_a_group_of_workers_that_cannot_be_is_refused(field, value, way_out):
         WorkerGroup(**{"count": 1} | {field: value})
 
 
+@pytest.mark.parametrize("field", ["progress_timeout", "grace"])
 @pytest.mark.parametrize("value", [0, -1, True, "60", float("inf")])
-def test_a_time_without_progress_that_is_not_a_positive_number_is_refused(value):
-    message = refusal("progress_timeout", value, "give a positive number of seconds or a timedelta")
+def test_a_time_that_may_be_left_out_and_is_not_a_positive_number_is_refused(field, value):
+    message = refusal(field, value, "give a positive number of seconds or a timedelta")
     with pytest.raises(SpecError, match=message):
-        JobSpec(adapter="torch", progress_timeout=value)
+        JobSpec(adapter="torch", **{field: value})
 
 
 @pytest.mark.parametrize("value", [-1, True, 1.5, "2", None])

@@ -14,8 +14,12 @@ from practicus_provider.errors import SpecError
 from practicus_provider.plan import Plan, Role
 from practicus_provider.spec import GPU, Volume
 
-GRACE = 10
-"""Seconds between SIGTERM and SIGKILL (``terminationGracePeriodSeconds``)."""
+GRACE = 8
+"""Seconds that a replica's command has between SIGTERM and SIGKILL, where the plan does not say."""
+LAUNCHER_GRACE = 2
+"""Seconds that a pod has beyond that (``terminationGracePeriodSeconds``), for what the launcher does after it."""
+KUBERNETES_GRACE = 30
+"""Kubernetes' default of a pod's, for one whose overrides remove ours."""
 NODE_LOST = 30
 """Seconds that a node may be out of reach before its pods count as lost (Kubernetes' default is 300)."""
 FS_GROUP = 1000
@@ -58,7 +62,7 @@ def pod_template(role: Role, plan: Plan, site: Site, labels: Mapping[str, str], 
         "serviceAccountName": short,
         "automountServiceAccountToken": bool(role.launch.spawns),
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE,
+        "terminationGracePeriodSeconds": LAUNCHER_GRACE + math.ceil(GRACE if plan.grace is None else plan.grace),
         **({"nodeSelector": dict(role.node_selector)} if role.node_selector else {}),
         **({"schedulerName": plan.scheduler_name} if plan.scheduler_name else {}),
         **({"priorityClassName": plan.priority_class} if plan.priority_class else {}),
@@ -83,6 +87,18 @@ def pod_template(role: Role, plan: Plan, site: Site, labels: Mapping[str, str], 
     for overrides in (site.pod_overrides, plan.pod_overrides):
         template = merged(template, overrides, _kept)
     return template
+
+
+def command_grace(template: Manifest) -> float:
+    """Seconds that the command has in a pod of that template, whoever chose the pod's own: it must end before that.
+
+    :raises SpecError: an override has made it something else than a number.
+    """
+    seconds = template["spec"].get("terminationGracePeriodSeconds", KUBERNETES_GRACE)
+    if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 0:
+        way_out = "give a whole number of seconds, or grace= instead"
+        raise SpecError("pod_overrides.spec.terminationGracePeriodSeconds", seconds, way_out)
+    return seconds - min(LAUNCHER_GRACE, seconds / 2)
 
 
 def _container(role: Role, plan: Plan, image: str, short: str) -> Manifest:

@@ -9,7 +9,7 @@ from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes.api import Api, ApiError, Manifest
 from practicus_provider.backends.kubernetes.labels import NETWORK
 from practicus_provider.backends.kubernetes.pod import Pod
-from practicus_provider.backends.kubernetes.pod_template import GRACE
+from practicus_provider.backends.kubernetes.pod_template import GRACE, LAUNCHER_GRACE
 from practicus_provider.backends.kubernetes.roots import handle_of
 from practicus_provider.errors import BackendError
 
@@ -67,7 +67,7 @@ async def _give_up_lost(api: Api, network: str) -> None:
 
     The kubelet of such a node, should it live, ends them when it hears of it again.
     """
-    await asyncio.sleep(GRACE)
+    await asyncio.sleep(GRACE + LAUNCHER_GRACE)
     while True:
         await asyncio.sleep(LOST_POLL)
         with contextlib.suppress(BackendError):

@@ -40,7 +40,7 @@ from practicus_provider.backends.kubernetes.labels import (
     QUEUE,
     ROLE,
 )
-from practicus_provider.backends.kubernetes.pod_template import GRACE, KEY, SCRATCH, Site, pod_template
+from practicus_provider.backends.kubernetes.pod_template import KEY, SCRATCH, Site, command_grace, pod_template
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Plan, Port, Role, Text, parts
 from practicus_provider.runtime.practicus_runtime import pods
@@ -264,7 +264,7 @@ class _Cluster:
             "env": {name: self._text(text) for name, text in env.items()},
             "files": {name: self._text(text) for name, text in launch.files.items()},
             "after": [[f"{port.role}-0", self._host(port.role), self._port(port)] for port in launch.after],
-            "grace": GRACE - 2,  # the rest is for what the launcher does after it
+            "grace": command_grace(pod_template(role, self.plan, self.site, self.labels, self.short)),
             "spawns": launch.spawns,
         }
 

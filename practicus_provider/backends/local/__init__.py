@@ -110,7 +110,7 @@ class LocalBackend(Backend):
         """See :meth:`Backend.watch`. The supervisor pushes; its hanging up is its death, or its silence at the end."""
         with refused(f"watch cluster {handle.name}"):
             folder = self._folder(handle)
-            give_up = folder.deadline() + STOP_PATIENCE
+            give_up = folder.deadline() + folder.grace() + STOP_PATIENCE
             with contextlib.suppress(*GONE, TimeoutError):
                 async with control.request(folder.control, {"do": "watch", "lease": lease}) as answers:
                     while answer := await _before(give_up, anext(answers, None)):
@@ -169,7 +169,7 @@ class LocalBackend(Backend):
             if after > 0:
                 folder.released.touch()
             try:
-                async with asyncio.timeout(STOP_PATIENCE):
+                async with asyncio.timeout(folder.grace() + STOP_PATIENCE):
                     await _dismiss(folder, after)
             except TimeoutError:
                 folder.kill_supervisor()

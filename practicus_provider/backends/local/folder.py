@@ -60,6 +60,13 @@ class ClusterFolder:
         data: dict[str, Any] = json.loads((self.path / "cluster.json").read_text())
         return data
 
+    def grace(self) -> float:
+        """Seconds that its replicas were promised between SIGTERM and SIGKILL; 0 if none were.
+
+        :raises FileNotFoundError: it is not there.
+        """
+        return float(self.config()["plan"].get("grace") or 0)
+
     def handle(self) -> Handle:
         """The cluster's handle."""
         return Handle(self.path.name, self.config()["uid"])

@@ -23,7 +23,7 @@ from practicus_provider.plan import Here, Host, Part, Plan, Port, Role, Text, pa
 from practicus_provider.status import Reason, ReplicaStatus, State, Unreached, Verdict, signal_name
 
 GRACE = 3.0
-"""Seconds between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL, where the plan does not say."""
 
 PortOf = Callable[[Port], int]
 
@@ -38,6 +38,11 @@ class Surroundings:
     plan: Plan
     python: str
     key: str
+
+    @property
+    def grace(self) -> float:
+        """Seconds between SIGTERM and SIGKILL."""
+        return GRACE if self.plan.grace is None else self.plan.grace
 
     @property
     def lacks(self) -> dict[str, str]:
@@ -166,7 +171,7 @@ class Replica:
         order = {
             "command": [self._resolve(text) for text in launch.command],
             "after": [[f"{port.role}-0", LOOPBACK, self.port_of(port)] for port in launch.after],
-            "grace": GRACE,
+            "grace": self.around.grace,
             "report": report,
             "leash": True,
         }

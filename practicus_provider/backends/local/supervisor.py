@@ -122,7 +122,8 @@ class Supervisor:
         only_serves = self.status.state.final and all(replica.status.state.final for replica in self._deciding())
         self._finish(Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted"))
         self.closing = True
-        for end, patience in ((Replica.stop, GRACE_SERVING if only_serves else GRACE), (Replica.kill, GRACE)):
+        grace = GRACE_SERVING if only_serves else self.around.grace
+        for end, patience in ((Replica.stop, grace), (Replica.kill, GRACE)):
             left = [replica for replica in self.replicas.values() if not replica.ended.is_set()]
             for replica in left:
                 end(replica)
