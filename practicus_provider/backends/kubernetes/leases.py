@@ -67,7 +67,7 @@ async def _renew(api: Api, handle: Handle, most: float, ahead: float) -> None:
     while True:
         await asyncio.sleep(ahead / 3)
         try:
-            async with asyncio.timeout(ahead / 3):
+            async with asyncio.timeout(ahead):  # a plugin for credentials may take a while, and is not to be cut off
                 await _extend(api, handle, most, ahead)
             ends = time.monotonic() + ahead
         except (BackendError, TimeoutError) as error:
