@@ -18,8 +18,10 @@ from practicus_provider.status import State, Status
 from tests.plans import PATIENCE
 
 ENDLESS = """
-import argparse, time
+import argparse, signal, time
 from practicus_provider.cli import commands
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever runs the tests is deaf to it
 
 @commands._command
 def endless(args):
