@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import pytest
+from practicus_runtime.member import environment
+from practicus_runtime.ranks import torchruns
 
 from practicus_provider import runtime
 
@@ -118,6 +121,60 @@ def test_a_rank_is_told_who_it_is_and_by_which_interface_it_is_reached(start):
             "GLOO_SOCKET_IFNAME": "lo",
         },
     )
+
+
+FACTS = {"RANK": "5", "WORLD_SIZE": "8", "MASTER_ADDR": "worker-0", "PRACTICUS_TASK": '{"run_id": "a/b"}'}
+TORCHRUN = {
+    "ROLE_NAME": "default",
+    "ROLE_RANK": "5",
+    "ROLE_WORLD_SIZE": "8",
+    "TORCHELASTIC_RUN_ID": str(uuid5(NAMESPACE_OID, '{"run_id": "a/b"}')),
+    "TORCHELASTIC_RESTART_COUNT": "0",
+    "TORCHELASTIC_MAX_RESTARTS": "0",
+    "TORCHELASTIC_USE_AGENT_STORE": "False",
+    "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT",
+    "TORCHELASTIC_ERROR_FILE": "",
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, {}),
+        ({"PRACTICUS_FAILURE": "/x/failure.json"}, {"TORCHELASTIC_ERROR_FILE": "/x/failure.json.5.error"}),
+        ({"TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}, {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}),
+        (
+            {"TORCHELASTIC_USE_AGENT_STORE": "True", "ROLE_RANK": "0", "TORCHELASTIC_RUN_ID": "mine"},
+            {},
+        ),
+    ],
+)
+def test_a_rank_is_told_what_torchrun_tells_and_that_no_agent_serves_the_store(more, told):
+    assert torchruns({**FACTS, **more}) == {**TORCHRUN, **told}
+
+
+def test_a_rank_of_an_elastic_training_is_told_its_restarts_as_by_torchrun():
+    order = {"world": 8, "index": 2, "members": 4, "master": ["worker-1", 29500], "round": 3, "max_restarts": 5}
+    place = {**environment("torch", order, "notice"), "RANK": "5"}
+    counted = {"TORCHELASTIC_RESTART_COUNT": "2", "TORCHELASTIC_MAX_RESTARTS": "5"}
+    assert torchruns({**FACTS, **place}) == {**TORCHRUN, **counted}
+
+
+def test_who_has_no_place_where_torchs_ranks_meet_is_not_told_of_torchrun():
+    order = {"world": 8, "index": 2, "members": 4, "round": 1, "token": "t"}
+    told = {"LOCAL_WORLD_SIZE": "2", "PRACTICUS_ROLE": "worker", "PRACTICUS_INDEX": "2", "PRACTICUS_STORE": "x:1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in told.items():
+            patch.setenv(name, value)
+        assert torchruns({**environment("horovod", order, "notice"), "RANK": "5"}) == {}
+
+
+def test_all_ranks_have_torchruns_variables(start):
+    code = "import os; print(*(os.environ[name] for name in os.environ['NAMES'].split()))"
+    names = ("ROLE_RANK", "ROLE_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+    code, lines = start(code, procs=2, index=1, NAMES=" ".join(names), PRACTICUS_TASK=FACTS["PRACTICUS_TASK"]).end()
+    assert (code, lines) == (0, [f"[rank {rank}] {rank} 8 {TORCHRUN['TORCHELASTIC_RUN_ID']} 0" for rank in (2, 3)])
 
 
 def test_several_ranks_of_a_replica_are_numbered_on_and_say_whose_their_lines_are(start):

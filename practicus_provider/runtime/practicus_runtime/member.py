@@ -126,11 +126,14 @@ class Replica(Ranks):
     # ---- what becomes of the ranks
 
     def _environment(self, local_rank: int) -> dict[str, str]:
-        env = {**super()._environment(local_rank), **self.round, "RANK": str(self.base + local_rank)}
+        env: dict[str, str] = super()._environment(local_rank)
         if self.framework == "horovod":
             env.update(HOROVOD_RANK=env["RANK"], HOROVOD_LOCAL_RANK=env["LOCAL_RANK"])
             env.setdefault("HOROVOD_GLOO_IFACE", env.get("GLOO_SOCKET_IFNAME", ""))
         return env
+
+    def _place(self, local_rank: int) -> dict[str, str]:
+        return {**self.round, "RANK": str(self.base + local_rank), "LOCAL_RANK": str(local_rank)}
 
     def _output(self, source: int, rank: int) -> Output:
         return Told(source, self, rank)

@@ -1,9 +1,9 @@
 """The ranks of a replica: ``python -m practicus_runtime.ranks SCRIPT ARGS...`` runs it ``LOCAL_WORLD_SIZE`` times.
 
-Each is told its ``RANK`` and ``LOCAL_RANK``; whatever else it must know is in the environment. At the first failure of
-one the others are ended, and the file ``PRACTICUS_FAILURE`` says which it was, how it ended, and when: what fails on
-other replicas in consequence fails later. Where a replica has several, or workers are several groups, each line of
-their output names its rank.
+Each is told its ``RANK`` and ``LOCAL_RANK``, and what else torchrun tells; whatever else it must know is in the
+environment. At the first failure of one the others are ended, and the file ``PRACTICUS_FAILURE`` says which it was, how
+it ended, and when: what fails on other replicas in consequence fails later. Where a replica has several, or workers are
+several groups, each line of their output names its rank.
 
 It is started with each replica, beside frameworks that need the processor: so what few need is imported where it is.
 """
@@ -99,7 +99,7 @@ class Ranks:
     def _environment(self, local_rank: int) -> dict[str, str]:
         """Of one rank. The job's result is rank 0's."""
         rank = str(self.first + local_rank)
-        env = {**os.environ, "RANK": rank, "LOCAL_RANK": str(local_rank)}
+        env = {**os.environ, **self._place(local_rank)}
         for name, ours in self.names.items():
             if ours in env:
                 env.setdefault(name, env[ours])
@@ -111,7 +111,11 @@ class Ranks:
                 env["PRACTICUS_STACK"] = stack_file(int(rank))
         if local_rank and "PRACTICUS_RESULT" in env:
             env["PRACTICUS_RESULT"] += "." + rank
-        return env
+        return {**env, **torchruns(env)}
+
+    def _place(self, local_rank: int) -> dict[str, str]:
+        """What one rank is told of its place among all."""
+        return {"RANK": str(self.first + local_rank), "LOCAL_RANK": str(local_rank)}
 
     def _listen(self) -> None:
         read, write = os.pipe()
@@ -252,6 +256,38 @@ class Output:
         data = b"".join(self.prefix + line + b"\n" for line in lines)
         while data:
             data = data[os.write(1, data) :]
+
+
+def torchruns(env: Mapping[str, str]) -> dict[str, str]:
+    """What torchrun tells a rank beside its place, so that who asks for torchrun finds it: Lightning, which else counts
+    its own devices and nodes, and may train alone. Nothing where torch's ranks have no place to meet: in an elastic
+    Horovod.
+
+    Source: torch 2.13, ``LocalElasticAgent._start_workers``, ``DefaultLogsSpecs.reify`` and ``launch_agent``, in
+    ``torch/distributed/elastic`` and ``launcher``; ``torch.distributed.is_torchelastic_launched`` asks for the run id.
+
+    :param env: of the rank, its place among it; a training whose rounds are counted says its restarts there.
+    """
+    if not {"MASTER_ADDR", "WORLD_SIZE"} <= env.keys():
+        return {}
+    from uuid import NAMESPACE_OID, uuid5
+
+    failure = env.get("PRACTICUS_FAILURE")
+    return {
+        "ROLE_NAME": "default",
+        "ROLE_RANK": env["RANK"],
+        "ROLE_WORLD_SIZE": env["WORLD_SIZE"],
+        # The same for all ranks, and another for each job; a file may be named by it.
+        "TORCHELASTIC_RUN_ID": str(uuid5(NAMESPACE_OID, env.get("PRACTICUS_TASK", ""))),
+        "TORCHELASTIC_RESTART_COUNT": env.get("TORCHELASTIC_RESTART_COUNT", "0"),
+        "TORCHELASTIC_MAX_RESTARTS": env.get("TORCHELASTIC_MAX_RESTARTS", "0"),
+        # Rank 0 serves the store itself. "True", as torchrun says, has rank 0 too look for one that its agent serves.
+        "TORCHELASTIC_USE_AGENT_STORE": "False",
+        "TORCHELASTIC_SIGNALS_TO_HANDLE": env.get("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT"),
+        # What ``@record`` writes to; empty: nothing is written.
+        "TORCHELASTIC_ERROR_FILE": f"{failure}.{env['RANK']}.error" if failure else "",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": env.get("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1"),
+    }
 
 
 def name_interface() -> None:
