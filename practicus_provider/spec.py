@@ -34,6 +34,7 @@ _FACTOR = {None: Decimal(1), "m": Decimal(1) / 1000, "k": Decimal(1000)} | {
 _SECRET = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[-._a-zA-Z0-9]+")
 _DEVICE = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPTION = re.compile(r"-{1,2}[A-Za-z][-\w]*")
 _CLAIM = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 _LABEL = re.compile(r"[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?")
 _NFS = re.compile(r"[^/\s]+:/\S*")
@@ -227,7 +228,8 @@ class Function:
 class JobSpec:
     """One run of the user's application on a cluster of its own (or, without application, that cluster alone).
 
-    Field names are the operators' arguments. Times are in seconds.
+    Field names are the operators' arguments. Times are in seconds. ``ds_config_argument`` and ``local_rank`` are
+    DeepSpeed's alone.
 
     :raises SpecError: naming the field, for anything that cannot work.
     """
@@ -260,6 +262,8 @@ class JobSpec:
     queue_name: str | None = None
     scheduler_name: str | None = None
     priority_class: str | None = None
+    ds_config_argument: str = "--deepspeed_config"
+    local_rank: bool = True
 
     def __post_init__(self) -> None:
         _instance("adapter", self.adapter, str, "give an adapter's name or 'module.Class'")
@@ -330,6 +334,10 @@ class JobSpec:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
                 raise SpecError(name, value, "give a positive number of seconds or a timedelta")
+        if not isinstance(self.ds_config_argument, str) or not _OPTION.fullmatch(self.ds_config_argument):
+            way_out = "give an argument's name, such as '--deepspeed' for Hugging Face's scripts"
+            raise SpecError("ds_config_argument", self.ds_config_argument, way_out)
+        _instance("local_rank", self.local_rank, bool, "give True or False")
         for name, choices in (("teardown", get_args(Teardown)), ("stream_logs", get_args(StreamLogs))):
             if getattr(self, name) not in choices:
                 raise SpecError(name, getattr(self, name), f"choose one of {', '.join(choices)}")

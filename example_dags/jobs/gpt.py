@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--kilobytes", type=int, required=True, help="of the text that it learns from")
     parser.add_argument("--start", required=True, help="what the text begins with that the GPT writes in the end")
+    parser.add_argument("--local_rank", type=int, help="as DeepSpeed's launcher gives it")
     args = deepspeed.add_config_arguments(parser).parse_args()
     deepspeed.init_distributed()
     rank, ranks = dist.get_rank(), dist.get_world_size()

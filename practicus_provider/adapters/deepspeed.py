@@ -1,7 +1,8 @@
 """DeepSpeed: torch's process group, and DeepSpeed's configuration as the file that scripts take.
 
-Sources: *DeepSpeed Configuration JSON* (https://www.deepspeed.ai/docs/config-json/), and for the batch
-``deepspeed.runtime.config``, ``_set_batch_related_parameters``, version 0.19.
+Sources: *DeepSpeed Configuration JSON* (https://www.deepspeed.ai/docs/config-json/); for the batch
+``deepspeed.runtime.config``, ``_set_batch_related_parameters``, and for ``--local_rank`` ``deepspeed.launcher.launch``,
+version 0.19.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class DeepSpeedAdapter(SpmdAdapter):
     """DeepSpeed; ``deepspeed.init_distributed()`` finds the other ranks.
 
     ``spec.conf`` is DeepSpeed's configuration, or the ``local:///path`` of one. A script gets it as
-    ``--deepspeed_config FILE``, as from DeepSpeed's own runner, and as the variable ``DS_CONFIG``.
+    ``--deepspeed_config FILE``, or by the argument that ``spec.ds_config_argument`` names, and as the variable
+    ``DS_CONFIG``. Its first argument is ``--local_rank=N``, as from DeepSpeed's launcher, unless ``spec.local_rank`` is
+    False: that launcher's ``--no_local_rank``.
     """
 
     client = "practicus_runtime.groups:deepspeed_group"
@@ -35,11 +38,12 @@ class DeepSpeedAdapter(SpmdAdapter):
     def env(self, spec: JobSpec) -> dict[str, Text]:
         """See :meth:`SpmdAdapter.env`."""
         config: dict[str, Text] = {"DS_CONFIG": _path(spec)} if spec.conf else {}
-        return {**super().env(spec), "LOCAL_SIZE": str(procs(spec)), **config}
+        local_rank: dict[str, Text] = {"PRACTICUS_LOCAL_RANK": "--local_rank"} if spec.local_rank else {}
+        return {**super().env(spec), "LOCAL_SIZE": str(procs(spec)), **local_rank, **config}
 
     def arguments(self, spec: JobSpec) -> Program:
         """See :meth:`SpmdAdapter.arguments`."""
-        return ("--deepspeed_config", _path(spec)) if spec.conf else ()
+        return (spec.ds_config_argument, _path(spec)) if spec.conf else ()
 
     def files(self, spec: JobSpec) -> dict[str, Text]:
         """See :meth:`SpmdAdapter.files`."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def env(workers: int, **more: Any) -> dict[str, Any]:
         "GROUP_WORLD_SIZE": str(workers),
         "PRACTICUS_MEETS": "torch",
         "LOCAL_SIZE": "1",
+        "PRACTICUS_LOCAL_RANK": "--local_rank",
         **more,
     }
 
@@ -64,6 +66,18 @@ def test_a_configuration_in_the_image_is_named_and_not_looked_at():
 def test_a_script_that_has_a_configuration_of_its_own_gets_none():
     command = (Here.PYTHON, "-S", "-m", "practicus_runtime.ranks", *PROGRAM[1:])
     assert worker().launch == Launch(command, env(2), ports={"rendezvous": 29500})
+
+
+def test_a_script_of_hugging_faces_gets_the_configuration_by_the_argument_that_it_takes():
+    launch = worker({MICRO: 1}, ds_config_argument="--deepspeed").launch
+    assert launch.command[-2:] == ("--deepspeed", FILE)
+    assert launch.env["DS_CONFIG"] == FILE
+    assert worker(ds_config_argument="--deepspeed").launch.command == worker().launch.command
+
+
+def test_a_script_that_takes_no_local_rank_gets_none():
+    env_without = {name: value for name, value in env(2).items() if name != "PRACTICUS_LOCAL_RANK"}
+    assert worker(local_rank=False).launch == replace(worker().launch, env=env_without)
 
 
 BATCH, MICRO, STEPS = "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"

@@ -8,6 +8,7 @@ import sys
 import types
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -443,11 +444,20 @@ def test_deepspeeds_configuration_is_a_dict_a_file_beside_the_dag_or_one_where_t
         ("ds_config={}, conf={}", "conf={}: it is what ds_config= gives: leave one of them out"),
         ("procs_per_worker='{{ x }}'", "procs_per_worker='{{ x }}': this argument is not templated"),
         ("procs_per_worker=0", "procs_per_worker=0: give a whole number of at least 1"),
+        ("local_rank='no'", "local_rank='no': give True or False"),
+        ("ds_config_argument='deepspeed'", "ds_config_argument='deepspeed': give an argument's name, such as '--deep"),
+        ("ds_config_argument='--a b'", "ds_config_argument='--a b': give an argument's name, such as '--deepspeed' "),
+        ("ds_config_argument=None", "ds_config_argument=None: give an argument's name, such as '--deepspeed' for H"),
     ],
 )
 def test_a_wrong_training_fails_when_the_dag_is_parsed(deepspeed, given, message):
     with refused(SpecError, message):
         deepspeed(given)
+
+
+def test_the_script_s_own_arguments_for_deepspeed_are_the_spec_s(deepspeed):
+    spec = deepspeed("ds_config_argument='--deepspeed', local_rank=False").spec()
+    assert spec == replace(deepspeed("").spec(), ds_config_argument="--deepspeed", local_rank=False)
 
 
 def test_a_configuration_whose_name_a_template_gives_is_read_when_the_task_runs(deepspeed):

@@ -177,6 +177,12 @@ def test_all_ranks_have_torchruns_variables(start):
     assert (code, lines) == (0, [f"[rank {rank}] {rank} 8 {TORCHRUN['TORCHELASTIC_RUN_ID']} 0" for rank in (2, 3)])
 
 
+def test_a_script_s_first_argument_is_its_local_rank_where_one_is_named(start):
+    code = "import sys; print(sys.argv[1:])"
+    code, lines = start(code, "--own", "a b", procs=2, index=1, PRACTICUS_LOCAL_RANK="--local_rank").end()
+    assert (code, lines) == (0, [f"[rank {2 + n}] ['--local_rank={n}', '--own', 'a b']" for n in (0, 1)])
+
+
 def test_several_ranks_of_a_replica_are_numbered_on_and_say_whose_their_lines_are(start):
     code, lines = start("import os; print(os.environ['LOCAL_RANK'], *__import__('sys').argv[1:])", "a b", procs=3).end()
     assert (code, lines) == (0, ["[rank 0] 0 a b", "[rank 1] 1 a b", "[rank 2] 2 a b"])

@@ -53,7 +53,7 @@ class Ranks:
             from practicus_runtime.fetch import download
 
             program = [download(program[2]), *program[3:]]
-        self.command = [sys.executable, "-m", "practicus_runtime.script", *program]
+        self.script, *self.arguments = program
         self.met = met
         self.names = names
         self.number = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -96,6 +96,12 @@ class Ranks:
         met = "PRACTICUS_MEETS" in os.environ or self.met()
         return met and (self.watch is None or self.watch.connected())
 
+    def _command(self, local_rank: int) -> list[str]:
+        """Of one rank. Where ``PRACTICUS_LOCAL_RANK`` names an argument, the script's first says the local rank."""
+        name = os.environ.get("PRACTICUS_LOCAL_RANK")
+        first = [f"{name}={local_rank}"] if name else []
+        return [sys.executable, "-m", "practicus_runtime.script", self.script, *first, *self.arguments]
+
     def _environment(self, local_rank: int) -> dict[str, str]:
         """Of one rank. The job's result is rank 0's."""
         rank = str(self.first + local_rank)
@@ -134,7 +140,11 @@ class Ranks:
     def _start(self, local_rank: int) -> None:
         read, write = os.pipe() if self.named or self.watch else (None, None)
         process = subprocess.Popen(
-            self.command, env=self._environment(local_rank), stdout=write, stderr=write, preexec_fn=own_session
+            self._command(local_rank),
+            env=self._environment(local_rank),
+            stdout=write,
+            stderr=write,
+            preexec_fn=own_session,
         )
         rank = self.first + local_rank
         self.processes[rank] = process

@@ -1,6 +1,7 @@
 """As DeepSpeed's tutorials have it: arguments by ``add_config_arguments``, the rest by ``initialize``."""
 
 import argparse
+import os
 
 import deepspeed
 import torch
@@ -9,6 +10,7 @@ from model import STEPS, data, model, tell
 parser = argparse.ArgumentParser()
 parser.add_argument("--local_rank", type=int, default=-1)
 args = deepspeed.add_config_arguments(parser).parse_args()
+assert args.local_rank == int(os.environ["LOCAL_RANK"])
 deepspeed.init_distributed()
 rank = torch.distributed.get_rank()
 net = model()
