@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,11 +14,16 @@ import pytest
 from packaging.metadata import RawMetadata, parse_email
 
 from tests.docs import FENCE, README, REPO
-from tests.matrix.environments import VERSIONS, resolved
+from tests.e2e.airflow_home import LOCAL, settings
+from tests.matrix.environments import NEWEST, VERSIONS, install, resolved
 from tests.uv import uv
 
 EXTRAS = "dask,spark"
 """Those that bring what Airflow's sets do not have. Trainings' are gigabytes."""
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+SUPPORTED = [*((airflow, PYTHONS[0]) for airflow in VERSIONS), *((NEWEST, python) for python in PYTHONS[1:])]
+OLDER = [version for version in VERSIONS if version != NEWEST]
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +53,17 @@ def metadata(wheel: Path) -> RawMetadata:
 
 
 @pytest.fixture(scope="module")
-def chosen(wheel: Path) -> dict[str, dict[str, str]]:
-    """Version of Airflow -> what would be installed with it. Mostly it is the index that takes the time."""
+def chosen(wheel: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """Airflow and Python -> what would be installed with them. Mostly it is the index that takes the time."""
     with ThreadPoolExecutor() as pool:
-        resolutions = {airflow: pool.submit(resolved, [required(wheel)], airflow) for airflow in VERSIONS}
-        return {airflow: resolution.result() for airflow, resolution in resolutions.items()}
+        resolutions = {pair: pool.submit(resolved, [required(wheel)], *pair) for pair in SUPPORTED}
+        return {pair: resolution.result() for pair, resolution in resolutions.items()}
 
 
-@pytest.mark.parametrize("airflow", VERSIONS)
-def test_it_resolves_with_the_packages_of_every_supported_airflow(chosen, airflow):
-    assert chosen[airflow]["apache-airflow"] == airflow
-    assert chosen[airflow].keys() >= {"dask", "kubernetes-asyncio", "pyspark"}
+@pytest.mark.parametrize("pair", SUPPORTED, ids=" on ".join)
+def test_it_resolves_with_the_packages_of_every_supported_airflow(chosen, pair):
+    assert chosen[pair]["apache-airflow"] == pair[0]
+    assert chosen[pair].keys() >= {"dask", "kubernetes-asyncio", "pyspark"}
 
 
 def test_the_package_index_takes_what_is_built(built):
@@ -83,5 +89,25 @@ def test_it_says_under_which_licence_and_brings_its_text(metadata, wheel):
 
 def test_it_names_each_minor_version_of_python_that_is_supported(metadata):
     minors = [found[1] for name in metadata["classifiers"] if (found := re.match(r".* :: Python :: (3\.\d+)$", name))]
-    assert minors == ["3.11", "3.12", "3.13"]
+    assert minors == PYTHONS
     assert metadata["requires_python"] == f">={minors[0]}"
+
+
+@pytest.mark.parametrize("airflow", OLDER if os.environ.get("PRACTICUS_TEST_ALL_AIRFLOWS") else [NEWEST])
+def test_a_bare_machine_has_it_by_the_line_of_the_readme_and_runs_its_first_jobs(wheel, airflow, tmp_path):
+    programs = install(tmp_path / "venv", [required(wheel)], airflow, sys.executable)
+    uv("pip", "check", "--quiet", "--python", str(programs / "python"))
+    env = settings(tmp_path / "home", Path(__file__).parent / "dags", LOCAL) | {
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": "",
+    }
+
+    def command(*arguments: str) -> str:
+        done = subprocess.run([programs / "airflow", *arguments], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, (done.stdout + done.stderr)[-8000:]
+        return done.stdout + done.stderr
+
+    command("db", "migrate")
+    printed = command("dags", "test", "installed")
+    assert "the sums are [4950, 4950, 4950, 4950]" in printed, printed[-8000:]
+    assert [path for path in (tmp_path / "home" / "practicus").glob("*/cluster.json")] == []
