@@ -1,6 +1,6 @@
 # The one way in: every target makes what it needs, from a fresh clone on.
-.PHONY: venv uv test-local test-kubernetes test-training lock image-requirements airflow-sets check test cluster-up \
-	cluster-down demo docs clean
+.PHONY: venv uv test-local test-kubernetes test-training test-matrix lock image-requirements airflow-sets check test \
+	cluster-up cluster-down demo docs clean
 .DEFAULT_GOAL := check
 MAKEFLAGS += --no-print-directory
 
@@ -15,7 +15,7 @@ EXTRAS := --extra dask --extra spark
 BIN := .venv/bin
 # In the order given, from both ends: see tests/conftest.py.
 PYTEST := $(BIN)/pytest -q --no-loadscope-reorder
-SLOW_TESTS := tests/e2e tests/integration tests/contract tests/cluster tests/matrix
+SLOW_TESTS := tests/e2e tests/integration tests/contract tests/cluster tests/matrix/test_install.py
 
 # Imports take twice as long where no bytecode may be written later; so it is compiled at once.
 export UV_COMPILE_BYTECODE := 1
@@ -91,6 +91,11 @@ test-local: venv
 
 test-kubernetes: venv
 	$(PYTEST) -n 2 -m cluster $(SLOW_TESTS)
+
+# On every older Airflow that is supported, each in an environment of its own, which is built once: all that meets it,
+# and a bare machine's first jobs. make test takes the newest.
+test-matrix: venv
+	PRACTICUS_TEST_ALL_AIRFLOWS=1 $(PYTEST) -n 0 tests/matrix
 
 # Trainings by the real frameworks, in an environment of their own, which is built once.
 test-training: venv

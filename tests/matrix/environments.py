@@ -7,12 +7,21 @@ some hours after the release.
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+import tomllib
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tests.uv import uv
+from tests.uv import REPO, uv
 
 SETS = {path.stem.removeprefix("airflow-"): path for path in Path(__file__).parent.glob("airflow-*.txt")}
 """Version of Airflow -> what its users give pip as ``--constraint``."""
@@ -45,4 +54,35 @@ def install(folder: Path, requirements: Iterable[str], airflow: str, python: str
         *("pip", "install", "--quiet", "--compile-bytecode", "--python", str(folder / "bin" / "python")),
         *(f"apache-airflow=={airflow}", *requirements, "--constraint", str(SETS[airflow])),
     )
+    return folder / "bin"
+
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "practicus" / "matrix"
+UNUSED = 14 * 86_400.0
+"""Seconds after which an environment that nobody has used is removed: what it is made of has changed."""
+TOOLS = ("jsonschema", "pytest", "pytest-asyncio", "pytest-xdist", "statsd")
+"""Of the developers', what the tests of every Airflow need."""
+
+
+def environment(airflow: str) -> Path:
+    """An environment of that Airflow, which has this tree's package, Dask and what runs tests; its folder of programs.
+
+    It is made once for all that it is made of.
+    """
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())
+    tools = [asked for asked in project["dependency-groups"]["dev"] if Requirement(asked).name in TOOLS]
+    requirements = [*tools, "--editable", f"{REPO}[dask,openlineage]"]
+    made_of = [SETS[airflow].read_text(), project["project"], requirements, sys.version]
+    folder = CACHE / f"{airflow}-{sha256(json.dumps(made_of).encode()).hexdigest()[:16]}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ready = folder / "ready"
+        if not ready.exists():
+            for old in CACHE.glob("*/ready"):
+                if time.time() - old.stat().st_mtime > UNUSED:
+                    shutil.rmtree(old.parent)
+            shutil.rmtree(folder, ignore_errors=True)
+            install(folder, requirements, airflow, sys.executable)
+        ready.touch()
     return folder / "bin"
