@@ -349,11 +349,31 @@ async def test_the_log_of_a_cluster_that_is_deleted_meanwhile_ends(backend: Back
             assert [line async for line in lines] == []
 
 
+ENDS = (("well", "pass"), ("badly", "raise SystemExit(3)"))
+KEPT = 8.0
+"""Seconds after which a cluster that is said to stay must be there."""
+
+
 async def test_a_cluster_that_its_task_keeps_is_listed_as_such(backend: Backend) -> None:
     handle = await backend.create("job", plan(role("driver", SLEEP)), task=TASK)
     await backend.delete(handle, after=600)
     assert [listing.released for listing in await backend.list()] == [True]
     await backend.delete(handle)
+
+
+async def test_a_cluster_is_kept_whether_its_job_failed_or_not(backend: Backend) -> None:
+    handles = [
+        await backend.create(name, plan(role("driver", f"print({name!r}); {code}")), task=TASK) for name, code in ENDS
+    ]
+    ends = [(await end(backend, handle)).state for handle in handles]
+    for handle in handles:
+        await backend.delete(handle, after=600)
+    await asyncio.sleep(KEPT)
+    assert [(await backend.find(handle.name)).state for handle in handles] == ends
+    for handle in handles:
+        said = [line.text async for line in backend.logs(handle, ["driver"], whole=True)]
+        assert said[0] == handle.name
+        await backend.delete(handle)
 
 
 async def test_what_is_deleted_without_waiting_is_gone_soon_and_its_name_is_free_at_once(backend: Backend) -> None:
