@@ -81,6 +81,8 @@ def test_an_image_that_there_is_not_or_not_for_us_ends_the_job_at_once_with_the_
     [
         (CONFIG, 'secret "store" not found'),
         (CONFIG, 'configmap "settings" not found'),
+        (CONFIG, 'secrets "store" not found'),  # the kubelet passes on what the API server says, too
+        (CONFIG, 'configmaps "settings" not found'),
         (CONFIG, "couldn't find key password in Secret jobs/store"),
         (CONFIG, "references non-existent secret key: password"),
         (CONFIG, "container has runAsNonRoot and image will run as root"),

@@ -27,7 +27,7 @@ NO_IMAGE = re.compile(
 )
 """What registries say, and the container runtime of what they said, where there is no such image, or none for us."""
 WRONG_CONTAINER = re.compile(
-    r'^(secret|configmap) "[^"]*" not found|couldn\'t find key|non-existent (secret|config) key'
+    r'^(secret|configmap)s? "[^"]*" not found|couldn\'t find key|non-existent (secret|config) key'
     r"|runAsNonRoot|runAsUser|non-root|no command specified|unable to find (user|group)|no matching entries in"
     r"|\binvalid (user|name|mount|reference)",
     re.IGNORECASE,
