@@ -194,6 +194,8 @@ def refusal(words: str, name: str = "x7k2p", about: str = NAME) -> Manifest:
         "failed quota: q: must specify limits.ephemeral-storage for: main",
         "unable to validate against any security context constraint: []",
         "no PriorityClass with name urgent was found",
+        "ValidatingAdmissionPolicy 'teams' with binding 'teams' denied request: name your team",
+        'admission webhook "teams.test" denied the request: name your team',
     ],
 )
 def test_a_pod_that_nobody_may_have_there_ends_the_job_at_once(words):

@@ -13,7 +13,7 @@ VOLUME_TYPE = "restricted volume type"
 """What Pod Security says of a volume that a namespace does not admit."""
 NO_POD = re.compile(
     r"violates PodSecurity|maximum (cpu|memory|\S+) |minimum (cpu|memory|\S+) |failed quota: .*must specify"
-    r"|security context constraint|no PriorityClass|denied the request|is not allowed|not found in",
+    r"|security context constraint|no PriorityClass|denied (the )?request|is not allowed|not found in",
     re.IGNORECASE,
 )
 """What admission says of a pod that is wrong, or that nobody may have there; all else may be a matter of time."""
