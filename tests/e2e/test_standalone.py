@@ -245,14 +245,6 @@ def test_callbacks_of_deferred_tasks_are_called_and_get_the_exception(airflow: A
     airflow.nothing_left()
 
 
-@pytest.mark.parametrize("dag_id", ["wait_deferred", "wait_last_try"])
-def test_airflow_s_own_test_of_a_dag_runs_its_job(airflow: Airflow, meeting: Path, dag_id: str) -> None:
-    (meeting / "go").touch()
-    said = airflow.cli("dags", "test", dag_id, "2013-03-01", "--conf", json.dumps({"folder": str(meeting)}))
-    assert "[progress 100%] let go" in said
-    assert len(starts(meeting)) == 1
-
-
 @pytest.mark.skipif(not EXAMPLES, reason="the data of the example DAGs is not installed")
 def test_a_spark_dag_runs_by_trigger_with_a_changed_param(airflow: Airflow) -> None:
     airflow.trigger("practicus_spark_etl", "changed", {"origin": "LGA", "day": "2013-03-07"})
