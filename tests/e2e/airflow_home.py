@@ -195,9 +195,9 @@ class Airflow:
 
 
 def texts(entry: Mapping[str, Any]) -> list[str]:
-    """What an entry of a log says, and the errors in it."""
+    """The lines of an entry of a log, and the errors in it."""
     errors = entry.get("error_detail") or ()
-    return [str(entry["event"]), *(f"{error['exc_type']}: {error['exc_value']}" for error in errors)]
+    return [*str(entry["event"]).splitlines(), *(f"{error['exc_type']}: {error['exc_value']}" for error in errors)]
 
 
 def beside_others() -> tuple[int, dict[str, str]]:

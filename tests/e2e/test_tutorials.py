@@ -91,7 +91,7 @@ case "$*" in
     "create cluster") install -D -m 600 {kubeconfig} ~/.kube/config ;;
     "load docker-image practicus-spark:tutorial")
         for node in {nodes}; do
-            {cluster} exec $node -- ctr --namespace k8s.io images tag --force \\
+            {cluster} exec $node -- {ctr} --namespace k8s.io images tag --force \\
                 localhost/practicus/spark:dev docker.io/library/practicus-spark:tutorial
         done ;;
     "delete cluster") rm ~/.kube/config ;;
@@ -108,6 +108,7 @@ def programs(kubernetes: Path, kubectl: Kubectl, cluster: Cluster, tmp_path: Pat
     facts = {
         "cluster": f"{sys.executable} -m tests.cluster",
         "kubeconfig": kubernetes,
+        "ctr": cluster.layout.ctr,
         "nodes": " ".join(node.name for node in cluster.nodes),
     }
     for name, script in {"docker": DOCKER, "kind": KIND}.items():
