@@ -238,7 +238,8 @@ def test_callbacks_of_deferred_tasks_are_called_and_get_the_exception(airflow: A
         airflow.await_state("wait_told", run, "deferred")
     (folders["good"] / "go").touch()
     os.kill(started(folders["bad"]), 9)
-    assert {run: airflow.await_run("wait_told", run) for run in folders} == {"good": "success", "bad": "failed"}
+    ends = {run: airflow.await_run("wait_told", run) for run in folders}
+    assert ends == {"good": "success", "bad": "failed"}, "\n".join(airflow.log("wait_told", "good"))
     assert (folders["good"] / "told").read_text() == "NoneType: None"
     told = (folders["bad"] / "told").read_text()
     assert told.startswith("JobFailed: Killed: driver-0 was killed by SIGKILL")

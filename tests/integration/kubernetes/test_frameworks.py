@@ -39,10 +39,12 @@ client = pr.get_client()
 client.wait_for_workers(1, timeout=120)
 futures = client.map(lambda i: time.sleep(1) or i * i, range(30))
 deadline = time.monotonic() + 120
-most = 1
-while most < 4 and time.monotonic() < deadline:
+most, load = 1, []
+while most < 4 and time.monotonic() < deadline:  # the load grows meanwhile, so that slow starts do not outlast it
     most = max(most, len(client.nthreads()))
-    time.sleep(0.1)
+    load += client.map(lambda _: time.sleep(1), range(2), pure=False)
+    time.sleep(0.2)
+del load
 total = sum(client.gather(futures))
 hello = client.submit(lambda: __import__("greeting").HELLO).result()
 while len(client.nthreads()) > 1 and time.monotonic() < deadline:
