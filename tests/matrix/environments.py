@@ -7,20 +7,21 @@ some hours after the release.
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
-import os
 import shutil
 import sys
 import time
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from tests.cluster.layout import CACHE
+from tests.cluster.process import exclusive
 from tests.uv import REPO, uv
 
 SETS = {path.stem.removeprefix("airflow-"): path for path in Path(__file__).parent.glob("airflow-*.txt")}
@@ -44,20 +45,24 @@ def resolved(requirements: Iterable[str], airflow: str, python: str = "3.11") ->
     return {name: version for name, _, version in pins}
 
 
-def install(folder: Path, requirements: Iterable[str], airflow: str, python: str) -> Path:
-    """Make an environment as Airflow's instructions say, with these beside Airflow; its folder of programs.
+def install(folder: Path, requirements: Iterable[str], airflow: str) -> Path:
+    """Install these as Airflow's instructions say, beside Airflow; the folder of programs.
 
-    :param python: the interpreter, or its version.
+    :param folder: the environment, which is made if it is not there; if it is, only what it lacks is installed, and
+        this tree's package.
     """
-    uv("venv", "--quiet", "--no-python-downloads", "--python", python, str(folder))
+    programs = folder / "bin"
+    if not programs.exists():
+        uv("venv", "--quiet", "--no-python-downloads", "--python", sys.executable, str(folder))
     uv(
-        *("pip", "install", "--quiet", "--compile-bytecode", "--python", str(folder / "bin" / "python")),
+        *("pip", "install", "--quiet", "--compile-bytecode", "--python", str(programs / "python")),
+        *("--reinstall-package", "airflow-provider-practicus"),
         *(f"apache-airflow=={airflow}", *requirements, "--constraint", str(SETS[airflow])),
     )
-    return folder / "bin"
+    return programs
 
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "practicus" / "matrix"
+KEPT = CACHE / "matrix"
 UNUSED = 14 * 86_400.0
 """Seconds after which an environment that nobody has used is removed: what it is made of has changed."""
 TOOLS = ("jsonschema", "pytest", "pytest-asyncio", "pytest-xdist", "statsd")
@@ -65,24 +70,31 @@ TOOLS = ("jsonschema", "pytest", "pytest-asyncio", "pytest-xdist", "statsd")
 
 
 def environment(airflow: str) -> Path:
-    """An environment of that Airflow, which has this tree's package, Dask and what runs tests; its folder of programs.
-
-    It is made once for all that it is made of.
-    """
+    """One of that Airflow, which has this tree's package, Dask and what runs tests; its folder of programs."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text())
     tools = [asked for asked in project["dependency-groups"]["dev"] if Requirement(asked).name in TOOLS]
     requirements = [*tools, "--editable", f"{REPO}[dask,openlineage]"]
-    made_of = [SETS[airflow].read_text(), project["project"], requirements, sys.version]
-    folder = CACHE / f"{airflow}-{sha256(json.dumps(made_of).encode()).hexdigest()[:16]}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        ready = folder / "ready"
+    with kept(airflow, [SETS[airflow].read_text(), project["project"], requirements]) as folder:
+        return install(folder, requirements, airflow)
+
+
+@contextlib.contextmanager
+def kept(name: str, made_of: object) -> Iterator[Path]:
+    """The folder of an environment, which nobody else has meanwhile.
+
+    It is not there yet, or as the last one left it. Who fails with it leaves none: the next one makes it anew.
+
+    :param made_of: a folder is kept for all that its environment is made of, and for this Python.
+    """
+    key = sha256(json.dumps([made_of, sys.version]).encode()).hexdigest()[:16]
+    folder = KEPT / f"{name}-{key}"
+    ready = folder / "ready"
+    with exclusive(KEPT):
         if not ready.exists():
-            for old in CACHE.glob("*/ready"):
+            for old in KEPT.glob("*/ready"):
                 if time.time() - old.stat().st_mtime > UNUSED:
                     shutil.rmtree(old.parent)
             shutil.rmtree(folder, ignore_errors=True)
-            install(folder, requirements, airflow, sys.executable)
+        ready.unlink(missing_ok=True)
+        yield folder
         ready.touch()
-    return folder / "bin"
