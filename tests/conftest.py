@@ -44,11 +44,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
 
 
+APART = re.compile(r"tests/e2e/training/(?!test_training_examples\.py)")
+"""Files whose tests are long, and share nothing."""
+
+
 class _ByFileAndBackend(LoadScopeScheduling):
     """A worker takes all tests of a file for one backend, because they share what they have started.
 
     The first worker takes them in order, all others from the last one back: so tests that load the processors, which
-    come first, run beside tests that mostly wait.
+    come first, run beside tests that mostly wait. Where they meet, tests are taken one by one, so that no worker still
+    has a whole file before it when the others have ended.
     """
 
     def _assign_work_unit(self, node: WorkerController) -> None:
@@ -57,6 +62,8 @@ class _ByFileAndBackend(LoadScopeScheduling):
         super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
+        if APART.match(nodeid):
+            return nodeid
         file, _, test = nodeid.partition("::")
         backend = re.search(r"\[((?:local|kubernetes)[^]-]*)", test)
         return f"{file} {backend[1]}" if backend else file
