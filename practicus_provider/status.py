@@ -71,6 +71,8 @@ class Verdict:
     :param log_tail: that replica's last lines, newest last; where there is a rank, that one's alone, and where there is
         no replica, those of the cluster's supervisor.
     :param rank: of the process that decided, where a replica is several.
+    :param suspect: another replica that may have kept that one from its end, and had no end itself.
+    :param suspect_tail: its last lines.
     """
 
     state: State
@@ -82,6 +84,8 @@ class Verdict:
     signal: str | None = None
     log_tail: tuple[str, ...] = ()
     rank: int | None = None
+    suspect: str | None = None
+    suspect_tail: tuple[str, ...] = ()
 
     def text(self) -> str:
         """The verdict as the user reads it in the task's log."""
@@ -91,6 +95,8 @@ class Verdict:
         if self.log_tail and self.state is not State.SUCCEEDED:
             whose = of_rank(self.rank, self.replica or "the supervisor")
             lines += [f"Last lines of {whose}:", *(f"    {line}" for line in self.log_tail)]
+        if self.suspect_tail:
+            lines += [f"Last lines of {self.suspect}:", *(f"    {line}" for line in self.suspect_tail)]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -104,6 +110,7 @@ class Verdict:
             "state": State(data["state"]),
             "reason": Reason(data["reason"]),
             "log_tail": tuple(data["log_tail"]),
+            "suspect_tail": tuple(data.get("suspect_tail", ())),  # an earlier version has stored none
         }
         return cls(**{**data, **fixed})
 

@@ -15,6 +15,7 @@ from practicus_provider.backends.kubernetes.labels import COMPLETE, FACTS, QUEUE
 from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod, time_of
 from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, NO_POD, USED_UP, VOLUME_TYPE
 from practicus_provider.backends.kubernetes.standing import STANDS
+from practicus_provider.overdue import out_of_time
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
 
 A_POD = re.compile(r'pods "[^"]*" is')
@@ -27,7 +28,9 @@ class Observation:
 
     :param ending: verdict of a replica that failed; it stands unless, soon, the deciding role ends, or the failure of
         another replica turns out to be the cause.
-    :param failed: the pod whose end is the verdict's cause; its log has the last lines.
+    :param failed: the pod whose end is the verdict's cause, or where time was over, that of its replica; its log has
+        the last lines.
+    :param suspect: that of the verdict's suspect, if it has one.
     :param result_in: the pod whose log holds a long result, and in how many lines.
     :param done: pods that have said all, and that they ended well, before the server knows; with them the job is done.
     :param troubles: pod or Job -> the words for what stands in its way, and may not for ever.
@@ -36,6 +39,7 @@ class Observation:
     status: Status
     ending: Verdict | None = None
     failed: Pod | None = None
+    suspect: Pod | None = None
     result_in: tuple[Pod, int] | None = None
     done: tuple[Pod, ...] = ()
     troubles: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -115,16 +119,17 @@ def observe(
     done = sum(_condition(job, "Complete") is not None for job in deciding_jobs) == len(deciding) > 0
     if observation.status.verdict is None and done and all(pod.ended for pod in decisive):
         observation = _completed(name, status, facts["decides"], expected, told)
-    out_of_time = next(filter(None, (_out_of_time(job, root, facts) for job in deciding_jobs or [root])), None)
-    if out_of_time and observation.failed is not None and observation.failed.leaving:  # as the Job controller ended it
-        return Observation(_ended(status, out_of_time))
+    known = [replica for replica in complete if replica.detail or replica in replicas.values()]
+    met = (_deadline_of(job, root, facts, known, deciding) for job in deciding_jobs or [root])
+    over = next(filter(None, met), None)
+    if over and observation.failed is not None and observation.failed.leaving:  # as the Job controller ended it
+        return _overdue(status, over, shown, replicas)
     if observation.status.verdict is None:
         verdict = (
-            _taken(shown, roles, replicas)
-            or hopeless(shown, replicas, standing)
-            or _refused(root, warnings, standing)
-            or out_of_time
+            _taken(shown, roles, replicas) or hopeless(shown, replicas, standing) or _refused(root, warnings, standing)
         )
+        if verdict is None and over is not None:
+            return _overdue(status, over, shown, replicas)
         if verdict is not None:
             return Observation(_ended(status, verdict))
         observation = replace(observation, troubles={**in_the_way(shown), **_in_the_way_of_pods(warnings)})
@@ -297,7 +302,23 @@ def _condition(root: Manifest, *types: str) -> Manifest | None:
     return None
 
 
-def _out_of_time(job: Manifest, root: Manifest, facts: Mapping[str, Any]) -> Verdict | None:
+def _overdue(
+    status: Status, verdict: Verdict, pods: Iterable[Pod], replicas: Mapping[str, ReplicaStatus]
+) -> Observation:
+    """With the pods whose last lines the verdict lacks, as far as they are left."""
+    of = {replicas[pod.name].name: pod for pod in pods}
+    return Observation(
+        _ended(status, verdict), failed=of.get(verdict.replica or ""), suspect=of.get(verdict.suspect or "")
+    )
+
+
+def _deadline_of(
+    job: Manifest,
+    root: Manifest,
+    facts: Mapping[str, Any],
+    replicas: Sequence[ReplicaStatus],
+    deciding: Collection[str],
+) -> Verdict | None:
     """A Job's deadline: the cluster's timeout, the end of its lease, or of what was left after its release."""
     if (_condition(job) or {}).get("reason") != "DeadlineExceeded":
         return None
@@ -306,8 +327,7 @@ def _out_of_time(job: Manifest, root: Manifest, facts: Mapping[str, Any]) -> Ver
     if job["spec"]["activeDeadlineSeconds"] < facts["timeout"]:
         message = "nobody has watched the cluster for as long as its lease allows: its task is over"
         return Verdict(State.CANCELLED, Reason.ABANDONED, message)
-    message = f"the cluster's time was over after {facts['timeout']:g} s, its timeout"
-    return Verdict(State.FAILED, Reason.DEADLINE_EXCEEDED, message, "Raise timeout=, or make the job faster.")
+    return out_of_time(facts["timeout"], replicas, deciding)
 
 
 def _lost(pods: Iterable[Pod], deciding: Sequence[str], roles: Mapping[str, Any]) -> Pod | None:

@@ -20,6 +20,7 @@ from practicus_provider.backends.kubernetes.pod import Pod
 from practicus_provider.backends.kubernetes.roots import annotated, root_of
 from practicus_provider.backends.kubernetes.standing import Wait, due, going_on, standing
 from practicus_provider.errors import BackendError
+from practicus_provider.overdue import with_last_lines
 from practicus_provider.runtime.practicus_runtime.launcher import RESULT_MARK
 from practicus_provider.status import Reason, State, Status, Verdict, with_tail
 from practicus_provider.tail import LINES_READ
@@ -78,8 +79,10 @@ async def _suspended(api: Api, handle: Handle, observation: Observation) -> bool
 
     The watch of pods may be ahead of that of Jobs.
     """
-    failed = observation.failed
+    failed, verdict = observation.failed, observation.status.verdict
     if failed is None or not failed.leaving or not observation.status.state.final:
+        return False
+    if verdict is not None and verdict.reason is Reason.DEADLINE_EXCEEDED:  # what is suspended meets none
         return False
     return bool((await root_of(api, handle))["spec"].get("suspend"))
 
@@ -102,6 +105,14 @@ async def dispose(mirror: Mirror, handle: Handle, done: Collection[Pod], dispose
 async def final(mirror: Mirror, handle: Handle, observation: Observation) -> Status:
     """With what only the logs hold: the last lines of a failure, a long result."""
     status, api = observation.status, mirror.api
+    if status.verdict is not None and status.verdict.reason is Reason.DEADLINE_EXCEEDED:
+        pods = {status.verdict.replica: observation.failed, status.verdict.suspect: observation.suspect}
+        tails = {
+            name: await tail(api, pod.name, pod.uid, LINES_READ, pod.log_container)
+            for name, pod in pods.items()
+            if name is not None and pod is not None
+        }
+        return replace(status, verdict=with_last_lines(status.verdict, tails))
     if observation.failed is not None and status.verdict is not None:
         failed = observation.failed
         lines = await tail(api, failed.name, failed.uid, LINES_READ, failed.log_container)

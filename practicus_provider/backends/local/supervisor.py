@@ -27,6 +27,7 @@ from practicus_provider.backends.local.ports import LOOPBACK, PortReservations
 from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK, kill_marked
 from practicus_provider.backends.local.replica import GRACE, Replica, Surroundings
 from practicus_provider.errors import BackendError
+from practicus_provider.overdue import out_of_time, with_last_lines
 from practicus_provider.plan import Plan, Port, Role
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, explain_exit, precedence
 
@@ -108,10 +109,11 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.changed.wait(), left)
         if time.time() >= self.deadline:
-            message = f"the cluster's time was over after {self.plan.timeout:g} s, its timeout"
-            self._finish(
-                Verdict(State.FAILED, Reason.DEADLINE_EXCEEDED, message, "Raise timeout=, or make the job faster.")
-            )
+            replicas = [replica.status for replica in self.replicas.values()]
+            deciding = {replica.role.name for replica in self._deciding()}
+            late = out_of_time(self.plan.timeout, replicas, deciding)
+            names = filter(None, (late.replica, late.suspect))
+            self._finish(with_last_lines(late, {name: self.folder.tail(name) for name in names}))
 
     def _close_in(self, seconds: float) -> None:
         self.close_at = min(time.time() + seconds, self.deadline)

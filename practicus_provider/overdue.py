@@ -1,0 +1,86 @@
+"""Why a cluster's time was over: what its replicas were at when it was. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from practicus_provider.status import WAY_OUT, WAYS_OUT, Reason, ReplicaStatus, State, Verdict
+from practicus_provider.tail import TAIL_LINES
+
+NAMED = 3
+"""Replicas that are named; of more, their number is told."""
+ENDS = re.compile(r"(?:waiting for|reached) (\S+ \(\S+\)) ")
+"""How a line begins that tells of a wait's state, with whom it is for: ``practicus_runtime.waiting``."""
+WAITS = re.compile(r"waiting for (\S+ \(\S+\)) since (\d+) s: (.+)")
+
+
+def out_of_time(timeout: float, replicas: Sequence[ReplicaStatus], deciding: Collection[str]) -> Verdict:
+    """The verdict for a cluster whose timeout was over; :func:`with_last_lines` adds what its logs tell.
+
+    :param replicas: of which something is known; those that the cluster's end has taken away already are not.
+    :param deciding: roles whose end is the job's.
+    """
+    message = f"the cluster's time was over after {timeout:g} s, its timeout"
+    decisive = [replica for replica in replicas if replica.role in deciding]
+    ended = [replica for replica in decisive if replica.state is State.SUCCEEDED]
+    left = [replica for replica in decisive if replica.state is not State.SUCCEEDED]
+    # One of which it is known what is in its way tells most, then one that has written something.
+    late = sorted(
+        (replica for replica in replicas if replica.state is State.PENDING),
+        key=lambda replica: (not replica.detail, replica.started_at is None),
+    )
+    shown = next(iter(left), None)
+    verdict = Verdict(State.FAILED, Reason.DEADLINE_EXCEEDED, message, replica=shown.name if shown else None)
+    if late:
+        first = late[0]
+        how = "was started but not ready" if first.started_at is not None else "had not started"
+        why = f" ({first.detail})" if first.detail else ""
+        others = f", nor were {_named(late[1:])}" if late[1:] else ""
+        advice = f"Look at {first.name} first: others may have waited for it. "
+        advice += "Raise timeout= if all that it needs is time."
+        suspect = first.name if first.name != verdict.replica else None
+        return replace(verdict, message=f"{message}; {first.name} {how}{why}{others}", advice=advice, suspect=suspect)
+    if ended and left:
+        advice = f"Look at what {left[0].name} was at: it may have waited for what the others had done with. "
+        advice += "If it was at work, raise timeout=, or make the job faster."
+        return replace(verdict, message=f"{message}; {_named(ended)} had ended, but not {_named(left)}", advice=advice)
+    if not left:
+        return replace(verdict, advice="Raise timeout=, or make the job faster.")
+    advice = "If its last lines show it at work, raise timeout=, or make the job faster. If not, look at what it "
+    return replace(verdict, advice=f"{advice}waited for.")
+
+
+def with_last_lines(verdict: Verdict, tails: Mapping[str, Sequence[str]]) -> Verdict:
+    """With what the replicas wrote last, and whom they waited for then.
+
+    These are the last lines as they are: an error that was survived is no cause.
+
+    :param tails: replica -> last lines of its log, newest last.
+    """
+    lines, suspects = (_last(tails.get(name or "", ())) for name in (verdict.replica, verdict.suspect))
+    verdict = replace(verdict, log_tail=lines, suspect_tail=suspects)
+    if waits := _waits(lines):
+        who, seconds, why = waits
+        message = f"{verdict.message}; {verdict.replica} had waited {seconds} s for {who}: {why}"
+        suspected = verdict.suspect is not None
+        return replace(verdict, message=message, advice=verdict.advice if suspected else WAYS_OUT.get(why, WAY_OUT))
+    return verdict
+
+
+def _last(tail: Sequence[str]) -> tuple[str, ...]:
+    return tuple([line.rstrip() for line in tail if line.strip()][-TAIL_LINES:])
+
+
+def _waits(lines: Sequence[str]) -> tuple[str, str, str] | None:
+    """For whom the last of these lines that tells of a wait says that it goes on, for how long, and why."""
+    told = next((line for line in reversed(lines) if ENDS.search(line)), "")
+    found = WAITS.search(told)
+    return (found[1], found[2], found[3]) if found else None
+
+
+def _named(replicas: Sequence[ReplicaStatus]) -> str:
+    names = [replica.name for replica in replicas[:NAMED]]
+    more = len(replicas) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
