@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import ClassVar
 
+from practicus_provider.archives import importable
 from practicus_provider.errors import AdapterError, PracticusError, SpecError
 from practicus_provider.plan import Framework, Here, Plan, Port, Role, Text, parts
 from practicus_provider.spec import JobSpec
@@ -147,22 +149,27 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         start_timeout=spec.start_timeout,
         grace=spec.grace,
     )
-    plan = _beside(plan, program)
+    # With requirements= they are for pip, which may have to compile, or to choose among them.
+    archives = [] if spec.requirements else importable(plan.files)
+    plan = _beside(plan, program, archives)
     return _installing(plan, spec.requirements, adapter.apart) if spec.requirements else plan
 
 
-def _beside(plan: Plan, program: Program) -> Plan:
+def _beside(plan: Plan, program: Program, archives: Sequence[str]) -> Plan:
     """With the folder of the application's script on the search path of all replicas, as it is on that of the script:
-    what that sends to others may need the modules beside it.
+    what that sends to others may need the modules beside it. So with the archives among the shipped files.
     """
     *before, script = parts(program[1]) if len(program) > 1 else ("",)
     folder = script.rpartition("/")[0] if type(script) is str else ""
-    if not folder:  # the shipped files' own folder is there anyway
+    search: list[Text] = [(*before, folder)] if folder else []  # the shipped files' own folder is there anyway
+    search += [(Here.APP, "/", name) for name in archives]
+    if not search:
         return plan
 
     def found(role: Role) -> Role:
         theirs = role.launch.env.get("PYTHONPATH")
-        path = (*before, folder, *((":", *parts(theirs)) if theirs else ()))
+        first, *more = (*search, *((theirs,) if theirs else ()))
+        path = (*parts(first), *(part for text in more for part in (":", *parts(text))))
         return replace(role, launch=replace(role.launch, env={**role.launch.env, "PYTHONPATH": path}))
 
     return replace(plan, roles=tuple(map(found, plan.roles)))

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import importlib
+import io
 import re
+import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -303,3 +306,69 @@ def test_modules_beside_the_script_are_found_by_pods_that_a_framework_makes():
     plan = make_plan(JobSpec(adapter="spark"), (Here.PYTHON, (Here.APP, "/", "jobs/main.py")), pods=True)
     found = {role.name: role.launch.env["PYTHONPATH"] for role in plan.roles}
     assert found == dict.fromkeys(("driver", "worker"), (Here.APP, "/", "jobs"))
+
+
+# ---- modules in archives
+
+
+def archive(*names: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name in names:
+            file.writestr(name, "HELLO = 'hello'")
+    return content.getvalue()
+
+
+HELPERS = archive("helpers/__init__.py", "helpers-1.dist-info/METADATA")
+
+
+@pytest.mark.parametrize("name", ["helpers-1-py3-none-any.whl", "helpers.egg", "helpers.zip"])
+@pytest.mark.parametrize(("adapter", "pods"), [("dask", False), ("spark", False), ("spark", True), ("torch", True)])
+def test_what_an_archive_among_the_files_holds_is_found_on_every_replica(adapter, pods, name):
+    program = (Here.PYTHON, (Here.APP, "/", "jobs/main.py"))
+    plan = make_plan(JobSpec(adapter=adapter), program, {"jobs/main.py": b"", name: HELPERS}, pods=pods)
+    path = (Here.APP, "/", "jobs", ":", Here.APP, "/", name)
+    assert [role.launch.env.get("PYTHONPATH") for role in plan.roles] == [path] * len(plan.roles)
+
+
+def test_python_imports_from_the_archives_that_are_put_on_its_path(tmp_path):
+    files = {"a.whl": HELPERS, "b.zip": archive("more.py")}
+    plan = make_plan(JobSpec(adapter="torch"), PROGRAM, files)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    path = "".join(str(tmp_path) if part is Here.APP else part for part in plan.roles[0].launch.env["PYTHONPATH"])
+    command = [sys.executable, "-c", "import helpers, more; print(helpers.HELLO, more.HELLO)"]
+    said = subprocess.run(command, env={"PYTHONPATH": path}, check=True, capture_output=True, text=True).stdout
+    assert said == "hello hello\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("data.zip", archive("a.csv")),
+        ("data.zip", b"no zip"),
+        ("lib/helpers.whl", HELPERS),
+        ("deep.zip", archive("a/b/c.py")),
+    ],
+)
+def test_an_archive_of_something_else_or_in_a_folder_is_shipped_and_no_more(name, content):
+    plan = make_plan(JobSpec(adapter="dask"), PROGRAM, {name: content})
+    assert all("PYTHONPATH" not in role.launch.env for role in plan.roles)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "way_out"),
+    [
+        ("a.whl", archive("a/__init__.py", "a/fast.so"), "it holds a/fast.so, which Python cannot import"),
+        ("a.whl", archive("a-1.dist-info/METADATA"), "it is no zip that holds a Python module"),
+        ("a.egg", b"no zip", "it is no zip that holds a Python module"),
+    ],
+)
+def test_a_wheel_or_egg_that_cannot_be_imported_from_is_refused(name, content, way_out):
+    with pytest.raises(SpecError, match=re.escape(f"files={name!r}: {way_out}")):
+        make_plan(JobSpec(adapter="dask"), PROGRAM, {name: content})
+
+
+def test_wheels_are_pips_where_something_is_required():
+    plan = make_plan(JobSpec(adapter="dask", requirements=("a",)), PROGRAM, {"a.whl": archive("a/fast.so")})
+    assert all("PYTHONPATH" not in role.launch.env for role in plan.roles)
