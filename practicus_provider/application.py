@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,10 +31,12 @@ class Shipment:
 
     :param program: the command that runs it, with its arguments.
     :param files: path below ``Here.APP`` -> content.
+    :param executable: those of them that may be run as programs here, and so where the job runs.
     """
 
     program: Program
     files: dict[str, bytes] = field(default_factory=dict)
+    executable: frozenset[str] = frozenset()
 
 
 def ship(application: str | Function, args: Sequence[str], files: Sequence[str], base: Path) -> Shipment:
@@ -45,30 +48,31 @@ def ship(application: str | Function, args: Sequence[str], files: Sequence[str],
     :raises SpecError: absent, unreadable, no Python, without entry point, or too large.
     """
     shipped: dict[str, bytes] = {}
+    programs: set[str] = set()
     for name in files:
-        _add("files", shipped, locate("files", name, base))
+        programs |= _add("files", shipped, locate("files", name, base))
     if isinstance(application, Function):
         entry = f"{application.name}.py"
         _put("application", shipped, entry, script(application), application.name)
-        return Shipment((Here.PYTHON, (Here.APP, "/", entry), *args), shipped)
+        return Shipment((Here.PYTHON, (Here.APP, "/", entry), *args), shipped, frozenset(programs))
     scheme = urlsplit(application).scheme
     if scheme == "local":
         if not application.startswith("local:///"):
             raise SpecError("application", application, "give an absolute path, as in local:///path")
         _check_python(application, application)
-        return Shipment((Here.PYTHON, application.removeprefix("local://"), *args), shipped)
+        return Shipment((Here.PYTHON, application.removeprefix("local://"), *args), shipped, frozenset(programs))
     if scheme in ("http", "https"):
         _check_python(application, urlsplit(application).path)
         fetch = (Here.PYTHON, "-m", "practicus_runtime.fetch", application)
-        return Shipment((*fetch, *args), shipped)
+        return Shipment((*fetch, *args), shipped, frozenset(programs))
     if "://" in application:
         raise SpecError("application", application, "give a path, a local:///path, or an http(s) URL")
     path = locate("application", application, base)
     if path.is_file():
         _check_python(application, path.name)
-    _add("application", shipped, path)
+    programs |= _add("application", shipped, path)
     entry = path.name if path.is_file() else f"{path.name}/{_entry_point(application, path)}"
-    return Shipment((Here.PYTHON, (Here.APP, "/", entry), *args), shipped)
+    return Shipment((Here.PYTHON, (Here.APP, "/", entry), *args), shipped, frozenset(programs))
 
 
 def read_settings(field_name: str, name: str, base: Path) -> dict[str, Any]:
@@ -129,7 +133,9 @@ def _entry_point(application: str, folder: Path | zipfile.Path) -> str:
     raise SpecError("application", application, "the folder has no __main__.py and no main.py to start")
 
 
-def _add(field_name: str, shipped: dict[str, bytes], path: Path | zipfile.Path) -> None:
+def _add(field_name: str, shipped: dict[str, bytes], path: Path | zipfile.Path) -> set[str]:
+    """Read a file, or all of a folder; the names of those that may be run as programs."""
+    programs = set()
     for relative, item in _contents(path):
         if _SKIPPED.isdisjoint(relative.parts):
             try:
@@ -137,6 +143,8 @@ def _add(field_name: str, shipped: dict[str, bytes], path: Path | zipfile.Path) 
             except OSError as error:
                 raise SpecError(field_name, str(item), f"cannot be read: {error.strerror}") from error
             _put(field_name, shipped, relative.as_posix(), content, str(item))
+            if _is_program(item):
+                programs.add(relative.as_posix())
     size = sum(map(len, shipped.values()))
     if size > SHIP_LIMIT:
         raise SpecError(
@@ -145,6 +153,13 @@ def _add(field_name: str, shipped: dict[str, bytes], path: Path | zipfile.Path) 
             f"{size >> 20} MiB are over the {SHIP_LIMIT >> 20} MiB that travel with a job; put the data on a volume, "
             "in the image, or behind a URL",
         )
+    return programs
+
+
+def _is_program(path: Path | zipfile.Path) -> bool:
+    """Whether its owner may run it; a zip that was made on Unix tells that in the upper half of its attributes."""
+    mode = path.stat().st_mode if isinstance(path, Path) else path.root.getinfo(path.at).external_attr >> 16
+    return bool(mode & stat.S_IXUSR)
 
 
 def _contents(path: Path | zipfile.Path) -> Iterator[tuple[PurePosixPath, Path | zipfile.Path]]:

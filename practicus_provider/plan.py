@@ -140,6 +140,7 @@ class Plan:
     :param timeout: seconds the cluster may live in all; the backend removes it then, whoever watches.
     :param start_timeout: seconds in which all replicas should run; for so long one waits for another that is not there.
     :param files: path below ``Here.APP`` -> content of the shipped application.
+    :param executable: those of ``files`` that may be run as programs.
     :param client: ``module:attribute.path`` that ``practicus_runtime.get_client()`` calls.
     :param links: label -> port that serves a web page, of the role's first replica; on loopback is enough.
     :param outside: roles of a parent cluster that this plan may refer to.
@@ -177,6 +178,7 @@ class Plan:
     priority_class: str | None = None
     start_timeout: float = 600.0
     grace: float | None = None
+    executable: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.roles:
@@ -230,7 +232,7 @@ class Plan:
         own = {role.name for role in roles}
         links = {label: port for label, port in self.links.items() if port.role in own}
         try:
-            return replace(self, roles=roles, decides=None, files={}, links=links)
+            return replace(self, roles=roles, decides=None, files={}, executable=frozenset(), links=links)
         except SpecError as error:
             raise SpecError("adapter", self.adapter, f"its cluster cannot be shared: {error}") from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -101,10 +101,18 @@ def load(name: str) -> Adapter:
         raise AdapterError("adapter", name, f"cannot make {target!r}: {error}") from error
 
 
-def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = None, *, pods: bool = False) -> Plan:
+def make_plan(
+    spec: JobSpec,
+    program: Program,
+    files: dict[str, bytes] | None = None,
+    *,
+    executable: Collection[str] = (),
+    pods: bool = False,
+) -> Plan:
     """The plan that the spec's adapter makes.
 
     :param files: path below ``Here.APP`` -> content of what ``program`` runs.
+    :param executable: those of ``files`` that may be run as programs.
     :param pods: whether the backend's replicas are pods, and the framework may make some itself.
     :raises AdapterError: the adapter is unknown, broken, or returned what is not a plan.
     :raises SpecError: the adapter refuses the spec.
@@ -148,6 +156,7 @@ def make_plan(spec: JobSpec, program: Program, files: dict[str, bytes] | None = 
         priority_class=spec.priority_class,
         start_timeout=spec.start_timeout,
         grace=spec.grace,
+        executable=frozenset(executable),
     )
     # With requirements= they are for pip, which may have to compile, or to choose among them.
     archives = [] if spec.requirements else importable(plan.files)
@@ -168,7 +177,7 @@ def _beside(plan: Plan, program: Program, archives: Sequence[str]) -> Plan:
 
     def found(role: Role) -> Role:
         theirs = role.launch.env.get("PYTHONPATH")
-        first, *more = (*search, *((theirs,) if theirs else ()))
+        first, *more = [*search, theirs] if theirs else search
         path = (*parts(first), *(part for text in more for part in (":", *parts(text))))
         return replace(role, launch=replace(role.launch, env={**role.launch.env, "PYTHONPATH": path}))
 

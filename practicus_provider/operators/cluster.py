@@ -208,7 +208,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
 
         parent, spec = as_handle("cluster", self.cluster), with_lineage(self.spec(), context)
         shipment = shipment_of(self, spec)
-        plan = adapters.make_plan(spec, shipment.program, shipment.files).deciding()
+        plan = adapters.make_plan(spec, shipment.program, shipment.files, executable=shipment.executable).deciding()
         lease = self.lease(context) if self.wait_for_completion else None
         handle = await backend.create(
             job_name(parent.name, task_key(context)), plan, task=task_facts(context), lease=lease, parent=parent

@@ -212,7 +212,9 @@ class PracticusRunJobOperator(ClusterOperator):
         from practicus_provider import adapters
 
         shipment = shipment_of(self, spec)
-        return adapters.make_plan(spec, shipment.program, shipment.files, pods=backend.pods)
+        return adapters.make_plan(
+            spec, shipment.program, shipment.files, executable=shipment.executable, pods=backend.pods
+        )
 
 
 MEMORY_FACTORS = "practicus_memory_factors"

@@ -196,3 +196,20 @@ def test_a_url_that_nothing_here_can_fetch_is_refused(tmp_path, url):
 def test_local_without_an_absolute_path_is_refused(tmp_path):
     with refused("application", "local://etl.py", "give an absolute path, as in local:///path"):
         ship("local://etl.py", [], [], tmp_path)
+
+
+def test_a_program_stays_one(tmp_path):
+    for name in ("job/main.py", "job/bin/tool", "probe"):
+        write(tmp_path / name)
+    for name in ("job/bin/tool", "probe"):
+        (tmp_path / name).chmod(0o755)
+    assert ship("job", [], ["probe"], tmp_path).executable == {"job/bin/tool", "probe"}
+
+
+def test_a_program_in_a_zip_stays_one(tmp_path):
+    write(tmp_path / "tool").chmod(0o755)
+    write(tmp_path / "job.py")
+    with zipfile.ZipFile(tmp_path / "dags.zip", "w") as file:
+        for name in ("tool", "job.py"):
+            file.write(tmp_path / name, name)
+    assert ship("job.py", [], ["tool"], tmp_path / "dags.zip").executable == {"tool"}

@@ -271,6 +271,13 @@ def test_who_shares_no_key_has_no_secret():
 # ---- the bundle
 
 
+def test_a_program_in_the_bundle_stays_one():
+    plan = make_plan(JobSpec(adapter="dask"), PROGRAM, {**FILES, "bin/tool": b""}, executable={"bin/tool"}, pods=True)
+    with tarfile.open(fileobj=io.BytesIO(bundle_of(rendered(plan)))) as archive:
+        assert [member.name for member in archive if member.mode != 0o644] == ["app/bin/tool"]
+        assert archive.getmember("app/bin/tool").mode == 0o755
+
+
 @ALL
 def test_the_bundle_holds_the_application_and_the_runtime(manifests):
     with tarfile.open(fileobj=io.BytesIO(bundle_of(manifests))) as archive:

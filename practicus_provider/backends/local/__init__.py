@@ -270,7 +270,7 @@ class LocalBackend(Backend):
             "key": secrets.token_hex(),
             "created_at": time.time(),
         }
-        return write_new(folder, config, plan.files)
+        return write_new(folder, config, plan.files, plan.executable)
 
     def _sweep(self) -> None:
         """Remove what ended longer ago than ``ttl``."""

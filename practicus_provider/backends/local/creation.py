@@ -8,7 +8,7 @@ import errno
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ START_PATIENCE = 60.0
 _NAME_TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 
-def write_new(folder: ClusterFolder, config: Mapping[str, Any], files: Mapping[str, bytes]) -> Handle | None:
+def write_new(
+    folder: ClusterFolder, config: Mapping[str, Any], files: Mapping[str, bytes], executable: Collection[str]
+) -> Handle | None:
     """Make the folder aside, whole, and give it its name at once.
 
     :param config: content of ``cluster.json``.
     :param files: the application's, path -> content.
+    :param executable: those of them that may be run as programs.
     :return: None where another creator has given that name to its folder first.
     :raises OSError: it cannot be written.
     """
@@ -38,6 +41,8 @@ def write_new(folder: ClusterFolder, config: Mapping[str, Any], files: Mapping[s
             target = aside.path / "app" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+            if name in executable:
+                target.chmod(0o755)
         aside.write("cluster.json", config)
         return Handle(folder.path.name, config["uid"]) if _renamed(aside.path, folder.path) else None
     finally:
