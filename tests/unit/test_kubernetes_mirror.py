@@ -218,6 +218,30 @@ async def test_the_mirror_says_that_the_server_has_been_away_for_too_long(server
         await seen(server, "2")
 
 
+async def test_what_keeps_one_kind_from_being_seen_is_not_forgotten_as_another_is_seen(server, quick, monkeypatch):
+    monkeypatch.setattr("practicus_provider.backends.kubernetes.mirror.PATIENCE", 0.2)
+    opened = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query:
+            return await listing()(request)
+        if request.path == PODS:
+            return await refuses(503, "busy")(request)
+        if request.path == JOBS:
+            opened.set()
+        return await streams()(request)
+
+    server.answers = [handle]
+    async with asyncio.timeout(PATIENCE), mirror_of(server.access, "jobs") as mirror:
+        with mirror.changes("c") as failed:
+            await failed.wait()
+        for _ in range(3):  # by the last of them the watch of the first is open on our side too
+            opened.clear()
+            await opened.wait()
+        with pytest.raises(BackendError, match="busy"):
+            mirror.check()
+
+
 async def test_a_watch_that_lasted_for_longer_than_the_patience_may_be_cut_too(server, quick, monkeypatch):
     monkeypatch.setattr("practicus_provider.backends.kubernetes.mirror.PATIENCE", 0.5)
 

@@ -42,6 +42,8 @@ KINDS = {
     "Event": {"fieldSelector": "type=Warning"},
 }
 """What is watched."""
+ALL = "all"
+"""Who met an error that ends all watches."""
 TOLD_BY_EVENTS = {"Job": ("FailedCreate",), "Pod": ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")}
 """Reasons of events that are all that tells why a pod is not made, or does not start; others are not kept."""
 NODES_KNOWN = 600.0
@@ -72,7 +74,7 @@ class Mirror:
 
     def __init__(self, access: Access, namespace: str) -> None:
         self.api: Api
-        self.error: BackendError | None = None
+        self._errors: dict[str, BackendError] = {}  # kind, or ALL -> what its watch met; each clears its own
         self.access = access
         self.namespace = namespace
         self._objects: dict[str, dict[str, Manifest]] = {kind: {} for kind in KINDS}
@@ -145,8 +147,8 @@ class Mirror:
 
         :raises BackendError: the server refuses, or has been out of reach for :data:`PATIENCE`.
         """
-        if self.error is not None:
-            raise self.error
+        for error in self._errors.values():
+            raise error
 
     @contextlib.contextmanager
     def changes(self, *clusters: str) -> Iterator[asyncio.Event]:
@@ -168,12 +170,17 @@ class Mirror:
         """Keep the mirror until cancelled."""
         try:
             async with connected(self.access, self.namespace, PATIENCE) as self.api:
-                await asyncio.gather(*map(self._keep, KINDS))
+                watches = [asyncio.create_task(self._keep(kind)) for kind in KINDS]
+                try:
+                    await asyncio.gather(*watches)
+                finally:
+                    for watch in watches:
+                        watch.cancel()
         except BackendError as error:
-            self._fail(error)
+            self._fail(ALL, error)
         except Exception as error:  # a defect of ours must not leave those who wait waiting
             log.exception("the watch of namespace %s broke", self.namespace)
-            self._fail(BackendError(f"the watch of namespace {self.namespace} broke: {error!r}"))
+            self._fail(ALL, BackendError(f"the watch of namespace {self.namespace} broke: {error!r}"))
 
     async def _keep(self, kind: str) -> None:
         delay, loop = BACKOFF, asyncio.get_running_loop()
@@ -200,12 +207,12 @@ class Mirror:
             if self._seen[kind] >= began:  # there was a watch
                 delay = BACKOFF
             elif trouble and (not self._listed[kind].is_set() or loop.time() - self._seen[kind] > PATIENCE):
-                self._fail(trouble)
+                self._fail(kind, trouble)
             await asyncio.sleep(delay * random.uniform(0.5, 1.5))
             delay = min(2 * delay, LONGEST_BACKOFF)
 
-    def _fail(self, error: BackendError) -> None:
-        self.error = error
+    def _fail(self, who: str, error: BackendError) -> None:
+        self._errors[who] = error
         for event in (*self._listed.values(), *(event for events in self._waiting.values() for event in events)):
             event.set()
 
@@ -237,7 +244,7 @@ class Mirror:
             "timeoutSeconds": str(WATCH_SECONDS),
         }
         async with self.api.watch(kind, silence=WATCH_SILENCE, **query) as events:
-            self.error = None
+            self._errors.pop(kind, None)
             try:
                 async for event in events:
                     self._take(kind, event)
