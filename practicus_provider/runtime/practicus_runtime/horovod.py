@@ -48,6 +48,12 @@ class Rendezvous(ThreadingHTTPServer):
         self.address_family = family(address)
         super().__init__((address, port), Handler)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """See ``socketserver.BaseServer``. A rank that ended amid its request is told of by whoever runs it; here it
+        would only put a traceback into the user's log."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
 
 class Handler(BaseHTTPRequestHandler):
     """One request of a rank's."""
@@ -72,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(400)
             return
         value = self.rfile.read(length)
+        if len(value) < length:  # a key is taken once, so part of a value would stand for good
+            raise ConnectionResetError("the rank ended amid its request")
         with self.server.lock:
             known = self.server.values
             refused = known.get(self.path, value) != value or len(known) >= self.server.limit

@@ -7,7 +7,6 @@ address that a member is told has a token in it; without one nothing is answered
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from typing import Optional
 
@@ -118,8 +117,7 @@ class Asked(Handler):
         name, _, local_rank = key.rpartition(":")
         known = name == self.member.name and local_rank in map(str, range(self.member.slots))
         place = self.server.place(self.member, local_rank) if known else None
-        with contextlib.suppress(OSError):  # who asked may be gone by now
-            self._answer(200 if place else 410, place or b"")
+        self._answer(200 if place else 410, place or b"")
 
     def do_PUT(self) -> None:
         """Write a value, as ever."""
