@@ -17,19 +17,17 @@ Every object but the root has it as its owner, so that the root's end is everyon
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
-import io
 import json
 import math
-import tarfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from practicus_provider import runtime
 from practicus_provider.backends.codec import dump_text
 from practicus_provider.backends.kubernetes.api import Manifest
+from practicus_provider.backends.kubernetes.bundle import pack
 from practicus_provider.backends.kubernetes.labels import (
     CLUSTER,
     COMPLETE,
@@ -230,7 +228,7 @@ class _Cluster:
         data |= {
             f"pod-{role.name}.json": json.dumps(self.elastic_template(role)) for role in self.plan.roles if role.elastic
         }
-        bundle = base64.b64encode(_bundle(self.plan.files, self.plan.executable)).decode()
+        bundle = base64.b64encode(pack(self.plan.files, self.plan.executable)).decode()
         size = len(bundle) + sum(map(len, data.values()))
         if size > BUNDLE_LIMIT:
             raise SpecError(
@@ -420,19 +418,3 @@ def _with_owned_templates(manifest: Manifest, owner: Manifest) -> Manifest:
 
 def _with_owner(manifest: Manifest, owner: Manifest) -> Manifest:
     return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner]}}
-
-
-def _bundle(files: Mapping[str, bytes], executable: Collection[str]) -> bytes:
-    """The application below ``app/`` and our runtime below ``runtime/``; the same bytes for the same content."""
-    content = {f"app/{name}": data for name, data in files.items()}
-    for path in sorted(runtime.FOLDER.glob("practicus_runtime/*.py")):
-        content[f"runtime/practicus_runtime/{path.name}"] = path.read_bytes()
-    programs = {f"app/{name}" for name in executable}
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, data in sorted(content.items()):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            entry.mode = 0o755 if name in programs else 0o644
-            archive.addfile(entry, io.BytesIO(data))
-    return gzip.compress(packed.getvalue(), mtime=0)
