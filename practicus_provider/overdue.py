@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from practicus_provider.status import WAY_OUT, WAYS_OUT, Reason, ReplicaStatus, State, Verdict
-from practicus_provider.tail import TAIL_LINES
+from practicus_provider.tail import last_lines
 
 NAMED = 3
 """Replicas that are named; of more, their number is told."""
@@ -59,7 +59,7 @@ def with_last_lines(verdict: Verdict, tails: Mapping[str, Sequence[str]]) -> Ver
 
     :param tails: replica -> last lines of its log, newest last.
     """
-    lines, suspects = (_last(tails.get(name or "", ())) for name in (verdict.replica, verdict.suspect))
+    lines, suspects = (last_lines(tails.get(name or "", ())) for name in (verdict.replica, verdict.suspect))
     verdict = replace(verdict, log_tail=lines, suspect_tail=suspects)
     if waits := _waits(lines):
         who, seconds, why = waits
@@ -67,10 +67,6 @@ def with_last_lines(verdict: Verdict, tails: Mapping[str, Sequence[str]]) -> Ver
         suspected = verdict.suspect is not None
         return replace(verdict, message=message, advice=verdict.advice if suspected else WAYS_OUT.get(why, WAY_OUT))
     return verdict
-
-
-def _last(tail: Sequence[str]) -> tuple[str, ...]:
-    return tuple([line.rstrip() for line in tail if line.strip()][-TAIL_LINES:])
 
 
 def _waits(lines: Sequence[str]) -> tuple[str, str, str] | None:

@@ -52,19 +52,28 @@ def cause_in(tail: Sequence[str]) -> Cause:
     what closes after a failure often logs failures of its own. A JVM's exception counts where Python has none; where
     Python's says that there is no JVM, what that one wrote before is the cause.
     """
-    lines = [line.rstrip() for line in tail if line.strip()]
+    lines = _written(tail)
     chains = _chains(lines)
     uncaught = [chain for chain in chains if not _aside(lines, chain[0])]
     java = next((i for i in reversed(range(len(lines))) if lines[i].startswith(_JAVA_MAIN)), None)
     if not uncaught and java is not None:
         return Cause((), tuple(lines[java : _end(lines, java, chains)]))
     if not chains:
-        return Cause((), tuple(lines[-TAIL_LINES:]))
+        return Cause((), last_lines(lines))
     chain = (uncaught or chains)[-1]
     last = lines[chain[-1] : _end(lines, chain[-1], chains)]
     if any(_NO_JAVA in line for line in last):
         return Cause((), tuple(lines[_java_of(lines, chain[0], java) : chain[0]] + last))
     return Cause(tuple(lines[chain[0] : chain[-1]]), tuple(last))
+
+
+def last_lines(tail: Sequence[str]) -> tuple[str, ...]:
+    """What was written last, whatever it tells."""
+    return tuple(_written(tail)[-TAIL_LINES:])
+
+
+def _written(tail: Sequence[str]) -> list[str]:
+    return [line.rstrip() for line in tail if line.strip()]
 
 
 def _chains(lines: Sequence[str]) -> list[list[int]]:
