@@ -177,8 +177,7 @@ def _beside(plan: Plan, program: Program, archives: Sequence[str]) -> Plan:
 
     def found(role: Role) -> Role:
         theirs = role.launch.env.get("PYTHONPATH")
-        first, *more = [*search, theirs] if theirs else search
-        path = (*parts(first), *(part for text in more for part in (":", *parts(text))))
+        path = tuple(part for text in (*search, *([theirs] if theirs else ())) for part in (":", *parts(text)))[1:]
         return replace(role, launch=replace(role.launch, env={**role.launch.env, "PYTHONPATH": path}))
 
     return replace(plan, roles=tuple(map(found, plan.roles)))
