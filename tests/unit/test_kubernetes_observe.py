@@ -10,7 +10,6 @@ import pytest
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.labels import CLUSTER, COMPLETE, INDEX, QUEUE, RELEASED, ROLE, TOLD
 from practicus_provider.backends.kubernetes.observe import Observation, Pod, observe
-from practicus_provider.overdue import out_of_time
 from practicus_provider.plan import Plan
 from practicus_provider.status import Reason, State, Status, Verdict
 from tests.kubernetes_objects import (
@@ -296,7 +295,18 @@ def test_of_ranks_that_end_in_one_second_the_one_that_nobody_deleted_is_named():
 # ---- the root's end
 
 
-TIMED_OUT = out_of_time(300, [], ["driver"])
+TIMED_OUT = Verdict(
+    FAILED,
+    Reason.DEADLINE_EXCEEDED,
+    "the cluster's time was over after 300 s, its timeout",
+    "Raise timeout=, or make the job faster.",
+)
+LEFT = replace(
+    TIMED_OUT,
+    advice="If its last lines show it at work, raise timeout=, or make the job faster. "
+    "If not, look at what it waited for.",
+    replica="driver-0",
+)
 ABANDONED = Verdict(
     State.CANCELLED,
     Reason.ABANDONED,
@@ -326,11 +336,11 @@ ABANDONED = Verdict(
 @pytest.mark.parametrize("conditions", [ends("DeadlineExceeded"), ends("DeadlineExceeded")[:1]], ids=["ended", "soon"])
 def test_a_root_that_met_its_deadline_says_whose_it_was(how, verdict, pods, replica, conditions):
     found = observe(job(ALONE, *conditions, **how), pods)
+    late = {}
     if pods and verdict is TIMED_OUT:  # there is a log to read
-        assert found.failed is not None
-        assert found.failed.manifest == pods[0]
-        verdict, found = out_of_time(300, [replica], ["driver"]), replace(found, failed=None)
-    assert found == Observation(Status(verdict.state, (replica,), verdict))
+        verdict, late = LEFT, {"driver-0": pods[0]}
+    assert {name: pod.manifest for name, pod in found.late.items()} == late
+    assert replace(found, late={}) == Observation(Status(verdict.state, (replica,), verdict))
 
 
 def test_a_root_that_met_its_deadline_names_the_replica_that_was_not_ready_and_has_both_logs():
@@ -341,7 +351,7 @@ def test_a_root_that_met_its_deadline_names_the_replica_that_was_not_ready_and_h
         pod("driver", 0, runs()),
     ]
     found = observe(job(SERVED, *ends("DeadlineExceeded")), pods)
-    assert (found.failed.manifest, found.suspect.manifest) == (pods[3], pods[0])
+    assert {name: pod.manifest for name, pod in found.late.items()} == {"driver-0": pods[3], "coordinator-0": pods[0]}
     assert found.status.verdict.message.endswith("; coordinator-0 was started but not ready")
 
 

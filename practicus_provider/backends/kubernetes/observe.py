@@ -28,9 +28,8 @@ class Observation:
 
     :param ending: verdict of a replica that failed; it stands unless, soon, the deciding role ends, or the failure of
         another replica turns out to be the cause.
-    :param failed: the pod whose end is the verdict's cause, or where time was over, that of its replica; its log has
-        the last lines.
-    :param suspect: that of the verdict's suspect, if it has one.
+    :param failed: the pod whose end is the verdict's cause; its log has the last lines.
+    :param late: where time was over, replica -> its pod, of those whose last lines the verdict lacks.
     :param result_in: the pod whose log holds a long result, and in how many lines.
     :param done: pods that have said all, and that they ended well, before the server knows; with them the job is done.
     :param troubles: pod or Job -> the words for what stands in its way, and may not for ever.
@@ -39,7 +38,7 @@ class Observation:
     status: Status
     ending: Verdict | None = None
     failed: Pod | None = None
-    suspect: Pod | None = None
+    late: Mapping[str, Pod] = field(default_factory=dict)
     result_in: tuple[Pod, int] | None = None
     done: tuple[Pod, ...] = ()
     troubles: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -119,17 +118,15 @@ def observe(
     done = sum(_condition(job, "Complete") is not None for job in deciding_jobs) == len(deciding) > 0
     if observation.status.verdict is None and done and all(pod.ended for pod in decisive):
         observation = _completed(name, status, facts["decides"], expected, told)
-    known = [replica for replica in complete if replica.detail or replica in replicas.values()]
-    met = (_deadline_of(job, root, facts, known, deciding) for job in deciding_jobs or [root])
-    over = next(filter(None, met), None)
-    if over and observation.failed is not None and observation.failed.leaving:  # as the Job controller ended it
-        return _overdue(status, over, shown, replicas)
+    late = next(filter(_is_late, deciding_jobs or [root]), None)
+    if late and observation.failed is not None and observation.failed.leaving:  # as the Job controller ended it
+        return _overdue(status, late, root, {replicas[pod.name].name: pod for pod in shown})
     if observation.status.verdict is None:
         verdict = (
             _taken(shown, roles, replicas) or hopeless(shown, replicas, standing) or _refused(root, warnings, standing)
         )
-        if verdict is None and over is not None:
-            return _overdue(status, over, shown, replicas)
+        if verdict is None and late is not None:
+            return _overdue(status, late, root, {replicas[pod.name].name: pod for pod in shown})
         if verdict is not None:
             return Observation(_ended(status, verdict))
         observation = replace(observation, troubles={**in_the_way(shown), **_in_the_way_of_pods(warnings)})
@@ -302,32 +299,28 @@ def _condition(root: Manifest, *types: str) -> Manifest | None:
     return None
 
 
-def _overdue(
-    status: Status, verdict: Verdict, pods: Iterable[Pod], replicas: Mapping[str, ReplicaStatus]
-) -> Observation:
-    """With the pods whose last lines the verdict lacks, as far as they are left."""
-    of = {replicas[pod.name].name: pod for pod in pods}
-    return Observation(
-        _ended(status, verdict), failed=of.get(verdict.replica or ""), suspect=of.get(verdict.suspect or "")
-    )
+def _is_late(job: Manifest) -> bool:
+    """Whether it has met its deadline."""
+    return (_condition(job) or {}).get("reason") == "DeadlineExceeded"
 
 
-def _deadline_of(
-    job: Manifest,
-    root: Manifest,
-    facts: Mapping[str, Any],
-    replicas: Sequence[ReplicaStatus],
-    deciding: Collection[str],
-) -> Verdict | None:
-    """A Job's deadline: the cluster's timeout, the end of its lease, or of what was left after its release."""
-    if (_condition(job) or {}).get("reason") != "DeadlineExceeded":
-        return None
+def _overdue(status: Status, job: Manifest, root: Manifest, pods: Mapping[str, Pod]) -> Observation:
+    """With the verdict, and those of the replicas' pods whose last lines it lacks, as far as they are left."""
+    known = [replica for replica in status.replicas if replica.detail or replica.name in pods]
+    verdict = _deadline_of(job, root, known)
+    names = filter(None, (verdict.replica, verdict.suspect))
+    return Observation(_ended(status, verdict), late={name: pods[name] for name in names if name in pods})
+
+
+def _deadline_of(job: Manifest, root: Manifest, replicas: Sequence[ReplicaStatus]) -> Verdict:
+    """Whose a Job's deadline was: the cluster's timeout, its lease's end, or that of what is left after its release."""
+    facts = facts_of(root)
     if RELEASED in root["metadata"]["annotations"]:
         return Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
     if job["spec"]["activeDeadlineSeconds"] < facts["timeout"]:
         message = "nobody has watched the cluster for as long as its lease allows: its task is over"
         return Verdict(State.CANCELLED, Reason.ABANDONED, message)
-    return out_of_time(facts["timeout"], replicas, deciding)
+    return out_of_time(facts["timeout"], replicas, deciding_roles(facts))
 
 
 def _lost(pods: Iterable[Pod], deciding: Sequence[str], roles: Mapping[str, Any]) -> Pod | None:

@@ -79,10 +79,8 @@ async def _suspended(api: Api, handle: Handle, observation: Observation) -> bool
 
     The watch of pods may be ahead of that of Jobs.
     """
-    failed, verdict = observation.failed, observation.status.verdict
+    failed = observation.failed
     if failed is None or not failed.leaving or not observation.status.state.final:
-        return False
-    if verdict is not None and verdict.reason is Reason.DEADLINE_EXCEEDED:  # what is suspended meets none
         return False
     return bool((await root_of(api, handle))["spec"].get("suspend"))
 
@@ -105,13 +103,9 @@ async def dispose(mirror: Mirror, handle: Handle, done: Collection[Pod], dispose
 async def final(mirror: Mirror, handle: Handle, observation: Observation) -> Status:
     """With what only the logs hold: the last lines of a failure, a long result."""
     status, api = observation.status, mirror.api
-    if status.verdict is not None and status.verdict.reason is Reason.DEADLINE_EXCEEDED:
-        pods = {status.verdict.replica: observation.failed, status.verdict.suspect: observation.suspect}
-        tails = {
-            name: await tail(api, pod.name, pod.uid, LINES_READ, pod.log_container)
-            for name, pod in pods.items()
-            if name is not None and pod is not None
-        }
+    if observation.late and status.verdict is not None:
+        pods = observation.late.items()
+        tails = {name: await tail(api, pod.name, pod.uid, LINES_READ, pod.log_container) for name, pod in pods}
         return replace(status, verdict=with_last_lines(status.verdict, tails))
     if observation.failed is not None and status.verdict is not None:
         failed = observation.failed
