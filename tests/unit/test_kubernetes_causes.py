@@ -517,11 +517,16 @@ def test_an_exit_code_over_128_that_the_command_chose_is_no_signal():
 
 
 @pytest.mark.parametrize(
-    ("plan", "name", "field"),
-    [(ALONE, "driver", "coordinator_resources"), (SERVED, "worker", "worker_resources")],
+    ("plan", "name", "field", "container"),
+    [
+        (ALONE, "driver", "coordinator_resources", ended(137, reason="OOMKilled")),
+        (SERVED, "worker", "worker_resources", ended(137, reason="OOMKilled")),
+        (ALONE, "driver", "coordinator_resources", ended(137, signal=9, oom=True)),
+    ],
+    ids=["a driver", "a worker", "as its launcher says, and the container runtime not yet"],
 )
-def test_a_replica_that_ran_out_of_memory_is_told_with_what_it_had_and_the_way_out(plan, name, field):
-    lost = pod(name, 0, ended(137, reason="OOMKilled"))
+def test_a_replica_that_ran_out_of_memory_is_told_with_what_it_had_and_the_way_out(plan, name, field, container):
+    lost = pod(name, 0, container)
     others = [pod("coordinator", 0, runs(), ready=True), pod("worker", 1, runs()), pod("driver", 0, runs())]
     found = observe(job(plan), [lost, *(others if plan is SERVED else [])])
     verdict = Verdict(

@@ -192,6 +192,25 @@ def test_a_command_that_fails_as_another_process_did_is_reported_with_that_ones_
     assert start(python("pass")).end()[1][1] == {"event": "ended", "exit_code": 0, "signal": None}
 
 
+@pytest.mark.parametrize(
+    ("told", "killed"),
+    [
+        ("low 0\nhigh 0\nmax 7\noom 2\noom_kill 2\noom_group_kill 0\n", 2),
+        ("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n", 1),
+        ("oom_kill_disable 0\nunder_oom 0\n", 0),
+        ("", 0),
+        ("?", 0),
+        (None, 0),
+    ],
+    ids=["cgroups 2", "cgroups 1", "an old kernel", "nothing", "something else", "no such file"],
+)
+def test_the_kernel_tells_how_many_processes_it_killed_as_memory_ran_out(tmp_path, monkeypatch, told, killed):
+    if told is not None:
+        (tmp_path / "memory.events").write_text(told)
+    monkeypatch.setattr(launcher, "OUT_OF_MEMORY", (str(tmp_path / "elsewhere"), str(tmp_path / "memory.events")))
+    assert launcher.oom_kills() == killed
+
+
 def test_a_command_that_is_not_there_is_127_and_says_so(start):
     launched = start(["/nowhere/program"])
     assert launched.end() == (127, [{"event": "ended", "exit_code": 127, "signal": None}])

@@ -67,6 +67,21 @@ def test_a_state_that_was_shown_is_not_shown_again():
     ]
 
 
+def test_a_state_that_a_read_has_cut_is_not_shown_before_the_rest_of_it_had_its_time_to_come():
+    assert told((0, b"\r10%|#\r2"), (5, b"0%|##\r30%|###"), (6, b""), (9, b"\r4"), (10, b"0%|####\r\n")) == [
+        "10%|#",
+        "20%|##",
+        "30%|###",
+        "4",  # a single state, which nothing tells from a whole one
+        "40%|####",
+    ]
+
+
+@pytest.mark.parametrize("data", [b"\r10%\r20%\r", b"\r10%\r20%\r   \r2"])
+def test_of_several_states_the_last_that_is_known_to_have_ended_is_shown(data):
+    assert told((0, data))[0] == "20%"
+
+
 def test_a_state_is_due_a_period_after_the_last():
     screen = Screen()
     assert screen.due() is None

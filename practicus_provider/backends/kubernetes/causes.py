@@ -153,7 +153,7 @@ def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decid
         message = f"{replica.name} cannot start in image {pod.image}: {(pod.ended or {}).get('message', '').strip()}"
         advice = "An image needs python3 (3.8 or newer) on its PATH, and what the job imports."
         return Verdict(State.FAILED, Reason.CONFIG_ERROR, message, advice, replica=replica.name)
-    if reason == "OOMKilled":
+    if pod.out_of_memory:
         memory = facts["roles"].get(pod.role, {}).get("memory")
         field = "worker_resources" if pod.role == "worker" else "coordinator_resources"
         if any("part_of" in role for role in facts["roles"].values()):

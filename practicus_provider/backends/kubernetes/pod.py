@@ -108,6 +108,12 @@ class Pod:
         return bool(self.last_words.get("stopped"))
 
     @property
+    def out_of_memory(self) -> bool:
+        """Whether it failed as its container used more memory than it may. The kubelet takes that reason from an event
+        of the container runtime, which may come after the end itself; our launcher asks the kernel."""
+        return (self.ended or {}).get("reason") == "OOMKilled" or self.last_words.get("oom") is True
+
+    @property
     def told_to_leave(self) -> float:
         """When its deletion was asked for, seconds since the epoch, to the second; infinite if it was not."""
         meta = self.manifest["metadata"]

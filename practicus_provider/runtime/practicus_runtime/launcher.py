@@ -39,6 +39,8 @@ RESULT_LINE = 8192
 """Characters of such a part; a container runtime splits lines over 16 KiB."""
 END_MARK = "\x1epracticus-end "
 """Starts the end of both outputs: the nonce and the last words follow; what is before it on its line is output."""
+OUT_OF_MEMORY = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
+"""Where the kernel counts the processes of this container that it killed as memory ran out: of cgroups 2, and 1."""
 LINUX = sys.platform.startswith("linux")
 USERS = "/etc/passwd"
 NAMELESS = "practicus"
@@ -72,6 +74,7 @@ class Launcher:
             self._report(event="ended", **_cause())
             self._end_outputs()
             return int(given_up.code or 0)
+        killed = oom_kills()
         try:
             self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, preexec_fn=own_session)
         except OSError as error:
@@ -84,6 +87,8 @@ class Launcher:
         status = self._wait(self.child.pid)
         number = -status if status < 0 else None
         end: dict[str, Any] = {"exit_code": None if number else status, "signal": number}
+        if self.message is not None and status and oom_kills() > killed:
+            end["oom"] = True  # the container runtime may tell the kubelet too late, which then has a mere exit code
         if self.stopping:  # then exit code 0 may say that it has saved what it had, and not that it was done
             end["stopped"] = True
         self._report(event="ended", **(end if status == 0 else {**end, **_cause()}))
@@ -209,6 +214,15 @@ def _say_last(path: str, words: dict[str, Any]) -> str:
     with contextlib.suppress(OSError), open(path, "w") as file:
         file.write(text)
     return text
+
+
+def oom_kills() -> int:
+    """How many processes of this container the kernel has killed as memory ran out; 0 where it does not say."""
+    for path in OUT_OF_MEMORY:
+        with contextlib.suppress(OSError, ValueError), open(path) as file:
+            counters = dict(line.split() for line in file)
+            return int(counters.get("oom_kill", 0))
+    return 0
 
 
 def name_user(uid: int, users: str | None) -> None:

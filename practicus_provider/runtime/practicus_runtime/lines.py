@@ -35,6 +35,8 @@ class Line:
     def __init__(self) -> None:
         self.is_bar = False
         self._returned = False  # and what comes next overwrites what is there
+        self._grown = False  # since it was looked at
+        self._whole: Optional[bytes] = None  # noqa: UP045  (Python 3.8)
         self._clear()
 
     def add(self, data: bytes) -> None:
@@ -42,19 +44,30 @@ class Line:
         if not data:
             return
         if self._returned:
-            self._clear()
+            self._overwrite()
         body = data.rstrip(b"\r")
         self._returned = len(body) < len(data)
         self.is_bar = self.is_bar or b"\r" in data
-        start = body.rfind(b"\r") + 1
-        if start:
-            self._clear()
-        self._append(body[start:])
+        before, overwritten, last = body.rpartition(b"\r")
+        if overwritten:
+            _, more, state = before.rstrip(b"\r ").rpartition(b"\r")  # blanks clear it
+            if more:
+                self._clear()
+            self._append(state)
+            self._overwrite()
+        self._append(last)
 
     def text(self) -> bytes:
         """What it shows."""
         left_out = f" (... {self._left_out} bytes of this line are left out ...) ".encode() if self._left_out else b""
         return self._head + left_out + self._end
+
+    def look(self) -> bytes:
+        """The state of a bar. Of several that came since the last look the last one may have been cut by a read: unless
+        it is known to have ended, it is the one before."""
+        state = self.text() if self._whole is None or self._returned else self._whole
+        self._grown, self._whole = False, None
+        return state.rstrip()
 
     @property
     def size(self) -> int:
@@ -70,11 +83,18 @@ class Line:
         start = min((start for start in starts if start > 0), default=0)
         return [text[:start].rstrip(), text[start:]] if start else [text]
 
+    def _overwrite(self) -> None:
+        if self._grown and (text := self.text()).strip():
+            self._whole = text
+        self._grown = False
+        self._clear()
+
     def _clear(self) -> None:
         self._head = self._end = b""
         self._left_out = 0
 
     def _append(self, data: bytes) -> None:
+        self._grown = self._grown or data != b""
         room = LINE_LIMIT - KEPT_END - len(self._head)
         self._head += data[:room]
         self._end += data[room:]
@@ -129,11 +149,11 @@ class Screen:
 
         :param now: seconds of any clock.
         """
-        due = self.due()
-        if due is None or now < due:
+        due, state = self.due(), self._line.look()
+        if due is None or now < due or state == self._shown:
             return None
-        self._shown, self._shown_at = self._line.text().rstrip(), now
-        return self._shown
+        self._shown, self._shown_at = state, now
+        return state
 
     def due(self) -> Optional[float]:  # noqa: UP045  (Python 3.8)
         """When the next state of a bar is to be shown; None if it has shown all."""
