@@ -9,6 +9,7 @@ import inspect
 import json
 import queue
 import secrets
+import socket
 import threading
 from multiprocessing import AuthenticationError, connection
 
@@ -67,7 +68,8 @@ def drive(job: dict, address: tuple[str, int], key: bytes, args: list[str]) -> N
             tasks.put([function, *call])
         return [answers.get() for _ in calls]
 
-    listener = connection.Listener(address, backlog=64, authkey=key)
+    family = "AF_INET6" if ":" in address[0] else "AF_INET"
+    listener = connection.Listener(address, family, backlog=64, authkey=key)
     threading.Thread(target=accept, args=[listener], daemon=True).start()
     groups = {}
     for pairs in run("map", [[item] for item in job["split"](*args)]):
@@ -79,7 +81,9 @@ def drive(job: dict, address: tuple[str, int], key: bytes, args: list[str]) -> N
 
 def work(job: dict, address: tuple[str, int], key: bytes, args: list[str]) -> None:
     """Do what the driver says until it is gone."""
-    driver = connection.Client(address, authkey=key)
+    driver = connection.Connection(socket.create_connection(address).detach())  # Client() knows IPv4 alone
+    connection.answer_challenge(driver, key)
+    connection.deliver_challenge(driver, key)
     while True:
         try:
             function, *call = json.loads(driver.recv_bytes())
@@ -90,7 +94,7 @@ def work(job: dict, address: tuple[str, int], key: bytes, args: list[str]) -> No
 
 
 MAIN = f"""
-import json, os, queue, runpy, sys, threading
+import json, os, queue, runpy, socket, sys, threading
 from multiprocessing import AuthenticationError, connection
 {inspect.getsource(drive)}
 {inspect.getsource(work)}

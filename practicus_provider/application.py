@@ -24,6 +24,14 @@ _SKIPPED = {"__pycache__", ".git", ".venv", ".mypy_cache", ".pytest_cache"}
 _PYTHON_SUFFIXES = {"", ".py", ".pyc", ".pyz", ".zip"}
 """Of files that Python runs: sources, bytecode, and archives with a ``__main__.py``."""
 
+PACKAGE_ENTRY = "__practicus_main__.py"
+"""Beside the ``__main__.py`` of a package, which it runs."""
+RUN_PACKAGE = b'''\
+"""Runs the package in whose folder this is, as ``python -m`` does: its modules may be imported by relative names."""
+import os, runpy
+runpy._run_module_as_main(os.path.basename(os.path.dirname(os.path.abspath(__file__))))
+'''
+
 
 @dataclass(frozen=True)
 class Shipment:
@@ -72,6 +80,9 @@ def ship(application: str | Function, args: Sequence[str], files: Sequence[str],
         _check_python(application, path.name)
     programs |= _add("application", shipped, path)
     entry = path.name if path.is_file() else f"{path.name}/{_entry_point(application, path)}"
+    if entry == f"{path.name}/__main__.py" and path.name.isidentifier() and (path / "__init__.py").is_file():
+        entry = f"{path.name}/{PACKAGE_ENTRY}"
+        _put("application", shipped, entry, RUN_PACKAGE, application)
     return Shipment((Here.PYTHON, (Here.APP, "/", entry), *args), shipped, frozenset(programs))
 
 

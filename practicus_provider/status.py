@@ -313,7 +313,10 @@ def with_tail(verdict: Verdict, tail: Sequence[str], lacks: Mapping[str, str] | 
         reason = Reason.PORT_IN_USE
         advice = "A port that it listens on is taken: free it, or leave its choice to us by not naming one."
     elif verdict.exit_code and missing:
-        own = f"Where {verdict.replica} ran there is no Python module {missing!r}: install it there, or give files=."
+        there = f"Where {verdict.replica} ran"
+        if any(sign in line for line in cause.shown for sign in SENT):
+            there = f"Where a worker ran what {verdict.replica} had sent"
+        own = f"{there} there is no Python module {missing!r}: install it there, or give files=."
         advice = (lacks or {}).get(missing, own)
     return replace(verdict, reason=reason, advice=advice, log_tail=cause.shown)
 
@@ -327,6 +330,13 @@ def lines_of(rank: int, tail: Sequence[str]) -> list[str]:
 
 PORT_TAKEN = ("Address already in use", "EADDRINUSE")
 """What Python and the C library say of a port that is taken, and what torch says."""
+SENT = (
+    "An exception was thrown from the Python worker",
+    "PythonException: ",
+    "/distributed/client.py",
+    "/dask/base.py",
+)
+"""What shows in a driver's traceback that a worker raised it: Spark's words, and Dask's modules that get results."""
 MISSING_MODULE = re.compile(r"No module named '?([\w.]+)")
 """What Python says of a module that it cannot import or run (``python -m``)."""
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -47,6 +49,28 @@ def test_a_folder_starts_at_its_entry_point(tmp_path, there, entry):
         (Here.PYTHON, (Here.APP, "/", f"job/{entry}")),
         {f"job/{name}": b"" for name in (*there, "lib/helper.py", ".hidden")},
     )
+
+
+def test_a_package_starts_as_by_its_name_so_that_its_modules_may_be_imported_by_relative_ones(tmp_path):
+    write(tmp_path / "job" / "__init__.py")
+    write(tmp_path / "job" / "helpers.py", "HELLO = 'hello'")
+    write(
+        tmp_path / "job" / "__main__.py", "import sys\nfrom .helpers import HELLO\nprint(HELLO, __name__, sys.argv[1:])"
+    )
+    python, (_, _, entry), *args = ship("job", ["x"], [], tmp_path).program
+    for name, content in ship("job", ["x"], [], tmp_path).files.items():
+        write(tmp_path / "app" / name, content.decode())
+    env = {"PYTHONPATH": str(tmp_path / "app")}
+    said = subprocess.run([sys.executable, tmp_path / "app" / entry, *args], env=env, capture_output=True, check=True)
+    assert (python, said.stdout) == (Here.PYTHON, b"hello __main__ ['x']\n")
+
+
+@pytest.mark.parametrize("name", ["my-job", "job"])
+def test_a_folder_that_is_no_package_starts_as_a_script(tmp_path, name):
+    write(tmp_path / name / "__main__.py")
+    if not name.isidentifier():
+        write(tmp_path / name / "__init__.py")
+    assert ship(name, [], [], tmp_path).program == (Here.PYTHON, (Here.APP, "/", f"{name}/__main__.py"))
 
 
 def test_caches_environments_and_repositories_in_a_folder_stay_behind(tmp_path):

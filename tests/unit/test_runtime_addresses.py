@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import urllib.error
@@ -15,6 +16,9 @@ from practicus_runtime.horovod import Rendezvous
 from practicus_runtime.horovod_store import Store
 from practicus_runtime.membership import Group, Limits
 from practicus_runtime.ranks import interface
+from practicus_runtime.waiting import Wait
+
+from example_dags import mapreduce
 
 LOOPBACKS = pytest.mark.parametrize("loopback", ["127.0.0.1", "::1"])
 
@@ -87,3 +91,18 @@ def test_sparks_driver_hears_of_executors_at_an_address_of_either_family(loopbac
 )
 def test_the_interface_of_an_address_is_found_whatever_its_family(address, name):
     assert interface(address) == name
+
+
+@LOOPBACKS
+def test_the_example_s_workers_find_their_driver_at_an_address_of_either_family(loopback, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRACTICUS_RESULT", str(tmp_path / "result"))
+    with socket.create_server((loopback, 0), family=family(loopback)) as free:
+        address = free.getsockname()[:2]
+    job = {"split": str.split, "map": lambda word: [(word, 1)], "reduce": lambda word, ones: sum(ones)}
+    driver = threading.Thread(target=mapreduce.drive, args=[job, address, b"key", ["a b a"]])
+    driver.start()
+    until_it_listens = Wait("driver", *address)
+    until_it_listens.wait()
+    threading.Thread(target=mapreduce.work, args=[job, address, b"key", []], daemon=True).start()
+    driver.join(10)
+    assert json.loads((tmp_path / "result").read_text()) == {"a": 2, "b": 1}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import _socket
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 import pytest
 from practicus_runtime import waiting
 from practicus_runtime.waiting import NO_DNS, NO_NAME, PATIENCE, REFUSED, TIMED_OUT, Wait, hindrance
+
+from practicus_provider import runtime
 
 START = 600.0
 
@@ -234,3 +238,13 @@ def test_who_may_say_himself_why_he_is_refused_is_let_go_then(clock, closed, dns
 )
 def test_what_is_in_the_way_is_said_in_words_that_its_advice_knows(error, words):
     assert hindrance(error) == words
+
+
+def test_an_elastic_replica_waits_for_its_coordinator_as_all_wait_for_others(closed, failure):
+    env = {"PRACTICUS_START_TIMEOUT": "0.1", "PRACTICUS_FAILURE": str(failure), "PYTHONPATH": str(runtime.FOLDER)}
+    env |= {"PRACTICUS_COORDINATOR": f"127.0.0.1:{closed}", "PRACTICUS_KEY": "key", "LOCAL_WORLD_SIZE": "1"}
+    command = [sys.executable, "-m", "practicus_runtime.member", "torch", "train.py"]
+    ended = subprocess.run(command, env=env, capture_output=True, check=False, timeout=60)
+    place = f"coordinator-0 (127.0.0.1:{closed})"
+    assert ended.stdout.decode() == f"gave up waiting for {place} after 0 s: {REFUSED}\n", ended.stderr
+    assert (ended.returncode, json.loads(failure.read_text())["unreached"]["who"]) == (waiting.EXIT_CODE, place)

@@ -142,6 +142,7 @@ def test_a_port_that_is_taken_is_told_also_from_torchs_words():
 LACKS = {"torch": "Take another image."}
 IMPORT = ["Traceback (most recent call last):", '  File "job.py", line 1, in <module>', "    import it"]
 OWN = "Where driver-0 ran there is no Python module {!r}: install it there, or give files=."
+THEIRS = OWN.replace("driver-0 ran", "a worker ran what driver-0 had sent")
 
 
 @pytest.mark.parametrize(
@@ -157,6 +158,24 @@ OWN = "Where driver-0 ran there is no Python module {!r}: install it there, or g
 )
 def test_a_missing_module_of_the_framework_is_told_with_its_way_out_and_the_user_s_own_with_another(last, advice):
     assert explain_exit(ended(1), tail=[*IMPORT, last], decides=True, lacks=LACKS).advice == advice
+
+
+@pytest.mark.parametrize(
+    "through",
+    [
+        [
+            *IMPORT,
+            '  File "/site-packages/distributed/client.py", line 431, in result',
+            '  File "job.py", line 3, in f',
+        ],
+        [*IMPORT, '  File "/site-packages/dask/base.py", line 769, in compute', '  File "job.py", line 3, in f'],
+        [*IMPORT, "pyspark.errors.PythonException: ", f"  {CHAINED[2]}. ...:", *IMPORT],
+    ],
+    ids=["Dask's future", "Dask's collection", "Spark"],
+)
+def test_a_module_that_a_worker_has_not_is_told_to_be_missing_there(through):
+    tail = [*through, "ModuleNotFoundError: No module named 'helpers'"]
+    assert explain_exit(ended(1), tail=tail, decides=True).advice == THEIRS.format("helpers")
 
 
 @pytest.mark.parametrize("said", CHAINED)

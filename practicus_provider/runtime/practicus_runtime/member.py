@@ -21,9 +21,12 @@ from typing import Any, Optional
 
 from practicus_runtime.channel import Channel, Message
 from practicus_runtime.ranks import PATIENCE, Output, Ranks, name_interface
+from practicus_runtime.waiting import Wait
 
 GRACE = 10.0
 """Seconds that ranks have from SIGTERM on where a round ends only because others have joined."""
+TIMEOUT = 10.0
+"""Seconds for one try to reach the coordinator."""
 TAIL = 50
 """Lines of a rank's output that are told if it fails."""
 NOTICE = "notice"
@@ -49,11 +52,10 @@ class Replica(Ranks):
         """Take part until the coordinator says that the job is over; the exit code."""
         self._listen()
         name_interface()
-        try:
-            self.channel = self._join()
-        except OSError as error:
-            print(f"cannot join: {error}", flush=True)
-            return 1
+        connection = self._reach()
+        if connection is None:
+            return 128 + signal.SIGTERM
+        self.channel = self._join(connection)
         self.selector.register(self.channel.connection, selectors.EVENT_READ, self)
         while self.leaving is None or self.processes:
             self._look()
@@ -63,9 +65,26 @@ class Replica(Ranks):
                 self._end_round()
         return self.leaving
 
-    def _join(self) -> Channel:
+    def _reach(self) -> Optional[socket.socket]:  # noqa: UP045  (Python 3.8)
+        """A connection to the coordinator; None: we were stopped before.
+
+        :raises SystemExit: there is none to be had.
+        """
         host, _, port = os.environ["PRACTICUS_COORDINATOR"].rpartition(":")
-        channel = Channel(socket.create_connection((host, int(port)), timeout=10.0))
+        reached: list[socket.socket] = []
+        wait = Wait(
+            "coordinator-0",
+            host,
+            int(port),
+            connect=lambda: reached.append(socket.create_connection((host, int(port)), timeout=TIMEOUT)),
+        )
+        while not wait.over():
+            if self.stopping:
+                return None
+        return reached[0]
+
+    def _join(self, connection: socket.socket) -> Channel:
+        channel = Channel(connection)
         channel.introduce(self.key)
         name = f"{os.environ['PRACTICUS_ROLE']}-{os.environ['PRACTICUS_INDEX']}"
         address, port = os.environ["PRACTICUS_HOST"], os.environ["MASTER_PORT"]
