@@ -18,6 +18,7 @@ from practicus_provider.errors import JobFailed, NotFound
 from practicus_provider.log import PERIOD, Entries, Level, Say, level_of
 from practicus_provider.plan import Plan
 from practicus_provider.pricing import Meter, Tariff, cost, cost_line
+from practicus_provider.result import taken
 from practicus_provider.spec import JobSpec, StreamLogs, Teardown
 from practicus_provider.status import PREEMPTIONS, Reason, State, Status, Verdict
 
@@ -184,7 +185,8 @@ async def _follow(backend: Backend, handle: Handle, policy: Policy, say: Say, me
     if verdict.reason is Reason.DELETED and memory and (kept := await memory.kept()):
         say("the job's end was seen by a process before this one, which removed the cluster")
         return kept
-    outcome, attempt = record.outcome(verdict, status.result), policy.next_attempt(verdict)
+    verdict, result = taken(verdict, status.result)
+    outcome, attempt = record.outcome(verdict, result), policy.next_attempt(verdict)
     if attempt:
         say(verdict.text(), Level.WARNING)
     elif verdict.state is State.SUCCEEDED:

@@ -81,13 +81,14 @@ class PracticusJobSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """One look."""
         from practicus_provider.lifecycle import Outcome
+        from practicus_provider.result import taken
 
         backend = PracticusHook(self.practicus_conn_id, self.namespace).get_conn()
         status = asyncio.run(_look(backend, as_handle("job", self.job)))
         if status.verdict is None:
             self.log.info("%s", status.summary())
             return PokeReturnValue(False)
-        return PokeReturnValue(True, Outcome(status.verdict, status.result).value())
+        return PokeReturnValue(True, Outcome(*taken(status.verdict, status.result)).value())
 
 
 async def _look(backend: Backend, handle: Handle) -> Status:

@@ -11,6 +11,7 @@ from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.labels import CLUSTER, COMPLETE, INDEX, QUEUE, RELEASED, ROLE, TOLD
 from practicus_provider.backends.kubernetes.observe import Observation, Pod, observe
 from practicus_provider.plan import Plan
+from practicus_provider.result import refused
 from practicus_provider.status import Reason, State, Status, Verdict
 from tests.kubernetes_objects import (
     AGAIN,
@@ -128,6 +129,13 @@ def test_a_result_that_was_too_long_for_the_last_words_is_in_the_pods_log():
     driver = pod("driver", 0, ended(0, exit_code=0, result_lines=3))
     expected = Status(SUCCEEDED, (over("driver"),), completed())
     assert observe(job(ALONE), [driver]) == Observation(expected, result_in=(Pod(driver), 3))
+
+
+@pytest.mark.parametrize("lines", [0, -1, 10**9, 2.5, True, "3", [], {"a": "x" * 100}])
+def test_a_number_of_lines_that_no_result_has_is_not_asked_for(lines):
+    driver = pod("driver", 0, ended(0, exit_code=0, result_lines=lines))
+    why = f"is said to have {str(lines)[:40]!r} lines of its log; from 1 to 129 fit"
+    assert observe(job(ALONE), [driver]) == Observation(Status(FAILED, (over("driver"),), refused(completed(), why)))
 
 
 @pytest.mark.parametrize("message", ["", "not JSON", "[]", '"text"', "null"])

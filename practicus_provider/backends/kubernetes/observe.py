@@ -16,6 +16,7 @@ from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod, time_o
 from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, NO_POD, USED_UP, VOLUME_TYPE
 from practicus_provider.backends.kubernetes.standing import STANDS
 from practicus_provider.overdue import out_of_time
+from practicus_provider.result import RESULT_LINES, refused
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
 
 A_POD = re.compile(r'pods "[^"]*" is')
@@ -176,10 +177,12 @@ def _decided(
     last = max(good, key=lambda pod: replicas[pod.name].ended_at or 0)
     verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{replicas[last.name].name} ended", exit_code=0)
     words = good[0].last_words
-    lines = words.get("result_lines")
-    return Observation(
-        replace(_ended(status, verdict), result=words.get("result")), result_in=(good[0], lines) if lines else None
-    )
+    if (lines := words.get("result_lines")) is None:
+        return Observation(replace(_ended(status, verdict), result=words.get("result")))
+    if type(lines) is not int or not 0 < lines <= RESULT_LINES:
+        why = f"is said to have {str(lines)[:40]!r} lines of its log; from 1 to {RESULT_LINES} fit"
+        return Observation(_ended(status, refused(verdict, why)))
+    return Observation(_ended(status, verdict), result_in=(good[0], lines))
 
 
 def _precedence(pod: Pod, replica: ReplicaStatus) -> tuple[bool, bool, bool, float]:

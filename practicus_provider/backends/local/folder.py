@@ -24,12 +24,14 @@ import fcntl
 import json
 import os
 import signal
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from practicus_provider.backends.base import Handle
+from practicus_provider.runtime.practicus_runtime import RESULT_LIMIT
 from practicus_provider.runtime.practicus_runtime.lines import shown
 from practicus_provider.status import State, Status
 from practicus_provider.tail import LINES_READ
@@ -94,8 +96,8 @@ class ClusterFolder:
         told, stamps = (self.path / "cluster.json", self.path / "status.json"), []
         for path in (*told, *self.logs()):
             with contextlib.suppress(FileNotFoundError):
-                stat = path.stat()
-                stamps.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
+                found = path.stat()
+                stamps.append((found.st_ino, found.st_mtime_ns, found.st_size))
         return tuple(stamps)
 
     def write(self, name: str, data: Mapping[str, Any]) -> None:
@@ -133,6 +135,16 @@ class ClusterFolder:
                 return shown(file.read())[-LINES_READ:]
         except FileNotFoundError:
             return []
+
+    def result(self, replica: str) -> str | None:
+        """What a replica has left as its result; None if that is no file. The job's own code writes there: it may be a
+        link, a pipe that nobody writes into, or have no end, and of that a little more than fits is read."""
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self.scratch(replica) / "result.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "rb") as file:
+                if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    return file.read(RESULT_LIMIT + 1).decode(errors="replace")
+        return None
 
     def scratch(self, replica: str) -> Path:
         """A replica's scratch folder."""

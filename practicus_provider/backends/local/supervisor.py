@@ -145,10 +145,7 @@ class Supervisor:
         if self.status.state.final:
             return
         deciding = self._deciding()
-        result = None
-        if verdict.state is State.SUCCEEDED:
-            with contextlib.suppress(FileNotFoundError):
-                result = (self.folder.scratch(deciding[0].name) / "result.json").read_text()
+        result = self.folder.result(deciding[0].name) if verdict.state is State.SUCCEEDED else None
         self.status = replace(self.status, state=verdict.state, verdict=verdict, ended_at=time.time(), result=result)
         self._publish()
         for replica in deciding:

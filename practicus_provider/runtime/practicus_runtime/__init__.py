@@ -75,11 +75,11 @@ def set_result(obj: Any) -> None:
 
     :param obj: anything that JSON can hold, up to :data:`RESULT_LIMIT` bytes. NumPy's numbers, and tensors of one
         number, become Python's; NaN and the infinities are refused, as an XCom's database may refuse them.
-    :raises TypeError: JSON cannot hold it; it names the place and the type of what it cannot.
+    :raises TypeError: JSON cannot hold it, or Airflow would make an object of it; it names the place and the type.
     :raises ValueError: it is too large; write it to storage and pass the path.
     :raises RuntimeError: this is no replica, or one whose results nobody asks for: a Dask worker, or a Spark executor.
     """
-    from practicus_runtime.results import plain, refused
+    from practicus_runtime.results import plain, refused, unsafe
 
     if "PRACTICUS_RESULT_OF" in os.environ:
         raise RuntimeError(
@@ -91,6 +91,8 @@ def set_result(obj: Any) -> None:
     except (TypeError, ValueError) as error:
         what = next(refused(obj), str(error))
         raise TypeError(f"set_result() takes what JSON can hold: {what}") from None
+    for what in unsafe(obj):
+        raise TypeError(f"set_result() takes mere data: {what}")
     if len(text) > RESULT_LIMIT:
         raise ValueError(
             f"the result has {len(text)} bytes of JSON, over the {RESULT_LIMIT} that fit: store it, pass its path"

@@ -1,9 +1,37 @@
-"""What of a result JSON cannot hold, and where in it that stands. Apart from the rest, as few processes need it."""
+"""What a result cannot hold, and where in it that stands. Apart from the rest, as few processes need it."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, Iterator
+
+DEPTH = 100
+"""How deep lists and dicts may lie in each other; who reads them with one call in another has more to do than we."""
+RESERVED = (("__classname__",), ("__id__",), ("__type", "__var"))
+"""Keys by which Airflow takes a dict of an XCom for an object of some class, of each group all
+(``airflow.sdk.serde``): the next task would be given that."""
+
+
+def unsafe(value: Any, place: str = "result", depth: int = 0) -> Iterator[str]:
+    """What of a value is no mere data to Airflow, or nothing that a database keeps: each with its place."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            yield f"{place} is {value[:40]!r}, with half of a pair of surrogates, which UTF-8 does not have"
+    elif isinstance(value, (dict, list, tuple)) and depth == DEPTH:
+        yield f"{place[:100]}... lies over {DEPTH} lists and dicts deep"
+    elif isinstance(value, dict):
+        for keys in RESERVED:
+            if all(key in value for key in keys):
+                names = " and ".join(map(repr, keys))
+                yield f"{place} has {names}, by which Airflow would make an object of it; name them otherwise"
+        for key, item in value.items():
+            yield from unsafe(key, f"a key of {place}", depth + 1)
+            yield from unsafe(item, f"{place}[{key!r}]", depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from unsafe(item, f"{place}[{number}]", depth + 1)
 
 
 def plain(value: Any) -> Any:
