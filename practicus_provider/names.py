@@ -11,6 +11,13 @@ LABEL_LIMIT = 52
 """Characters of a cluster's name. A Kubernetes Job's pods add up to 11 (``-`` and 10 digits of an index) to
 its name, and a DNS label ends at 63 (RFC 1123)."""
 
+_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def is_dns_label(name: object) -> bool:
+    """Whether it is a DNS label (RFC 1123), as a namespace of Kubernetes must be."""
+    return isinstance(name, str) and _DNS_LABEL.fullmatch(name) is not None
+
 
 @dataclass(frozen=True)
 class TaskKey:

@@ -14,6 +14,7 @@ from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-def
 from airflow.sdk.bases.hook import BaseHook
 
 from practicus_provider.errors import ConnectionConfigError, PracticusError, SpecError
+from practicus_provider.names import is_dns_label
 from practicus_provider.spec import check_pod_overrides
 
 if TYPE_CHECKING:
@@ -144,6 +145,13 @@ class PracticusHook(BaseHook):
         from practicus_provider.backends.kubernetes.pod_template import Site
 
         namespace = self.namespace or extra.get("namespace") or other.get("namespace") or "default"
+        if not is_dns_label(namespace):
+            way_out = "give lower-case letters, digits and hyphens, 63 at most, as Kubernetes names namespaces"
+            raise (
+                SpecError("namespace", namespace, way_out)
+                if self.namespace
+                else self._wrong(extra, "namespace", way_out)
+            )
         overrides = self._object(extra, "pod_overrides", "part of a pod template")
         try:
             check_pod_overrides(overrides)

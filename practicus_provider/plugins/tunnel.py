@@ -9,7 +9,7 @@ from typing import Any
 import httpcore
 
 from practicus_provider.backends.base import Backend, Connection, Handle
-from practicus_provider.errors import ConnectionConfigError, NotFound
+from practicus_provider.errors import ConnectionConfigError, NotFound, SpecError
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.plan import Port
 from practicus_provider.plugins.ticket import Ticket
@@ -18,12 +18,14 @@ from practicus_provider.plugins.ticket import Ticket
 async def backend_of(conn_id: str, namespace: str | None) -> Backend:
     """Of a connection's id, which comes from a URL: what else Airflow has under it is not told.
 
-    :raises NotFound: there is no such connection of ours.
+    :raises NotFound: there is no such connection of ours, or no namespace can have that name.
     """
     try:
         return await PracticusHook(conn_id, namespace).aget_conn()
     except ConnectionConfigError as error:
         raise NotFound(f"there is no connection {conn_id!r} to where clusters run, or it is not complete") from error
+    except SpecError as error:
+        raise NotFound(str(error)) from error
 
 
 async def connect(ticket: str) -> Connection:

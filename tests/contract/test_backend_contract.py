@@ -328,6 +328,16 @@ async def test_a_cluster_that_is_not_there_is_not_found(backend: Backend) -> Non
         await backend.find("nobody")
 
 
+@pytest.mark.parametrize("path", ["{}/../{}", "../root/{}", "../{}", "..", "."])
+async def test_a_path_is_no_cluster_s_name_wherever_it_leads(backend: Backend, path: str) -> None:
+    async with created(backend, "job", plan(role("driver", SLEEP))) as handle:
+        name = path.format(handle.name, handle.name)
+        with pytest.raises(NotFound, match=r"^there is no"):
+            await backend.find(name)
+        with pytest.raises(NotFound, match=r"^there is no"):
+            await read(backend, Handle(name, handle.uid), "driver")
+
+
 async def test_a_cluster_is_replaced_once_its_task_was_cleared(backend: Backend) -> None:
     first = await backend.create("job", plan(role("driver", SLEEP)), task=TASK | {"first_try": 1})
     async with created(backend, "job", plan(role("driver", SLEEP)), task=TASK | {"first_try": 2}) as second:

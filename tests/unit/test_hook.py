@@ -18,7 +18,7 @@ from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.access import Access
 from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.local import LocalBackend
-from practicus_provider.errors import ConnectionConfigError
+from practicus_provider.errors import ConnectionConfigError, SpecError
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.pricing import Pricing
 
@@ -207,6 +207,16 @@ async def test_what_is_not_one_for_each_adapter_is_refused(connect, backend_of, 
 def test_a_namespace_comes_before_the_connections(connect):
     connect(namespace="jobs")
     assert PracticusHook("there", "others").get_conn() == KubernetesBackend(Access(), Site("others"))
+
+
+@pytest.mark.parametrize("name", ["../../..", "..", "a/b", "a%2fb", "a.b", "Jobs", "a b", "-a", "a" * 64, 7, ["a"]])
+def test_what_no_namespace_is_named_is_refused_before_it_is_part_of_a_path(connect, name):
+    way_out = "give lower-case letters, digits and hyphens, 63 at most, as Kubernetes names namespaces"
+    connect(namespace=name)
+    with refused(f"connection 'there' has the extra namespace={name!r}; {way_out}"):
+        PracticusHook("there").get_conn()
+    with pytest.raises(SpecError, match=f"^{re.escape(f'namespace={name!r}: {way_out}')}$"):
+        PracticusHook("there", name).get_conn()
 
 
 async def test_an_absent_kubernetes_connection_is_named(connect, backend_of):

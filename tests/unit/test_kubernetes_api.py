@@ -12,6 +12,7 @@ from aiohttp import web
 from practicus_provider.backends.kubernetes import api as api_module
 from practicus_provider.backends.kubernetes.access import Access
 from practicus_provider.backends.kubernetes.api import AT_ONCE, TRIES, ApiError, connected
+from practicus_provider.backends.kubernetes.logs import PodLog
 from practicus_provider.errors import BackendError, NotFound
 from tests.kubernetes_server import (
     JOBS,
@@ -51,6 +52,26 @@ async def test_every_verb_is_the_request_that_kubernetes_documents(server, api):
         ("PATCH", f"{JOBS}/j", {}, {"spec": {}}),
         ("DELETE", f"{JOBS}/j", {}, {"propagationPolicy": "Foreground", "preconditions": {"uid": "u"}}),
     ]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../../secrets/x", "a/log", "a%2flog"])
+async def test_a_name_that_would_lead_elsewhere_is_nobody_s_and_asked_for_nowhere(server, api, name):
+    words = f"there is nothing named {name!r}, as nothing on Kubernetes can be"
+    assert await api.get("Job", name) is None
+    with refused(words, NotFound):
+        await api.patch("Job", name, {})
+    log = PodLog(api, name, "uid")
+    assert ([line async for line in log.lines(follow=False)], log.whole) == ([], True)
+    api.namespace = name
+    with refused(words, NotFound):
+        await api.list("Pod")
+    assert server.asked == []
+
+
+async def test_a_name_is_one_part_of_a_path_whatever_it_holds(server, api):
+    server.answers = [says(POD)]
+    await api.get("Job", "a?b#c")
+    assert server.asked == [("GET", f"{JOBS}/a?b#c", {}, None)]
 
 
 async def test_what_may_be_done_is_asked_with_group_and_subresource(server, api):

@@ -15,11 +15,10 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
-from urllib.parse import quote
 
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, Usage, cleared_since
 from practicus_provider.backends.kubernetes.access import Access
-from practicus_provider.backends.kubernetes.api import Api, ApiError, Manifest, connected
+from practicus_provider.backends.kubernetes.api import Api, ApiError, Manifest, connected, segment
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
 from practicus_provider.backends.kubernetes.inventory import listing, listings, status_of
 from practicus_provider.backends.kubernetes.labels import (
@@ -256,7 +255,7 @@ class KubernetesBackend(Backend):
                     f"no {port.role} of cluster {handle.name} runs, so nobody listens at its port {number}"
                 )
             first = min(pods, key=lambda pod: pod.index).name
-            socket = await api.websocket(f"pods/{quote(first)}/portforward", PROTOCOL, ports=str(number))
+            socket = await api.websocket(f"pods/{segment(first)}/portforward", PROTOCOL, ports=str(number))
             stack.push_async_callback(socket.close)
             return PortForward(socket, stack.pop_all())
 

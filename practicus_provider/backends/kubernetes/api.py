@@ -266,11 +266,11 @@ class Api:
     # ---- one request
 
     def _prefix(self, group: str) -> str:
-        return f"/{group}/namespaces/{quote(self.namespace)}/"
+        return f"/{group}/namespaces/{segment(self.namespace)}/"
 
     def _path(self, kind: str, name: str = "") -> str:
         group, plural = PATHS[kind]
-        return self._prefix(group) + plural + (f"/{quote(name)}" if name else "")
+        return self._prefix(group) + plural + (f"/{segment(name)}" if name else "")
 
     async def _json(
         self,
@@ -402,6 +402,17 @@ async def connected(access: Access, namespace: str, patience: float = 0.0) -> As
         yield Api(logins, namespace, patience)
     finally:
         await logins.close()
+
+
+def segment(name: str) -> str:
+    """A name as a part of a path.
+
+    :raises NotFound: no object can have it, as it would be more than a part, or lead elsewhere (Kubernetes'
+        ``IsValidPathSegmentName``, ``k8s.io/apimachinery/pkg/api/validation/path``).
+    """
+    if name in (".", "..") or "/" in name or "%" in name:
+        raise NotFound(f"there is nothing named {name!r}, as nothing on Kubernetes can be")
+    return quote(name, safe="")
 
 
 def _authorized(login: Login, headers: dict[str, str]) -> dict[str, str]:

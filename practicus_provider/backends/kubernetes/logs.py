@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from practicus_provider.backends.base import Handle, LogLine
-from practicus_provider.backends.kubernetes.api import TIMEOUT, Api, ApiError, Lines
+from practicus_provider.backends.kubernetes.api import TIMEOUT, Api, ApiError, Lines, segment
 from practicus_provider.backends.kubernetes.labels import MAIN
 from practicus_provider.backends.kubernetes.mirror import Mirror
 from practicus_provider.backends.kubernetes.pod import Pod
@@ -84,7 +84,7 @@ class PodLog:
             query["sinceTime"] = entries.start  # it goes by whole seconds: some lines come again
         with self._cut():
             async with self.api.stream(
-                f"pods/{self.pod}/log", silence=SILENCE if follow else TIMEOUT, **query
+                f"pods/{segment(self.pod)}/log", silence=SILENCE if follow else TIMEOUT, **query
             ) as found:
                 self._reading = found
                 async for data in found.chunks():
@@ -207,7 +207,7 @@ async def tail(api: Api, pod: str, nonce: str, lines: int, container: str = MAIN
     while True:
         found: list[bytes] = []
         try:
-            async with api.stream(f"pods/{pod}/log", silence=TIMEOUT, **query) as content:
+            async with api.stream(f"pods/{segment(pod)}/log", silence=TIMEOUT, **query) as content:
                 screen = Screen()
                 async for data in content.chunks():
                     for piece, ends in pieces(data):

@@ -31,6 +31,7 @@ from practicus_provider.backends.local.processes import CLUSTER_MARK, kill_marke
 from practicus_provider.backends.local.refusals import refused
 from practicus_provider.backends.local.volumes import prepare_volumes
 from practicus_provider.errors import BackendError, NotFound
+from practicus_provider.names import is_dns_label
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
 from practicus_provider.status import Reason, State, Status, Verdict
@@ -189,10 +190,10 @@ class LocalBackend(Backend):
 
     async def find(self, name: str) -> Listing:
         """See :meth:`Backend.find`."""
-        try:
-            return _listing(ClusterFolder(self.root / name))
-        except (OSError, ValueError):
-            raise NotFound(f"there is no cluster {name} in {self.root}") from None
+        if is_dns_label(name):  # else it may lead out of the root
+            with contextlib.suppress(OSError, ValueError):
+                return _listing(ClusterFolder(self.root / name))
+        raise NotFound(f"there is no cluster {name} in {self.root}")
 
     def preview(self, name: str, plan: Plan, *, task: Mapping[str, Any], lease: float | None = None) -> Any:
         """See :meth:`Backend.preview`. The plan as the cluster's folder has it, and the files' sizes."""
@@ -230,7 +231,7 @@ class LocalBackend(Backend):
     def _folder(self, handle: Handle) -> ClusterFolder:
         folder = ClusterFolder(self.root / handle.name)
         with contextlib.suppress(FileNotFoundError):
-            if folder.handle() == handle:
+            if is_dns_label(handle.name) and folder.handle() == handle:
                 return folder
         raise NotFound(f"there is no cluster {handle.name} ({handle.uid}) in {self.root}")
 
