@@ -10,6 +10,7 @@ import logging
 import ssl
 import stat
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from kubernetes_asyncio.config import incluster_config
 
 from practicus_provider.backends.kubernetes import access as access_module
 from practicus_provider.backends.kubernetes import exec_plugin
-from practicus_provider.backends.kubernetes.access import Access, Logins
+from practicus_provider.backends.kubernetes.access import Access, Logins, configured
 from practicus_provider.backends.kubernetes.api import Api, ApiError, connected
 from practicus_provider.backends.kubernetes.exec_plugin import Credential, CredentialsError
 from practicus_provider.errors import BackendError
@@ -401,6 +402,26 @@ async def test_a_kubeconfig_that_makes_no_sense_is_said(inline):
     access = Access(inline=inline)
     with pytest.raises(BackendError, match=r"^cannot read how to reach Kubernetes from its inline kubeconfig: "):
         await Logins(access).login()
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        ("users:\n- user: {token: hidden, [}", " in line 2, column 26"),
+        ("users:\n\ttoken: hidden", " in line 2, column 1"),
+        ("token: *hidden", " in line 1, column 8"),
+        ("token: !hidden x", " in line 1, column 8"),
+        ("token: hidden\0", ""),
+    ],
+)
+@pytest.mark.parametrize("inline", [True, False])
+async def test_of_a_kubeconfig_that_is_no_yaml_nothing_is_shown_but_where(tmp_path, content, where, inline):
+    (tmp_path / "config").write_text(content)
+    access = Access(inline=content) if inline else Access(kubeconfig=str(tmp_path / "config"))
+    with pytest.raises(BackendError) as raised:
+        await configured(access, None)
+    words = f"cannot read how to reach Kubernetes from {access}: it is no YAML{where}"
+    assert (str(raised.value), "hidden" in "".join(traceback.format_exception(raised.value))) == (words, False)
 
 
 async def test_outside_of_a_cluster_in_cluster_is_an_error(monkeypatch):

@@ -184,7 +184,11 @@ async def configured(access: Access, refused: Credential | None) -> tuple[Config
                 until = time.time() + READ_AGAIN
             loader = KubeConfigLoader(found, access.context, config_base_path=None, config_persister=save)
             await loader.load_and_set(configuration)
-    except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
+    except yaml.YAMLError as error:  # it quotes the line, which may hold a token, and so may who tells of its cause
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise _unreadable(access, f"it is no YAML{where}") from None
+    except (config.ConfigException, OSError, ValueError, TypeError) as error:
         raise _unreadable(access, error) from error
     if token := configuration.api_key.get("BearerToken"):
         configuration.api_key["BearerToken"] = token.strip()  # a file ends with a newline
@@ -206,5 +210,5 @@ def _made_of(configuration: Configuration) -> tuple[Any, ...]:
     return (*(getattr(configuration, name) for name in CONNECTION), *contents)
 
 
-def _unreadable(access: Access, error: Exception) -> BackendError:
+def _unreadable(access: Access, error: object) -> BackendError:
     return BackendError(f"cannot read how to reach Kubernetes from {access}: {error}")
