@@ -281,7 +281,7 @@ async def test_who_is_cancelled_as_a_pod_ends_is_cancelled(server, api, monkeypa
         await asyncio.sleep(0)
     following.cancel()
     await asyncio.wait((following,))
-    assert following.cancelled()
+    assert (following.cancelled(), len(server.asked)) == (True, 1)
 
 
 # ---- the logs of several pods
