@@ -357,7 +357,7 @@ class Supervisor:
 
 
 async def _feed(queue: asyncio.Queue[Status], writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):
         while True:
             await _answer(writer, (await queue.get()).to_json())
 
