@@ -381,6 +381,13 @@ async def test_who_leaves_the_logs_amid_them_leaves_nothing_behind(server, monke
             await asyncio.sleep(0.01)
 
 
+async def test_who_leaves_a_log_before_its_turn_leaves_nothing_behind(api):
+    lines = follow(PodLog(api, "p", "uid"), asyncio.Event(), asyncio.Semaphore(0))
+    assert await anext(lines) == LATER
+    await lines.aclose()
+    assert readers() == []
+
+
 async def test_a_log_that_goes_on_after_the_clusters_end_is_left_and_no_error(server):
     over = asyncio.Event()
 

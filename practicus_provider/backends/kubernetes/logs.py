@@ -232,9 +232,9 @@ async def follow(log: PodLog, ended: asyncio.Event, turns: asyncio.Semaphore) ->
     :param turns: of streams that may last. Who has none reads all at the pod's end.
     """
     cutting, delay = asyncio.create_task(_cut_late(log, ended)), RETRY
-    if turns.locked():
-        yield LATER
     try:
+        if turns.locked():
+            yield LATER
         while not ended.is_set():
             before = log.taken
             async with _turn_or_end(turns, ended):
