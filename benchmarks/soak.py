@@ -222,7 +222,8 @@ class Soak:
             trigger = PracticusJobTrigger(CONNECTION, handle.to_json(), policy.to_json())
             self._random.choice(self._triggerers).give({number: trigger})
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(job.ended.wait(), LAST)
+                async with asyncio.timeout(LAST):
+                    await job.ended.wait()
 
     async def _created(self, job: Job, seconds: float) -> Handle:
         """As Airflow's retries do it, for as long as an API server may take to come back."""

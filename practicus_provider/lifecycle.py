@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from practicus_provider.aiotasks import stop
 from practicus_provider.backends.base import Backend, Handle, Lease, Listing
 from practicus_provider.errors import JobFailed, NotFound
 from practicus_provider.log import PERIOD, Entries, Level, Say, level_of
@@ -365,10 +366,7 @@ async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say, rec
             await asyncio.wait((streaming,))
         return status
     finally:
-        if not streaming.cancelling():  # as a whole event loop ends, all are told already: again would cut last words
-            streaming.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await streaming
+        await stop(streaming)
 
 
 async def _until_running(statuses: AsyncIterator[Status], policy: Policy, say: Say) -> Status:

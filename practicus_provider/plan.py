@@ -248,7 +248,3 @@ class Plan:
     def coordinator(self) -> str:
         """The role whose log is the job's: the one that decides, else the first."""
         return self.decides or self.roles[0].name
-
-    def describe(self) -> dict[str, Any]:
-        """A short JSON-able summary for logs."""
-        return {role.name: role.replicas for role in self.roles}

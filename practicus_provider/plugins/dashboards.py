@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import logging
 from collections.abc import Mapping
@@ -81,7 +82,8 @@ async def page_socket(websocket: WebSocket, ticket: str) -> None:
         await websocket.close(POLICY_VIOLATION, str(error))
     except BackendError as error:
         log.info("a dashboard's WebSocket ends: %s", error)
-        await websocket.close(INTERNAL_ERROR, "the cluster cannot be reached")
+        with contextlib.suppress(RuntimeError):  # the browser has closed it
+            await websocket.close(INTERNAL_ERROR, "the cluster cannot be reached")
 
 
 # ---- what goes wrong

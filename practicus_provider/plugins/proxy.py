@@ -16,6 +16,7 @@ import httpcore
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from practicus_provider.aiotasks import stop
 from practicus_provider.plugins.tunnel import Tunnels, connect
 from practicus_provider.plugins.websocket import WebSocketClient
 
@@ -135,15 +136,15 @@ async def relay(outer: WebSocket, ticket: str, path: str, query: str) -> None:
 
 
 async def _first(works: Iterable[Coroutine[None, None, None]]) -> None:
+    """Until one of them ends, with which the others do; the first error of theirs is raised."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            await task
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop(*tasks)
+    errors = [error for task in tasks if not task.cancelled() and (error := task.exception())]
+    if errors:
+        raise errors[0]
 
 
 async def _inward(outer: WebSocket, inner: WebSocketClient) -> None:

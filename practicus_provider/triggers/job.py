@@ -122,9 +122,14 @@ class PracticusJobTrigger(BaseTrigger):
         why = await self._why_killed()
         if why is None:
             return
-        backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
-        policy = Policy.from_json(self.policy)
-        outcome = await lifecycle.kill(backend, Handle(**self.cluster), policy, why, into(self.log))
+        handle, policy = Handle(**self.cluster), Policy.from_json(self.policy)
+        try:
+            backend = await PracticusHook(self.practicus_conn_id, self.namespace).aget_conn()
+            outcome = await lifecycle.kill(backend, handle, policy, why, into(self.log))
+        except Exception as error:  # who waited for this may be gone, and the error with it
+            words = str(error) or repr(error)
+            self.log.error("%s, but its cluster %s could not be removed: %s", why, handle.name, words)
+            return
         metrics.ended(outcome, policy, backend)
         await self._push({COST_KEY: outcome.cost} if outcome.cost else {})
 

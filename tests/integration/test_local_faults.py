@@ -202,11 +202,12 @@ async def test_logs_of_a_deleted_cluster_stay_until_their_time_to_live_is_over(t
     backend = LocalBackend(tmp_path / "root", ttl=3600)
     async with created(backend, "job", plan(role("driver", "print('kept')"))) as handle:
         await end(backend, handle)
-    log = backend.log_folder(handle) / "driver-0.log"
+    folder = backend.root / "ended" / f"{handle.name}-{handle.uid}"
+    log = folder / "logs" / "driver-0.log"
     assert log.read_text() == "kept\n"
-    assert not (log.parent.parent / "replicas").exists()
+    assert not (folder / "replicas").exists()
     two_hours_ago = time.time() - 7200
-    os.utime(log.parent.parent / "status.json", (two_hours_ago, two_hours_ago))
+    os.utime(folder / "status.json", (two_hours_ago, two_hours_ago))
     async with created(backend, "next", plan(role("driver", "pass"))):
         assert not log.exists()
 

@@ -473,6 +473,26 @@ async def test_the_cluster_goes_though_the_triggerer_cancels_the_kill_while_it_g
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize("cancels", [True, False])
+async def test_a_cluster_that_could_not_be_removed_is_told_though_nobody_waits_for_the_kill(
+    backend, monkeypatch, cancels
+):
+    monkeypatch.setattr(compat, "triggers_are_killed", lambda: True)
+    monkeypatch.setenv("AIRFLOW_CONN_THERE", json.dumps({"conn_type": "practicus", "extra": {"backend": "nowhere"}}))
+    with capture_logs() as log:
+        killing = asyncio.create_task(trigger(Handle("c-1", "uid")).on_kill())
+        await asyncio.sleep(0)
+        if cancels:
+            killing.cancel()
+        await asyncio.wait((killing,))
+        async with asyncio.timeout(PATIENCE):
+            while not log:
+                await asyncio.sleep(0.01)
+    [told] = [entry["event"] for entry in log]
+    start = "its task was marked or cleared, but its cluster c-1 could not be removed: "
+    assert (killing.cancelled(), told[: len(start)]) == (cancels, start)
+
+
 async def test_killing_a_task_whose_cluster_is_gone_is_fine(backend):
     await trigger(Handle("c-1", "gone")).on_kill()
     assert await alive(backend) == []

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import itsdangerous
 import pytest
+from starlette.websockets import WebSocket
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
 from practicus_provider.backends.base import Connection
 from practicus_provider.errors import BackendError
 from practicus_provider.links import base_path, dashboard_path
-from practicus_provider.plugins.proxy import SANDBOX, STORAGE, moved, passed_on, shown, with_storage
+from practicus_provider.plugins.proxy import SANDBOX, STORAGE, moved, passed_on, relay, shown, with_storage
 from practicus_provider.plugins.ticket import LIFE, Expired, Refused, Ticket
 from practicus_provider.plugins.tunnel import Tunnel
 from practicus_provider.plugins.websocket import WebSocketClient
@@ -196,6 +199,35 @@ async def test_a_replica_that_wants_no_websocket_is_an_error():
         BackendError, match="the WebSocket is not opened: server rejected WebSocket connection: HTTP 403"
     ):
         await client.open()
+
+
+class Breaking(Replica):
+    """It says nothing, and its connection breaks as it is left."""
+
+    async def read(self) -> bytes:
+        if data := await super().read():
+            return data
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise BackendError("the connection broke")
+
+
+async def test_an_error_of_either_side_is_not_lost_as_the_other_has_ended(monkeypatch):
+    async def connect(ticket: str) -> Breaking:
+        return Breaking()
+
+    async def receive() -> dict[str, Any]:
+        return told.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    monkeypatch.setattr("practicus_provider.plugins.proxy.connect", connect)
+    told, sent = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1001}], []
+    with pytest.raises(BackendError, match=r"^the connection broke$"):
+        await relay(WebSocket({"type": "websocket", "subprotocols": ["bokeh"]}, receive, send), "", "/", "")
+    assert sent == ["websocket.accept"]
 
 
 async def test_a_tunnel_gives_no_more_bytes_than_it_is_asked_for():

@@ -73,6 +73,19 @@ async def test_a_lease_that_a_server_does_not_answer_for_is_said(server: Server,
         )
 
 
+async def test_a_lease_goes_on_to_be_renewed_after_an_error_that_nobody_expected(server: Server, monkeypatch, caplog):
+    monkeypatch.setattr(leases, "LEASE_LEAST", 0.3)
+    server.answers = [serves(job(ALONE, lease=5.0))]
+    async with mirror_of(server.access, "jobs") as mirrored, leased(mirrored, HANDLE, 0.3):
+        server.answers = [serves(job(ALONE, lease=5.0), patch=says("{}", Date="nonsense"))]
+        said = await until_warned(caplog, 2)
+    assert (
+        said[:2]
+        == [f'the lease of cluster {NAME} cannot be renewed; it ends in 0 s: Invalid date value or format "nonsense"']
+        * 2
+    )
+
+
 async def test_who_leaves_with_credentials_that_are_over_says_what_could_not_be_told_and_nothing_else(
     server: Server, monkeypatch, caplog
 ):

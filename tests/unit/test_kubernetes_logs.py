@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -20,10 +22,12 @@ from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
 from tests.kubernetes_server import (
     PODS,
     Handler,
+    Server,
     event,
     kubernetes,
     listing,
     refuses,
+    says,
     streams,
 )
 from tests.plans import PATIENCE
@@ -264,26 +268,146 @@ async def test_a_log_is_followed_once_another_one_has_ended(server, api):
     assert not turns.locked()
 
 
-async def test_of_lines_that_nobody_takes_a_few_are_read(server, monkeypatch):
-    monkeypatch.setattr("practicus_provider.backends.kubernetes.logs.QUEUED", 2)
-    running = event("ADDED", status={"containerStatuses": [{"name": "main", "state": {"running": {}}}]})
-    running["object"]["metadata"]["labels"] |= {"practicus.ai/role": "driver", INDEX: "0"}
-    running["object"]["metadata"]["uid"] = "uid"
-    others = kubernetes(listing(running), streams(end="never"))
+@pytest.mark.parametrize("steps", range(4))
+async def test_who_is_cancelled_as_a_pod_ends_is_cancelled(server, api, monkeypatch, steps):
+    monkeypatch.setattr(logs, "RETRY", PATIENCE)
+    server.answers = [streams(*log((0, "a")), end="cut")]
+    ended, turns = asyncio.Event(), asyncio.Semaphore()
+    following = asyncio.create_task(followed(api, ended, turns))
+    while not server.asked or turns.locked():
+        await asyncio.sleep(0.01)
+    ended.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    following.cancel()
+    await asyncio.wait((following,))
+    assert (following.cancelled(), len(server.asked)) == (True, 1)
+
+
+# ---- the logs of several pods
+
+
+def pods(**answers: Handler) -> Handler:
+    """Answers of a server that has running pods, each with the answer for its log."""
+    running = [event("ADDED", status={"containerStatuses": [{"name": "main", "state": {"running": {}}}]})]
+    running += [copy.deepcopy(running[0]) for _ in range(1, len(answers))]
+    for index, (name, pod) in enumerate(zip(answers, running, strict=True)):
+        pod["object"]["metadata"] |= {"name": name, "uid": "uid"}
+        pod["object"]["metadata"]["labels"] |= {"practicus.ai/role": "driver", INDEX: str(index)}
+    others = kubernetes(listing(*running), streams(end="never"))
 
     async def answer(request: web.Request) -> web.StreamResponse:
         if request.path.endswith("/log"):
-            return await streams(*log(*((0, str(number)) for number in range(9))), end="never")(request)
+            return await answers[request.path.split("/")[-2]](request)
         return await others(request)
+
+    return answer
+
+
+async def unchanged() -> AsyncIterator[None]:
+    """The observations of a cluster that goes on."""
+    yield
+    await asyncio.sleep(PATIENCE)
+
+
+def readers() -> list[str]:
+    """The tasks that read logs now."""
+    working = (task.get_coro() for task in asyncio.all_tasks())
+    return [work.__name__ for work in working if work.cr_code.co_filename == logs.__file__]  # type: ignore[union-attr]
+
+
+@contextlib.asynccontextmanager
+async def reading(server: Server, observations: AsyncIterator[None]) -> AsyncIterator[tuple[Reader, Any]]:
+    """A reader of all pods' logs, and what it finds; nothing of it is left after its end."""
+    async with asyncio.timeout(PATIENCE), mirror_of(server.access, "jobs") as mirror:
+        reader = Reader(mirror, Handle("c", "u"), ["driver"], {}, ())
+        async with contextlib.aclosing(reader.read(observations)) as found:
+            try:
+                yield reader, found
+            finally:
+                await found.aclose()
+                assert readers() == []
+
+
+BREAKS = says("", Date="nonsense")
+"""What a log's reader has no words for."""
+
+
+async def test_an_error_of_one_log_that_nobody_expected_ends_all_at_once_and_is_raised(server):
+    asked = asyncio.Event()
+
+    async def breaks(request: web.Request) -> web.StreamResponse:
+        await asked.wait()
+        return await BREAKS(request)
+
+    server.answers = [pods(p=breaks, q=streams(*log((0, "a")), end="never"))]
+    async with reading(server, unchanged()) as (_, found):
+        first = await anext(found)
+        asked.set()
+        with pytest.raises(ValueError, match="nonsense"):
+            await anext(found)
+    assert (first.pod, first.line.text) == ("q", "a")
+
+
+async def test_what_was_found_before_an_error_is_read_before_it_is_raised(server, monkeypatch):
+    monkeypatch.setattr(logs, "QUEUED", 2)
+    breaking = asyncio.Event()
+
+    async def breaks(request: web.Request) -> web.StreamResponse:
+        await breaking.wait()
+        return await BREAKS(request)
+
+    server.answers = [pods(p=streams(*log(*((0, str(number)) for number in range(9))), end="never"), q=breaks)]
+    async with reading(server, unchanged()) as (reader, found):
+        await anext(found)
+        while not reader.found.full():
+            await asyncio.sleep(0.01)
+        breaking.set()
+        while readers() != []:
+            await asyncio.sleep(0.01)
+        seen = [(await anext(found)).line.text for _ in range(2)]
+        with pytest.raises(ValueError, match="nonsense"):
+            await anext(found)
+    assert seen == ["1", "2"]
+
+
+async def test_who_leaves_the_logs_amid_them_leaves_nothing_behind(server, monkeypatch):
+    monkeypatch.setattr(logs, "QUEUED", 2)
+    lines = streams(*log(*((0, str(number)) for number in range(9))), end="never")
+    server.answers = [pods(p=lines, q=lines)]
+    async with reading(server, unchanged()) as (reader, found):
+        await anext(found)
+        while not reader.found.full():
+            await asyncio.sleep(0.01)
+
+
+async def test_who_leaves_a_log_before_its_turn_leaves_nothing_behind(api):
+    lines = follow(PodLog(api, "p", "uid"), asyncio.Event(), asyncio.Semaphore(0))
+    assert await anext(lines) == LATER
+    await lines.aclose()
+    assert readers() == []
+
+
+async def test_a_log_that_goes_on_after_the_clusters_end_is_left_and_no_error(server):
+    over = asyncio.Event()
 
     async def observations() -> AsyncIterator[None]:
         yield
-        await asyncio.sleep(PATIENCE)
+        await over.wait()
 
-    server.answers = [answer]
+    server.answers = [pods(p=streams(*log((0, "a")), end="never"))]
+    async with reading(server, observations()) as (_, found):
+        assert (await anext(found)).line.text == "a"
+        over.set()
+        assert [read async for read in found] == []
+
+
+async def test_of_lines_that_nobody_takes_a_few_are_read(server, monkeypatch):
+    monkeypatch.setattr(logs, "QUEUED", 2)
+    server.answers = [pods(p=streams(*log(*((0, str(number)) for number in range(9))), end="never"))]
     async with asyncio.timeout(PATIENCE), mirror_of(server.access, "jobs") as mirror:
         reader = Reader(mirror, Handle("c", "u"), ["driver"], {}, ())
-        async with contextlib.aclosing(reader.read(observations())) as found:
+        async with contextlib.aclosing(reader.read(unchanged())) as found:
             first = await anext(found)
             while not reader.found.full():
                 await asyncio.sleep(0.01)

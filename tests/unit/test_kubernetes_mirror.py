@@ -62,6 +62,24 @@ async def test_the_mirror_keeps_of_an_object_what_is_read_of_it(server):
     }
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_who_is_cancelled_as_the_mirror_ends_is_cancelled(server, times):
+    server.answers = [kubernetes(listing(), streams(end="never"))]
+    leaving = asyncio.Event()
+
+    async def use() -> None:
+        async with mirror_of(server.access, "jobs"):
+            leaving.set()
+
+    using = asyncio.create_task(use())
+    await leaving.wait()
+    for _ in range(times):
+        using.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait((using,))
+    assert using.cancelled()
+
+
 async def test_the_mirror_asks_for_a_long_list_in_parts(server):
     first, second = event("ADDED"), event("ADDED", version="2")
     second["object"]["metadata"]["name"] = "q"

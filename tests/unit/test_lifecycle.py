@@ -396,8 +396,13 @@ async def test_cancelling_leaves_the_cluster_alone(before):
 
 
 class LastWords(Scripted):
-    """Its logs take a while to end; the watch does not."""
+    """Its logs take a while to end; the watch does not.
 
+    :ivar saying: whether they are about to.
+    :ivar said: whether they have.
+    """
+
+    saying = False
     said = False
 
     async def logs(
@@ -407,6 +412,7 @@ class LastWords(Scripted):
             async for line in super().logs(handle, roles, whole=whole):
                 yield line
         finally:
+            self.saying = True
             for _ in range(100):
                 await asyncio.sleep(0)
             self.said = True
@@ -423,6 +429,29 @@ def test_as_a_whole_event_loop_ends_the_logs_may_say_their_last_words():
     following: list[asyncio.Task[Outcome]] = []
     asyncio.run(begin())
     assert (following[0].cancelled(), backend.said) == (True, True)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("statuses", "policy", "said"),
+    [
+        ([RUNNING, DONE], POLICY, False),
+        ([PENDING, FOREVER], replace(POLICY, start_deadline=0.0), True),
+        ([RUNNING, FOREVER], replace(POLICY, until_running=True, lease=5.0), True),
+    ],
+    ids=["over", "not started in time", "running, as was waited for"],
+)
+async def test_who_is_cancelled_as_the_log_ends_leaves_the_cluster_alone(statuses, policy, said, times):
+    backend = LastWords(statuses)
+    following = asyncio.create_task(follow(backend, policy))
+    while not backend.saying:
+        await asyncio.sleep(0)
+    for _ in range(times):
+        following.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait((following,))
+    assert (following.cancelled(), backend.said) == (True, said)
+    assert (backend.deleted, backend.watchers, backend.leases) == ([], 0, [policy.lease])
 
 
 async def test_who_only_waits_for_the_start_stops_there_and_removes_nothing():

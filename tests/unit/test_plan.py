@@ -160,7 +160,3 @@ def test_the_log_is_that_of_the_role_that_decides_or_else_the_first(decides, coo
 
 def test_a_role_is_found_by_its_name():
     assert PLAN.role("worker") is WORKER
-
-
-def test_a_plan_is_described_by_its_replicas():
-    assert PLAN.describe() == {"coordinator": 1, "worker": 2, "driver": 1}

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from practicus_provider.aiotasks import stop
 from practicus_provider.backends.base import Handle, Lease
 from practicus_provider.backends.kubernetes.api import Api, Manifest, connected
 from practicus_provider.backends.kubernetes.labels import FACTS, RELEASED
@@ -50,7 +51,7 @@ async def leased(mirror: Mirror, handle: Handle, lease: Lease) -> AsyncIterator[
         await part(mirror, handle, lambda api: _extend(api, handle, facts["timeout"], ahead))
         raise
     finally:
-        renewing.cancel()
+        await stop(renewing)
 
 
 async def part(mirror: Mirror, handle: Handle, last: Callable[[Api], Awaitable[None]]) -> None:
@@ -70,9 +71,9 @@ async def _renew(api: Api, handle: Handle, most: float, ahead: float) -> None:
             async with asyncio.timeout(ahead):  # a plugin for credentials may take a while, and is not to be cut off
                 await _extend(api, handle, most, ahead)
             ends = time.monotonic() + ahead
-        except (BackendError, TimeoutError) as error:
+        except Exception as error:  # whatever it is, it is tried again: the job's life hangs on it
             left = max(0.0, ends - time.monotonic())
-            why = "the API server does not answer" if isinstance(error, TimeoutError) else error
+            why = "the API server does not answer" if isinstance(error, TimeoutError) else str(error) or repr(error)
             log.warning("the lease of cluster %s cannot be renewed; it ends in %.0f s: %s", handle.name, left, why)
 
 

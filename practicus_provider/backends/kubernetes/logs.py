@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator,
 from dataclasses import dataclass, field
 from typing import Any
 
+from practicus_provider.aiotasks import stop
 from practicus_provider.backends.base import Handle, LogLine
 from practicus_provider.backends.kubernetes.api import TIMEOUT, Api, ApiError, Lines, segment
 from practicus_provider.backends.kubernetes.labels import MAIN
@@ -76,7 +77,7 @@ class PodLog:
             return {}
         return words if isinstance(words, dict) else {}
 
-    async def lines(self, *, follow: bool) -> AsyncIterator[str]:
+    async def lines(self, *, follow: bool) -> AsyncGenerator[str, None]:
         """Further lines until the end, or those that are there now; of a bar a state now and then."""
         entries = _Entries(self.taken)
         query = {"container": MAIN, "timestamps": "true", "follow": str(follow).lower()}
@@ -225,32 +226,34 @@ async def tail(api: Api, pod: str, nonce: str, lines: int, container: str = MAIN
     return [text for text, end, _ in texts if text or not end][-lines:]
 
 
-async def follow(log: PodLog, ended: asyncio.Event, turns: asyncio.Semaphore) -> AsyncIterator[str]:
+async def follow(log: PodLog, ended: asyncio.Event, turns: asyncio.Semaphore) -> AsyncGenerator[str, None]:
     """All further lines until the pod has ended; a stream that is cut before is taken up again.
 
     :param turns: of streams that may last. Who has none reads all at the pod's end.
     """
     cutting, delay = asyncio.create_task(_cut_late(log, ended)), RETRY
-    if turns.locked():
-        yield LATER
     try:
+        if turns.locked():
+            yield LATER
         while not ended.is_set():
             before = log.taken
             async with _turn_or_end(turns, ended):
                 if not ended.is_set():
-                    async for line in log.lines(follow=True):
-                        yield line
+                    async with contextlib.aclosing(log.lines(follow=True)) as lines:
+                        async for line in lines:
+                            yield line
             if log.ended:
                 return
             delay = RETRY if log.taken != before else min(2 * delay, LONGEST_RETRY)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await ended.wait()
     finally:
-        cutting.cancel()
+        await stop(cutting)
     give_up = time.monotonic() + LAST_PATIENCE
     while time.monotonic() < give_up:
-        async with log.api.turns:
-            async for line in log.lines(follow=False):
+        async with log.api.turns, contextlib.aclosing(log.lines(follow=False)) as lines:
+            async for line in lines:
                 yield line
         if log.whole or log.ended:
             return
@@ -266,9 +269,9 @@ async def _turn_or_end(turns: asyncio.Semaphore, ended: asyncio.Event) -> AsyncI
         await asyncio.wait((taking, ending), return_when=asyncio.FIRST_COMPLETED)
         yield
     finally:
-        ending.cancel()
         if not taking.cancel():
             turns.release()
+        await stop(taking, ending)
 
 
 async def _cut_late(log: PodLog, ended: asyncio.Event) -> None:
@@ -313,43 +316,42 @@ class Reader:
     async def read(self, observations: AsyncIterator[object]) -> AsyncGenerator[Read, None]:
         """All further lines, and each log's end, until the cluster's end."""
         attending = asyncio.create_task(self._attend(observations))
+        attending.add_done_callback(self._wake)
         try:
-            while (found := await self.found.get()) is not None:
-                yield found
+            while not (attending.done() and self.found.empty()):
+                if (found := await self.found.get()) is not None:
+                    yield found
             await attending
         finally:
-            attending.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await attending
+            await stop(attending)
+
+    def _wake(self, _: object) -> None:
+        """Have whoever waits for what is found see that it was all."""
+        if self.found.empty():
+            self.found.put_nowait(None)
 
     async def _attend(self, observations: AsyncIterator[object]) -> None:
-        """Read all; then None, unless nobody takes anything any more."""
+        """Have all read; the first error ends it."""
         try:
-            await self._read_all(observations)
-        except Exception:
-            await self.found.put(None)
-            raise
-        await self.found.put(None)
+            async with asyncio.TaskGroup() as readers:
+                await self._read_all(observations, readers)
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
-    async def _read_all(self, observations: AsyncIterator[object]) -> None:
+    async def _read_all(self, observations: AsyncIterator[object], readers: asyncio.TaskGroup) -> None:
         reading: dict[str, asyncio.Task[None]] = {}
         ended: dict[str, asyncio.Event] = {}
-        try:
-            async for _ in observations:
-                for pod in map(Pod, self.mirror.pods(self.handle.name)):
-                    if not self._is_wanted(pod):
-                        continue
-                    over = ended.setdefault(pod.name, asyncio.Event())
-                    if pod.ended is not None:
-                        over.set()
-                    if pod.name not in reading:
-                        reading[pod.name] = asyncio.create_task(self._read(pod, over))
-            for name, task in reading.items():  # one that merely served writes on after the job's end
-                if not ended[name].is_set():
-                    task.cancel()
-            await asyncio.gather(*reading.values(), return_exceptions=True)
-        finally:
-            for task in reading.values():
+        async for _ in observations:
+            for pod in map(Pod, self.mirror.pods(self.handle.name)):
+                if not self._is_wanted(pod):
+                    continue
+                over = ended.setdefault(pod.name, asyncio.Event())
+                if pod.ended is not None:
+                    over.set()
+                if pod.name not in reading:
+                    reading[pod.name] = readers.create_task(self._read(pod, over))
+        for name, task in reading.items():  # one that merely served writes on after the job's end
+            if not ended[name].is_set():
                 task.cancel()
 
     def _is_wanted(self, pod: Pod) -> bool:
@@ -359,8 +361,9 @@ class Reader:
     async def _read(self, pod: Pod, ended: asyncio.Event) -> None:
         log = PodLog(self.mirror.api, pod.name, pod.uid, self.taken.get(pod.name, ""))
         try:
-            async for text in follow(log, ended, self.mirror.streams):
-                await self.found.put(Read(pod.name, log.taken, LogLine(pod.role, pod.index, text)))
+            async with contextlib.aclosing(follow(log, ended, self.mirror.streams)) as texts:
+                async for text in texts:
+                    await self.found.put(Read(pod.name, log.taken, LogLine(pod.role, pod.index, text)))
             if log.ended:
                 await self.found.put(Read(pod.name, log.taken, last_words=log.last_words))
         except BackendError as error:

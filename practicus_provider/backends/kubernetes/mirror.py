@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from practicus_provider.aiotasks import stop
 from practicus_provider.backends.kubernetes.access import Access
 from practicus_provider.backends.kubernetes.api import (
     BACKOFF,
@@ -174,8 +175,7 @@ class Mirror:
                 try:
                     await asyncio.gather(*watches)
                 finally:
-                    for watch in watches:
-                        watch.cancel()
+                    await stop(*watches)
         except BackendError as error:
             self._fail(ALL, error)
         except Exception as error:  # a defect of ours must not leave those who wait waiting
@@ -366,9 +366,7 @@ async def mirror_of(access: Access, namespace: str) -> AsyncIterator[Mirror]:
         shared.users -= 1
         if not shared.users:
             del table[key]
-            shared.task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await shared.task
+            await stop(shared.task)
 
 
 @contextlib.asynccontextmanager

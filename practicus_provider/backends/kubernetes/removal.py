@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from practicus_provider.aiotasks import stop
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes.api import Api, ApiError, Manifest
 from practicus_provider.backends.kubernetes.labels import NETWORK
@@ -44,9 +45,7 @@ async def remove(api: Api, root: Manifest) -> None:
     except TimeoutError as error:
         raise BackendError(f"cluster {meta['name']} is deleted, but not gone after {GONE_PATIENCE:g} s") from error
     finally:
-        giving_up.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await giving_up
+        await stop(giving_up)
 
 
 async def _gone(api: Api, root: Manifest) -> None:

@@ -71,7 +71,8 @@ async def observations(mirror: Mirror, handle: Handle) -> AsyncIterator[Observat
             now = time.monotonic()
             ends = [at for at in (deadline, due(waits, now)) if at is not None]
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), min(ends) - now if ends else None)
+                async with asyncio.timeout(min(ends) - now if ends else None):
+                    await changed.wait()
 
 
 async def _suspended(api: Api, handle: Handle, observation: Observation) -> bool:

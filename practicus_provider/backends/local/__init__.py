@@ -211,12 +211,6 @@ class LocalBackend(Backend):
             reason = os.strerror(error.errno or 0)
             raise BackendError(f"{port.role}-0 does not answer at its port {number}: {reason}") from error
 
-    def log_folder(self, handle: Handle) -> Path:
-        """Where a cluster's logs lie, now or after its deletion."""
-        live = self.root / handle.name
-        ended = self.root / "ended" / f"{handle.name}-{handle.uid}"
-        return (ended if ended.exists() else live) / "logs"
-
     async def check(self) -> str:
         """See :meth:`Backend.check`."""
         self._prepare_root()

@@ -19,6 +19,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
+from practicus_provider.aiotasks import stop
 from practicus_provider.backends.base import CRASHES_PER_WORKER, Handle
 from practicus_provider.backends.codec import load_plan
 from practicus_provider.backends.local import control
@@ -107,7 +108,8 @@ class Supervisor:
         while (left := self.close_at - time.time()) > 0:
             self.changed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait(), left)
+                async with asyncio.timeout(left):
+                    await self.changed.wait()
         if time.time() >= self.deadline:
             replicas = [replica.status for replica in self.replicas.values()]
             deciding = {replica.role.name for replica in self._deciding()}
@@ -130,15 +132,16 @@ class Supervisor:
             for replica in left:
                 end(replica)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.gather(*(replica.ended.wait() for replica in left)), patience)
+                async with asyncio.timeout(patience):
+                    for replica in left:
+                        await replica.ended.wait()
         await asyncio.to_thread(kill_marked, CLUSTER_MARK, self.around.uid)
         shutil.rmtree(self.folder.path / "replicas", ignore_errors=True)
         self.reservations.close()
         if self.folder.released.exists() or (self.status.verdict and self.status.verdict.reason is Reason.ABANDONED):
             with contextlib.suppress(OSError):
                 self.folder.retire()  # nobody will come for it
-        for job in self.jobs:
-            job.cancel()
+        await stop(*self.jobs)
 
     def _finish(self, verdict: Verdict) -> None:
         """The outcome; the first one counts."""
@@ -297,13 +300,13 @@ class Supervisor:
         queue: asyncio.Queue[Status] = asyncio.Queue()
         queue.put_nowait(self.status)
         self.watchers.add(queue)
-        feed = asyncio.create_task(_feed(queue, writer))
+        feed = self._spawn(_feed(queue, writer))
         try:
             await reader.read()
         finally:
             self.watchers.discard(queue)
-            feed.cancel()
             self._renew_lease()
+            await stop(feed)
 
     def _renew_lease(self) -> None:
         """With the last watcher gone, the lease's time runs."""
@@ -335,10 +338,11 @@ class Supervisor:
         self._publish()
         return {}
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         job = asyncio.create_task(work)
         self.jobs.add(job)
         job.add_done_callback(self._settled)
+        return job
 
     def _settled(self, job: asyncio.Task[None]) -> None:
         """A defect of ours ends the cluster with its traceback; it must not leave one that waits for ever."""
@@ -350,7 +354,7 @@ class Supervisor:
 
 
 async def _feed(queue: asyncio.Queue[Status], writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):
         while True:
             await _answer(writer, (await queue.get()).to_json())
 

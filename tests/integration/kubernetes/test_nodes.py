@@ -40,7 +40,8 @@ async def verdict_after(backend: KubernetesBackend, handle: Handle, within: floa
     watching = asyncio.create_task(watch())
     try:
         yield found
-        await asyncio.wait_for(watching, within)
+        async with asyncio.timeout(within):
+            await watching
     finally:
         watching.cancel()
 
