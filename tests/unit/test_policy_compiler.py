@@ -13,7 +13,7 @@ from tests.cluster.policy.compiler import compile
 from tests.cluster.policy.model import Namespace, Node, Object, Pod, Policy
 
 GOLDEN = Path(__file__).parent / "golden" / "policy"
-NODE = Node("node1", IPv4Network("10.214.1.0/24"), IPv4Network("10.214.0.0/16"))
+NODE = Node("node1", (IPv4Network("10.214.1.0/24"),), (IPv4Network("10.214.0.0/16"),))
 NAMESPACES = {"jobs": {"team": "data"}, "other": {"team": "web"}}
 
 Rules = list[str] | None
