@@ -22,7 +22,8 @@ PATIENCE = 60.0
 SLEEP = "import time; time.sleep(600)"
 LISTEN = """
 import socket, sys, time
-server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+server = socket.create_server((sys.argv[1], int(sys.argv[2])), family=family)
 print("listening", flush=True)
 while True:
     server.accept()[0].sendall(b"hello\\n")

@@ -8,7 +8,7 @@ import sys
 from tests.cluster import images
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import Layout
+from tests.cluster.layout import Layout, families
 
 
 def main() -> int:
@@ -18,7 +18,8 @@ def main() -> int:
         cluster = Cluster(Layout.default())
         match arguments.command:
             case "up":
-                cluster.up(arguments.nodes, arguments.simulated_nodes)
+                of = families(arguments.families) if arguments.families else None
+                cluster.up(arguments.nodes, arguments.simulated_nodes, of)
                 print(f"export KUBECONFIG={cluster.layout.kubeconfig}")
             case "down":
                 cluster.down()
@@ -64,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--nodes", type=int, help="how many (default: as it is; 2 for a new one)")
     up.add_argument(
         "--simulated-nodes", type=int, metavar="N", help="that only pretend to run pods (default: as it is; none)"
+    )
+    up.add_argument(
+        "--families", metavar="ipv6,ipv4", help="of its addresses, the primary one first (default: as it is; ipv4)"
     )
     commands.add_parser("down", help="end it, and leave nothing")
     commands.add_parser("status", help="show its machines and their components")

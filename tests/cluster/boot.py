@@ -13,7 +13,7 @@ from tests.cluster import cgroups, control_plane, images, network, node, simulat
 from tests.cluster.api import Api
 from tests.cluster.binaries import Binaries
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import CACHE, CLUSTER_DOMAIN, DNS_SERVICE, Layout, NodeAddress
+from tests.cluster.layout import API_PORT, CACHE, CLUSTER_DOMAIN, Families, Family, Layout, NodeAddress
 from tests.cluster.machine import Component, Machine
 from tests.cluster.pki import Authority
 from tests.cluster.policy.cni import SOCKET
@@ -26,8 +26,11 @@ READY_WITHIN = 90.0
 class Boot:
     """From whatever there is to a cluster that is ready."""
 
-    def __init__(self, layout: Layout, binaries: Binaries, nodes: list[NodeAddress], simulated: int) -> None:
+    def __init__(
+        self, layout: Layout, binaries: Binaries, nodes: list[NodeAddress], simulated: int, families: Families
+    ) -> None:
         self._layout = layout
+        self._families = families
         self._binaries = binaries
         self._nodes = nodes
         self._simulated = simulated
@@ -41,7 +44,8 @@ class Boot:
         """
         self._began = time.time()
         self._layout.root.mkdir(parents=True, exist_ok=True)
-        self._authority = Authority(self._layout.pki)
+        self._layout.keep(self._families)
+        self._authority = Authority(self._layout.pki, _url(self._families[0]))
         self._layout.simulated.write_text(str(self._simulated))
         for link in (self._layout.kubectl, self._layout.ctr):
             link.unlink(missing_ok=True)
@@ -50,15 +54,15 @@ class Boot:
         self._api = Api(self._layout.kubeconfig)
 
         self._start_machine(self._hub)
-        network.connect_host(self._hub)
-        network.route(self._hub, self._nodes)
+        network.connect_host(self._hub, self._families)
+        network.route(self._hub, self._nodes, self._families)
         self._ensure(self._hub, *control_plane.store_and_server(self._layout, self._binaries, self._authority))
         for address in self._nodes:
             self._start_node(address)
 
         self._wait(self._hub, "the API server is ready", lambda: self._api.get("/readyz"), "etcd", "kube-apiserver")
         self._ensure(self._hub, *control_plane.controllers(self._layout, self._binaries, self._authority))
-        control_plane.furnish(self._api)
+        control_plane.furnish(self._api, self._families)
         for address in self._nodes:
             self._start_kubelet(address)
         self._simulate()
@@ -84,8 +88,8 @@ class Boot:
     def _start_node(self, address: NodeAddress) -> None:
         machine = Machine(self._layout, address.name)
         self._start_machine(machine)
-        network.connect(self._hub, machine, address.address)
-        network.route(machine, self._nodes)
+        network.connect(self._hub, machine, address, self._families)
+        network.route(machine, self._nodes, self._families)
         cgroups.make(node.cgroup(address))
         node.link_network_plugins(self._layout, address)
         images.furnish(machine, node.containerd_root(self._layout, address), CACHE / "images", self._binaries)
@@ -116,7 +120,7 @@ class Boot:
         for address in self._nodes:
             machine = Machine(self._layout, address.name)
             self._wait(machine, "it is ready", partial(self._node_ready, address), "kubelet", "containerd")
-            look_up = partial(_succeeds, machine, sys.executable, "-I", "-c", _LOOK_UP)
+            look_up = partial(_succeeds, machine, sys.executable, "-I", "-c", _look_up(self._families[0]))
             self._wait(machine, "DNS answers pods", look_up, "kube-proxy")
             enforced = partial(_succeeds, machine, sys.executable, "-I", "-c", _CONNECT)
             self._wait(machine, "network policies are enforced", enforced, "policy")
@@ -156,17 +160,27 @@ class Boot:
             raise ClusterError(f"{machine.name}, before {what}: {explain()}")
 
 
-_LOOK_UP = f"""
+def _look_up(family: Family) -> str:
+    """Asks for the API server's name where pods ask: at the DNS service's address, which takes kube-proxy to reach."""
+    kind, record = ("AF_INET", 1) if family.version == 4 else ("AF_INET6", 28)
+    return f"""
 import socket, struct
 name = "kubernetes.default.svc.{CLUSTER_DOMAIN}"
 labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
-asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+question = struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + labels + struct.pack(">BHH", 0, {record}, 1)
+asker = socket.socket(socket.{kind}, socket.SOCK_DGRAM)
 asker.settimeout(2)
-asker.sendto(struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + labels + struct.pack(">BHH", 0, 1, 1), ("{DNS_SERVICE}", 53))
+asker.sendto(question, ("{family.dns_service}", 53))
 flags, _, answers = struct.unpack(">3H", asker.recv(512)[2:8])
 raise SystemExit(flags & 15 != 0 or answers == 0)
 """
-"""Asks for the API server's name where pods ask: at the DNS service's address, which takes kube-proxy to reach."""
+
+
+def _url(family: Family) -> str:
+    """The API server's."""
+    address = f"{family.control_plane}" if family.version == 4 else f"[{family.control_plane}]"
+    return f"https://{address}:{API_PORT}"
+
 
 _CONNECT = f"import socket; socket.socket(socket.AF_UNIX).connect({SOCKET!r})"
 """The controller listens once all policies are in force. Its socket's file may be there since it was killed."""

@@ -12,7 +12,7 @@ from itertools import repeat
 from tests.cluster import binaries, boot, cgroups, images, network, node, packages
 from tests.cluster.binaries import Binaries
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import CACHE, MAX_NODES, Layout, NodeAddress
+from tests.cluster.layout import CACHE, MAX_NODES, Families, Layout, NodeAddress
 from tests.cluster.machine import PRIVATE, Machine
 from tests.cluster.process import exclusive
 
@@ -64,11 +64,12 @@ class Cluster:
         """How many simulated nodes it was last told to have."""
         return int(self.layout.simulated.read_text()) if self.layout.simulated.exists() else 0
 
-    def up(self, nodes: int | None = None, simulated: int | None = None) -> None:
+    def up(self, nodes: int | None = None, simulated: int | None = None, families: Families | None = None) -> None:
         """Make it run, whatever there is of it; return when it is ready.
 
         :param nodes: how many; by default as many as it has.
         :param simulated: nodes besides that only pretend to run pods; likewise.
+        :param families: of its addresses; likewise. With other ones it is built anew.
         """
         with self._locked():
             wanted = nodes if nodes is not None else len(self.nodes) or NODES
@@ -79,15 +80,19 @@ class Cluster:
             # Before anything is touched: what is missing here is no reason to give a cluster up.
             packages.ensure(packages.TO_RUN)
             built = binaries.built(CACHE / "binaries", binaries.NAMES - (set() if simulated else {"kwok"}))
+            families = families or self.layout.families
+            if self.layout.root.exists() and families != self.layout.families:
+                print("it has addresses of other families: building it anew", flush=True)
+                self._destroy()
             was_there = self.layout.root.exists()
             try:
-                self._boot(built, addresses, simulated)
+                self._boot(built, addresses, simulated, families)
             except ClusterError as error:
                 if not was_there:
                     raise
                 print(f"{error}\nit cannot be repaired: building it anew", flush=True)
                 self._destroy()
-                self._boot(built, addresses, simulated)
+                self._boot(built, addresses, simulated, families)
 
     def down(self) -> None:
         """End all of it, and leave nothing."""
@@ -114,11 +119,11 @@ class Cluster:
             with ThreadPoolExecutor() as pool:
                 list(pool.map(images.give, repeat(str(self.layout.ctr)), machines, repeat(archive)))
 
-    def _boot(self, built: Binaries, addresses: list[NodeAddress], simulated: int) -> None:
+    def _boot(self, built: Binaries, addresses: list[NodeAddress], simulated: int, families: Families) -> None:
         for address in self.nodes:
             if address not in addresses:
                 self._remove(address)
-        boot.Boot(self.layout, built, addresses, simulated).run()
+        boot.Boot(self.layout, built, addresses, simulated, families).run()
 
     def _destroy(self) -> None:
         for address in self.nodes:

@@ -7,16 +7,7 @@ from typing import Any
 
 from tests.cluster.api import Api
 from tests.cluster.binaries import Binaries
-from tests.cluster.layout import (
-    API_PORT,
-    API_SERVICE,
-    CLUSTER_DOMAIN,
-    CONTROL_PLANE,
-    DNS_SERVICE,
-    PODS,
-    SERVICES,
-    Layout,
-)
+from tests.cluster.layout import API_PORT, CLUSTER_DOMAIN, Families, Layout, joined
 from tests.cluster.machine import Component
 from tests.cluster.pki import Authority
 
@@ -41,10 +32,11 @@ _BUSY_CLIENT = ("--kube-api-qps=300", "--kube-api-burst=600")  # or large jobs w
 
 def store_and_server(layout: Layout, binaries: Binaries, authority: Authority) -> list[Component]:
     """What must answer before anything else can start."""
-    own = layout.machine("control-plane")
+    own, families = layout.machine("control-plane"), layout.families
     names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
     names.append(f"kubernetes.default.svc.{CLUSTER_DOMAIN}")
-    server = authority.issue("kube-apiserver", addresses=[*names, "127.0.0.1", str(CONTROL_PLANE), str(API_SERVICE)])
+    addresses = [str(address) for family in families for address in (family.control_plane, family.api_service)]
+    server = authority.issue("kube-apiserver", addresses=[*names, "127.0.0.1", *addresses])
     to_kubelets = authority.issue("kube-apiserver-kubelet-client", "system:masters")
     etcd = Component(
         "etcd",
@@ -58,7 +50,8 @@ def store_and_server(layout: Layout, binaries: Binaries, authority: Authority) -
         "kube-apiserver",
         [
             *(*_LAZY_COLLECTOR, binaries["kube-apiserver"], f"--etcd-servers={_ETCD}", f"--secure-port={API_PORT}"),
-            *(f"--advertise-address={CONTROL_PLANE}", f"--service-cluster-ip-range={SERVICES}"),
+            f"--advertise-address={families[0].control_plane}",
+            f"--service-cluster-ip-range={joined(families, 'services')}",
             *(f"--client-ca-file={authority.certificate}", "--authorization-mode=Node,RBAC", "--allow-privileged"),
             *(f"--tls-cert-file={server.certificate}", f"--tls-private-key-file={server.key}"),
             *(f"--kubelet-client-certificate={to_kubelets.certificate}", f"--kubelet-client-key={to_kubelets.key}"),
@@ -78,7 +71,7 @@ def store_and_server(layout: Layout, binaries: Binaries, authority: Authority) -
 
 def controllers(layout: Layout, binaries: Binaries, authority: Authority) -> list[Component]:
     """What needs an API server that answers."""
-    own = layout.machine("control-plane")
+    own, families = layout.machine("control-plane"), layout.families
     manager, scheduler, dns = (own / f"{name}.kubeconfig" for name in ("controller-manager", "scheduler", "coredns"))
     corefile = own / "Corefile"
     return [
@@ -88,7 +81,7 @@ def controllers(layout: Layout, binaries: Binaries, authority: Authority) -> lis
                 *(binaries["kube-controller-manager"], f"--kubeconfig={manager}", "--leader-elect=false"),
                 *("--use-service-account-credentials", f"--root-ca-file={authority.certificate}"),
                 f"--service-account-private-key-file={authority.accounts.key}",
-                *(f"--cluster-cidr={PODS}", "--allocate-node-cidrs=false"),
+                *(f"--cluster-cidr={joined(families, 'pods')}", "--allocate-node-cidrs=false"),
                 f"--flex-volume-plugin-dir={own / 'volume-plugins'}",  # it would make the default one on the host
                 *("--node-monitor-period=2s", _NODE_GRACE, *_BUSY_CLIENT),
             ],
@@ -102,12 +95,12 @@ def controllers(layout: Layout, binaries: Binaries, authority: Authority) -> lis
         Component(
             "coredns",
             [binaries["coredns"], "-conf", str(corefile)],
-            files={dns: authority.kubeconfig("system:coredns"), corefile: _corefile(str(dns))},
+            files={dns: authority.kubeconfig("system:coredns"), corefile: _corefile(families, str(dns))},
         ),
     ]
 
 
-def furnish(api: Api) -> None:
+def furnish(api: Api, families: Families) -> None:
     """What every cluster has in it: a DNS service, and the rights of those who are no built-in users."""
     api.apply(
         "/apis/rbac.authorization.k8s.io/v1/clusterroles/practicus:coredns",
@@ -138,14 +131,14 @@ def furnish(api: Api) -> None:
     api.apply(
         "/api/v1/namespaces/kube-system/services/kube-dns",
         **_object("v1", "Service", "kube-dns", namespace="kube-system", labels={"k8s-app": "kube-dns"}),
-        spec={"clusterIP": str(DNS_SERVICE), "ports": ports},
+        spec={"clusterIP": str(families[0].dns_service), "ports": ports},
     )
     # No pod: DNS then stays while a test drains or loses nodes.
     api.apply(
         "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices/kube-dns",
         **_object("discovery.k8s.io/v1", "EndpointSlice", "kube-dns", namespace="kube-system", labels=labels),
-        addressType="IPv4",
-        endpoints=[{"addresses": [str(CONTROL_PLANE)], "conditions": {"ready": True}}],
+        addressType=f"IPv{families[0].version}",
+        endpoints=[{"addresses": [str(families[0].control_plane)], "conditions": {"ready": True}}],
         ports=ports,
     )
 
@@ -158,12 +151,12 @@ def _may_read(group: str, *resources: str) -> dict[str, list[str]]:
     return {"apiGroups": [group], "resources": list(resources), "verbs": ["get", "list", "watch"]}
 
 
-def _corefile(kubeconfig: str) -> str:
+def _corefile(families: Families, kubeconfig: str) -> str:
     """No cache: a name resolves as soon as its pod has an address, and no longer once that is gone. The second port is
     that of OpenShift's."""
     return f"""
 .:53 .:5353 {{
-    bind {CONTROL_PLANE}
+    bind {" ".join(str(family.control_plane) for family in families)}
     errors
     ready
     kubernetes {CLUSTER_DOMAIN} in-addr.arpa ip6.arpa {{

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.cluster.binaries import Binaries
 from tests.cluster.images import PAUSE
-from tests.cluster.layout import CLUSTER_DOMAIN, CONTROL_PLANE, DNS_SERVICE, NUMBER, PODS, Layout, NodeAddress
+from tests.cluster.layout import CLUSTER_DOMAIN, IPV6, NUMBER, Families, Layout, NodeAddress, joined
 from tests.cluster.machine import Component
 from tests.cluster.pki import Authority
 from tests.cluster.policy.cni import FRONT
@@ -16,6 +16,15 @@ from tests.cluster.policy.cni import FRONT
 POLICY = Path(__file__).parent / "policy"
 CNI_PLUGINS = Path("/usr/lib/cni")
 _POLICY_PLUGIN = "practicus-policy"
+_AT_ONCE_PLUGIN = "practicus-at-once"
+_AT_ONCE = """\
+#!/bin/sh
+test "$CNI_COMMAND" = ADD || exit 0
+nsenter --net="$CNI_NETNS" sh -c 'echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad' &&
+echo '{"cniVersion": "0.4.0"}'
+"""
+"""A CNI plugin, the first in the chain: a pod uses its IPv6 address at once. By default its kernel first asks for one
+to two seconds whether anybody else has it, and no container starts before."""
 # On the machine's own /run, so a machine that is lost comes back as after a boot: with images, without containers.
 _CONTAINERD_STATE = "/run/containerd"
 CONTAINERD_SOCKET = f"{_CONTAINERD_STATE}/containerd.sock"
@@ -43,7 +52,7 @@ def containerd(layout: Layout, binaries: Binaries, node: NodeAddress) -> Compone
         [binaries["containerd"], "--config", str(config)],
         files={
             config: _containerd(own, containerd_root(layout, node), binaries["containerd-shim-runc-v2"]),
-            network: _pod_network(node),
+            network: _pod_network(node, layout.families),
         },
     )
 
@@ -62,6 +71,7 @@ def link_network_plugins(layout: Layout, node: NodeAddress) -> None:
     for file, text in (
         (plugin, (POLICY / "cni.py").read_text()),
         (folder / _POLICY_PLUGIN, FRONT.format(python=sys.executable, plugin=plugin)),
+        (folder / _AT_ONCE_PLUGIN, _AT_ONCE),
     ):
         new = folder / f".{file.name}"
         new.write_text(text)
@@ -71,12 +81,11 @@ def link_network_plugins(layout: Layout, node: NodeAddress) -> None:
 
 def components(layout: Layout, binaries: Binaries, authority: Authority, node: NodeAddress) -> list[Component]:
     """What needs a containerd that answers."""
-    own = layout.machine(node.name)
+    own, families = layout.machine(node.name), layout.families
+    addresses = [str(node.address(family)) for family in families]
     kubelet_config, kubelet_user = own / "kubelet.json", own / "kubelet.kubeconfig"
     proxy_config, proxy_user = own / "kube-proxy.json", own / "kube-proxy.kubeconfig"
-    server = authority.issue(
-        f"{node.name}-server", file=f"{node.name}-server", addresses=[str(node.address), node.name]
-    )
+    server = authority.issue(f"{node.name}-server", file=f"{node.name}-server", addresses=[*addresses, node.name])
     kubelet = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -90,7 +99,7 @@ def components(layout: Layout, binaries: Binaries, authority: Authority, node: N
         "failCgroupV1": False,
         "failSwapOn": False,
         "oomScoreAdj": 0,  # below 0 takes CAP_SYS_RESOURCE
-        "clusterDNS": [str(DNS_SERVICE)],
+        "clusterDNS": [str(families[0].dns_service)],
         "clusterDomain": CLUSTER_DOMAIN,
         "resolvConf": str(own / "resolv.conf"),
         # It is the host's disk: no reason to give up pods or images early.
@@ -111,7 +120,7 @@ def components(layout: Layout, binaries: Binaries, authority: Authority, node: N
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": str(proxy_user)},
         "mode": "iptables",
-        "clusterCIDR": str(PODS),
+        "clusterCIDR": joined(families, "pods"),
         "hostnameOverride": node.name,
         "oomScoreAdj": 0,
         # These are the host's.
@@ -123,12 +132,13 @@ def components(layout: Layout, binaries: Binaries, authority: Authority, node: N
             "kubelet",
             [
                 *(binaries["kubelet"], f"--config={kubelet_config}", f"--kubeconfig={kubelet_user}"),
-                *(f"--root-dir={own / 'kubelet'}", f"--hostname-override={node.name}", f"--node-ip={node.address}"),
+                *(f"--root-dir={own / 'kubelet'}", f"--hostname-override={node.name}"),
+                f"--node-ip={','.join(addresses)}",
             ],
             files={
                 kubelet_config: json.dumps(kubelet),
                 kubelet_user: authority.kubeconfig(f"system:node:{node.name}", "system:nodes"),
-                own / "resolv.conf": f"nameserver {CONTROL_PLANE}\n",
+                own / "resolv.conf": f"nameserver {families[0].control_plane}\n",
             },
         ),
         Component(
@@ -145,7 +155,10 @@ def policy(layout: Layout, authority: Authority, node: NodeAddress) -> list[Comp
     return [
         Component(
             "policy",
-            [sys.executable, "-m", "tests.cluster.policy", f"--kubeconfig={user}", f"--node={node.name}"],
+            [
+                *(sys.executable, "-m", "tests.cluster.policy", f"--kubeconfig={user}", f"--node={node.name}"),
+                f"--families={','.join(family.name for family in layout.families)}",
+            ],
             files={user: authority.kubeconfig("practicus:policy")},
             inputs=[source.read_text() for source in sorted(POLICY.glob("*.py"))],
         )
@@ -191,15 +204,16 @@ def _network_plugins(own: Path) -> Path:
     return own / "cni-plugins"
 
 
-def _pod_network(node: NodeAddress) -> str:
+def _pod_network(node: NodeAddress, families: Families) -> str:
     """Routed (``ptp``), not bridged: every packet crosses the node's FORWARD chain, where policies act on it."""
     addresses = {
         "type": "host-local",
         "dataDir": "/run/pod-addresses",
-        "ranges": [[{"subnet": str(node.pods)}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
+        "ranges": [[{"subnet": str(node.pods(family))}] for family in families],
+        "routes": [{"dst": family.everywhere} for family in families],
     }
     plugins = [
+        *([{"type": _AT_ONCE_PLUGIN}] if IPV6 in families else []),
         {"type": "ptp", "ipMasq": False, "ipam": addresses},
         {"type": _POLICY_PLUGIN},  # the last: no container starts before the rules for its address are there
     ]

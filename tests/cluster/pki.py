@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.layout import API_URL
-
 _DAYS = "3650"
 # Debian's openssl.cnf would make an authority of every certificate.
 _CONFIGURATION = "[req]\ndistinguished_name = name\n[name]\n"
@@ -27,8 +25,10 @@ class KeyPair:
 class Authority:
     """Signs for everybody in the cluster."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: str) -> None:
+        """:param server: the API server's URL."""
         self._folder = folder
+        self._server = server
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / "openssl.cnf").write_text(_CONFIGURATION)
         self.own = self._made("ca", "/CN=practicus-test-cluster", ["basicConstraints=critical,CA:TRUE"], signed=False)
@@ -43,11 +43,11 @@ class Authority:
         subject = (f"/O={group}" if group else "") + f"/CN={name}"
         extensions = ["basicConstraints=critical,CA:FALSE", "extendedKeyUsage=clientAuth,serverAuth"]
         if addresses:
-            kinds = (f"{'IP' if address[0].isdigit() else 'DNS'}:{address}" for address in addresses)
+            kinds = (f"{'IP' if _is_numeric(address) else 'DNS'}:{address}" for address in addresses)
             extensions.append(f"subjectAltName={','.join(kinds)}")
         return self._made(file or name.replace(":", "-"), subject, extensions)
 
-    def kubeconfig(self, name: str, group: str = "", *, server: str = API_URL) -> str:
+    def kubeconfig(self, name: str, group: str = "") -> str:
         """One self-contained file (JSON, which is YAML too) with which that user talks to the API server."""
         pair = self.issue(name, group)
         return json.dumps(
@@ -57,7 +57,7 @@ class Authority:
                 "clusters": [
                     {
                         "name": "practicus-test",
-                        "cluster": {"server": server, "certificate-authority-data": _base64(self.certificate)},
+                        "cluster": {"server": self._server, "certificate-authority-data": _base64(self.certificate)},
                     }
                 ],
                 "users": [
@@ -100,6 +100,10 @@ class Authority:
             command = ["openssl", "pkey", "-in", str(pair.key), "-pubout", "-out", str(pair.certificate)]
             subprocess.run(command, check=True, capture_output=True)
         return pair
+
+
+def _is_numeric(address: str) -> bool:
+    return address[0].isdigit() or ":" in address
 
 
 def _base64(file: Path) -> str:

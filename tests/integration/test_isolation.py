@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -73,7 +74,7 @@ with ThreadPoolExecutor(32) as pool:
 """
 RESOLVE = """
 import json, socket, sys
-print(json.dumps([socket.gethostbyname(name) for name in sys.argv[1:]]))
+print(json.dumps([socket.getaddrinfo(name, None)[0][4][0] for name in sys.argv[1:]]))
 """
 CALL = f"""
 import json, os, ssl, sys, urllib.error, urllib.request
@@ -171,7 +172,7 @@ def scene(kubernetes: Path, kubectl: Kubectl, image: Callable[[str], str]) -> It
         for name, wanted in (
             ("dask", framework("dask", dask)),
             ("spark", framework("spark", spark)),
-            ("plain", plain(egress=(f"{outsiders['friend'].address}/32",))),
+            ("plain", plain(egress=(f"{ip_network(outsiders['friend'].address)}",))),
         ):
             asyncio.run(backend.create(name, wanted, task=TASK))
         for job in ("dask", "spark", "plain", "plain-coordinator"):

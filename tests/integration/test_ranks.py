@@ -34,7 +34,8 @@ address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
 def meet():
     '''A connection between rank 0 and each other one, as a process group has, once all are there.'''
     if rank == 0:
-        server = socket.create_server(address)
+        family, *_, place = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        server = socket.create_server(place[:2], family=family)
         peers = [server.accept()[0] for _ in range(world - 1)]
         for peer in peers:
             peer.sendall(b"!")
@@ -185,11 +186,17 @@ async def test_a_replica_that_is_killed_without_a_word_is_named(local: LocalBack
     assert nothing_left(handle)
 
 
+TAKE = """
+import os, socket
+both = {"family": socket.AF_INET6, "dualstack_ipv6": True} if socket.has_dualstack_ipv6() else {}
+if os.environ["RANK"] == "0":
+    taken = socket.create_server(("", int(os.environ["MASTER_PORT"])), **both)
+"""
+
+
 async def test_a_rendezvous_whose_port_is_taken_is_told(backend: Backend) -> None:
     spec = JobSpec(adapter="torch", workers=2)
-    code = "import os, socket\nif os.environ['RANK'] == '0':\n    taken = socket.create_server(('', "
-    code += "int(os.environ['MASTER_PORT'])))\n"
-    job = make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": (code + RING + WAIT).encode()})
+    job = make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": (TAKE + RING + WAIT).encode()})
     async with created(backend, "job", job) as handle:
         verdict = await failure(backend, handle)
     assert (verdict.reason, verdict.replica) == (Reason.PORT_IN_USE, "worker-0")

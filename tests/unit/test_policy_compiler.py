@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,18 @@ from tests.cluster.policy.compiler import compile
 from tests.cluster.policy.model import Namespace, Node, Object, Pod, Policy
 
 GOLDEN = Path(__file__).parent / "golden" / "policy"
-NODE = Node("node1", IPv4Network("10.214.1.0/24"), IPv4Network("10.214.0.0/16"))
+NODE = Node("node1", (IPv4Network("10.214.1.0/24"),), (IPv4Network("10.214.0.0/16"),))
 NAMESPACES = {"jobs": {"team": "data"}, "other": {"team": "web"}}
 
 Rules = list[str] | None
 """None: everything may pass."""
+
+
+DUAL = Node(
+    "node1",
+    (IPv6Network("fd00:10:214:1::/64"), IPv4Network("10.214.1.0/24")),
+    (IPv6Network("fd00:10:214::/56"), IPv4Network("10.214.0.0/16")),
+)
 
 
 def pod(name: str, address: str | None, *ports: Object, namespace: str = "jobs", age: int = 0, **more: Any) -> Object:
@@ -43,14 +50,23 @@ PODS = [
 ]
 
 
-def policy(spec: Object, name: str = "policy", namespace: str = "jobs") -> Policy:
+def six(pod: Object) -> Object:
+    """The same pod with an address of IPv6 too, which comes first."""
+    addresses = [
+        {"ip": each["ip"].replace("10.", "fd00:10:", 1).replace(".", ":", 1).replace(".", "::")}
+        for each in pod["status"]["podIPs"]
+    ]
+    return {**pod, "status": {**pod["status"], "podIPs": [*addresses, *pod["status"]["podIPs"]]}}
+
+
+def policy(spec: Object, name: str = "policy", namespace: str = "jobs", node: Node = NODE) -> Policy:
     metadata = {"namespace": namespace, "name": name, "uid": f"{namespace}/{name}"}
-    return Policy.parse({"metadata": metadata, "spec": spec})
+    return Policy.parse({"metadata": metadata, "spec": spec}, node.versions)
 
 
-def ruleset(*policies: Policy, pods: list[Object] = PODS) -> str:
+def ruleset(*policies: Policy, pods: list[Object] = PODS, node: Node = NODE) -> str:
     parsed = [parsed for parsed in map(Pod.parse, pods) if parsed]
-    return compile(policies, parsed, [Namespace(name, labels) for name, labels in NAMESPACES.items()], NODE)
+    return compile(policies, parsed, [Namespace(name, labels) for name, labels in NAMESPACES.items()], node)
 
 
 def rules(text: str, direction: str, address: str = "10.214.1.2") -> Rules:
@@ -219,6 +235,16 @@ def test_a_named_port_is_the_receivers() -> None:
     ]
 
 
+def test_a_named_port_is_the_receivers_at_each_of_its_addresses() -> None:
+    spec = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": "ui"}]}]}
+    text = ruleset(policy(spec, node=DUAL), pods=[*map(six, PODS)], node=DUAL)
+    assert rules(text, "egress") == [
+        "ip daddr . meta l4proto . th dport { 10.214.1.2 . tcp . 4040, 10.214.1.3 . tcp . 8081 } return",
+        "ip6 daddr . meta l4proto . th dport { fd00:10:214:1::2 . tcp . 4040, fd00:10:214:1::3 . tcp . 8081 } return",
+        "drop",
+    ]
+
+
 def test_policies_are_a_union() -> None:
     text = ruleset(
         policy({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, name="nothing"),
@@ -276,8 +302,21 @@ def test_an_address_is_the_newest_pods() -> None:
     assert rules(ruleset(alone, pods=[new, old]), "ingress") == ["drop"]
 
 
-@pytest.mark.parametrize("name", ["nothing-known", "isolated-job"])
-def test_golden(name: str, request: pytest.FixtureRequest) -> None:
+def test_a_family_that_pods_have_no_address_of_passes_nowhere() -> None:
+    alone = Node("node1", DUAL.pods[:1], DUAL.cluster[:1])
+    assert "meta nfproto ipv6 drop" in ruleset(node=NODE)
+    assert "meta nfproto ipv4 drop" in ruleset(node=alone)
+    assert "meta nfproto" not in ruleset(node=DUAL)
+    block = policy({"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]}, node=alone)
+    assert block.refused == "10.0.0.0/8: there is no IPv4 here"
+
+
+@pytest.mark.parametrize("name", ["nothing-known", "isolated-job", "isolated-job-dual-stack"])
+def test_golden(name: str) -> None:
+    node = DUAL if "dual" in name else NODE
+    everywhere = [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}]
+    if node is DUAL:
+        everywhere.append({"ipBlock": {"cidr": "::/0", "except": ["fd00::/8"]}})
     isolated = policy(
         {
             "podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["driver", "worker"]}]},
@@ -285,11 +324,13 @@ def test_golden(name: str, request: pytest.FixtureRequest) -> None:
             "ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": "ui"}, {"port": 7077}]}],
             "egress": [
                 {"to": [{"podSelector": {}}]},
-                {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}], "ports": [{"port": 443}]},
+                {"to": everywhere, "ports": [{"port": 443}]},
                 {"ports": [{"port": port, "protocol": name} for port in (53, 5353) for name in ("UDP", "TCP")]},
             ],
         },
         name="isolated",
+        node=node,
     )
-    text = ruleset(pods=[]) if name == "nothing-known" else ruleset(isolated, pods=[*PODS, pod("free", "10.214.1.9")])
+    pods = [] if name == "nothing-known" else [*PODS, pod("free", "10.214.1.9")]
+    text = ruleset(*([isolated] if pods else []), pods=[*map(six, pods)] if node is DUAL else pods, node=node)
     assert text == (GOLDEN / f"{name}.nft").read_text()

@@ -9,7 +9,7 @@ import os
 import threading
 from pathlib import Path
 
-from tests.cluster.layout import PODS, NodeAddress
+from tests.cluster.layout import NodeAddress, families
 from tests.cluster.policy.cni import SOCKET
 from tests.cluster.policy.controller import Controller
 from tests.cluster.policy.model import Node
@@ -22,12 +22,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.policy", description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--node", required=True)
+    parser.add_argument("--families", type=families, required=True)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     threading.excepthook = _crash
 
-    pods = NodeAddress(int(arguments.node.removeprefix("node"))).pods
-    controller = Controller(Client(arguments.kubeconfig), Node(arguments.node, pods, PODS))
+    address = NodeAddress(int(arguments.node.removeprefix("node")))
+    pods = tuple(address.pods(family) for family in arguments.families)
+    node = Node(arguments.node, pods, tuple(family.pods for family in arguments.families))
+    controller = Controller(Client(arguments.kubeconfig), node)
     with contextlib.ExitStack() as stack:
         controller.run(synchronized=lambda: stack.enter_context(listening(Path(SOCKET), controller)))
 

@@ -1,6 +1,6 @@
-"""A CNI plugin, the last in the chain: no container of a pod starts before the rules for its address are in force.
+"""A CNI plugin, the last in the chain: no container of a pod starts before the rules for its addresses are in force.
 
-The kubelet tells the API server of a pod's address when its containers run, up to a second too late. An address that
+The kubelet tells the API server of a pod's addresses when its containers run, up to a second too late. An address that
 is given up is nobody's until another pod has it: there is nothing to do then, and :data:`FRONT` does without Python.
 """
 
@@ -32,14 +32,14 @@ def main() -> None:
     pod = dict(pair.split("=", 1) for pair in os.environ["CNI_ARGS"].split(";"))
     if command == "ADD":
         addresses = [each["address"].split("/")[0] for each in result["ips"]]
-        wrong = ask({"uid": pod["K8S_POD_UID"], "address": addresses[0]})
+        wrong = ask({"uid": pod["K8S_POD_UID"], "addresses": addresses})
         if wrong:
             print(json.dumps({"cniVersion": config["cniVersion"], "code": TRY_AGAIN_LATER, "msg": wrong}))
             sys.exit(1)
         print(json.dumps(result))
 
 
-def ask(question: dict[str, str]) -> str:
+def ask(question: dict[str, object]) -> str:
     """Returns what is wrong, or nothing."""
     give_up = time.monotonic() + PATIENCE
     while True:

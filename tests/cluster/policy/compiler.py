@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import IPv4Address, collapse_addresses
+from ipaddress import collapse_addresses
 
+from tests.cluster.layout import Address, Network
 from tests.cluster.policy.model import PROTOCOLS, Direction, IPBlock, Namespace, Node, Peer, Pod, Policy, Port, Rule
 
 TABLE = "inet practicus_policy"
@@ -14,8 +15,12 @@ _DROP = "drop"
 _ALLOW = "return"  # from the egress check, so that the ingress check comes next
 
 _ALL_PORTS = 0, 65535
+_IP = {4: "ip", 6: "ip6"}
+"""Version -> the expression of its header."""
+_SUFFIX = {4: "", 6: "-6"}
+"""Version -> of the names of what is there for each."""
 
-_Addresses = Callable[[str, Peer], frozenset[IPv4Address]]
+_Addresses = Callable[[str, Peer], frozenset[Address]]
 _Range = tuple[str, int, int]  # protocol, first port, last port
 
 
@@ -25,11 +30,11 @@ def compile(policies: Iterable[Policy], pods: Iterable[Pod], namespaces: Iterabl
     It lets nothing through to or from addresses of the node's range that belong to none of the pods. So without pods,
     it is what protects those pods of which nothing is known yet.
     """
-    holders = _holders(pods)
+    holders = _holders(pods, node)
     labels = {namespace.name: namespace.labels for namespace in namespaces}
 
     @functools.cache
-    def addresses(namespace: str, peer: Peer) -> frozenset[IPv4Address]:
+    def addresses(namespace: str, peer: Peer) -> frozenset[Address]:
         """Those of a peer, as a policy of this namespace means it, that belong to pods."""
         if isinstance(peer, IPBlock):
             return frozenset(address for address in holders if peer.contains(address))
@@ -42,38 +47,53 @@ def compile(policies: Iterable[Policy], pods: Iterable[Pod], namespaces: Iterabl
         )
 
     ordered = sorted(policies, key=lambda policy: (policy.namespace, policy.name))
-    own = [address for address in sorted(holders) if address in node.pods]
+    own = {network.version: _within(network, holders) for network in node.pods}
     chains: list[str] = []
     directions: tuple[Direction, ...] = ("egress", "ingress")
     for direction in directions:
         bodies: dict[tuple[str, ...], str] = {}  # pods of the same rules share a chain
-        verdicts = {}
-        for address in own:
+        verdicts: dict[int, list[str]] = {version: [] for version in own}
+        for address in itertools.chain.from_iterable(own.values()):
             body = tuple(_body(ordered, holders, address, direction, addresses))
             chain = bodies.setdefault(body, f"{direction}-{len(bodies) + 1}") if body else None
-            verdicts[address] = f"goto {chain}" if chain else _ALLOW
+            verdicts[address.version].append(f"{address} : {f'goto {chain}' if chain else _ALLOW}")
         field = "saddr" if direction == "egress" else "daddr"
         chains += (_chain(name, body) for body, name in bodies.items())
-        chains.append(_map(f"{direction}-of", "ipv4_addr : verdict", (f"{a} : {v}" for a, v in verdicts.items())))
+        for version, elements in verdicts.items():
+            chains.append(_map(f"{direction}-of{_SUFFIX[version]}", f"ipv{version}_addr : verdict", elements))
         # Nothing is known of an address that is not in the map.
-        chains.append(_chain(direction, (f"ip {field} vmap @{direction}-of", _DROP)))
-    # A pod reaches itself, by way of a Service.
-    chains.append(_map("itself", "ipv4_addr . ipv4_addr", (f"{address} . {address}" for address in own), kind="set"))
-    parts = "\n".join(chains) + _HOOKS.format(range=node.pods)
+        lookups = (f"{_IP[version]} {field} vmap @{direction}-of{_SUFFIX[version]}" for version in own)
+        chains.append(_chain(direction, (*lookups, _DROP)))
+    for version, its in own.items():
+        # A pod reaches itself, by way of a Service.
+        pairs = (f"{address} . {address}" for address in its)
+        chains.append(_map(f"itself{_SUFFIX[version]}", f"ipv{version}_addr . ipv{version}_addr", pairs, kind="set"))
+    chains += _hooks(node)
+    parts = "".join(f"{chain}\n" for chain in chains)
     # The first line is there for the second, which fails where there is no table.
     return f"table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n{parts}}}\n"
 
 
-def _holders(pods: Iterable[Pod]) -> dict[IPv4Address, Pod]:
+def _holders(pods: Iterable[Pod], node: Node) -> dict[Address, Pod]:
     """Who has an address: of several pods the newest, for an address is given again after its pod's end."""
     by_age = sorted(pods, key=lambda pod: (pod.created, pod.uid))
-    return {pod.address: pod for pod in by_age if pod.address}
+    return {address: pod for pod in by_age for address in pod.addresses if address.version in node.versions}
+
+
+def _within(network: Network, addresses: Iterable[Address]) -> list[Address]:
+    return sorted((address for address in addresses if address in network), key=int)
+
+
+def _by_version(addresses: Iterable[Address]) -> dict[int, list[Address]]:
+    """Version -> those of it, if there are any: a header has one version's alone."""
+    ordered = sorted(addresses, key=lambda address: (address.version, int(address)))
+    return {version: list(its) for version, its in itertools.groupby(ordered, lambda address: address.version)}
 
 
 def _body(
     policies: Iterable[Policy],
-    holders: Mapping[IPv4Address, Pod],
-    address: IPv4Address,
+    holders: Mapping[Address, Pod],
+    address: Address,
     direction: Direction,
     addresses: _Addresses,
 ) -> Iterator[str]:
@@ -99,21 +119,22 @@ def _ingress(rule: Rule, namespace: str, pod: Pod, addresses: _Addresses) -> Ite
         yield from _combined(_peers(rule.peers, "saddr", namespace, addresses), _ports(ports))
 
 
-def _egress(rule: Rule, namespace: str, holders: Mapping[IPv4Address, Pod], addresses: _Addresses) -> Iterator[str]:
+def _egress(rule: Rule, namespace: str, holders: Mapping[Address, Pod], addresses: _Addresses) -> Iterator[str]:
     ports = [each for port in rule.ports for each in _ranges(port, None)]
     if ports or not rule.ports:
         yield from _combined(_peers(rule.peers, "daddr", namespace, addresses), _ports(ports))
     # A name stands for another number in every pod.
     receivers = _union(addresses(namespace, peer) for peer in rule.peers) if rule.peers else holders.keys()
-    named = {
-        f"{address} . {protocol.lower()} . {number}"
-        for port in rule.ports
-        if isinstance(port.port, str)
-        for address in receivers
-        for protocol, number, _ in _ranges(port, holders[address])
-    }
-    if named:
-        yield f"ip daddr . meta l4proto . th dport {_set(sorted(named))} {_ALLOW}"
+    for version, its in _by_version(receivers).items():
+        named = {
+            f"{address} . {protocol.lower()} . {number}"
+            for port in rule.ports
+            if isinstance(port.port, str)
+            for address in its
+            for protocol, number, _ in _ranges(port, holders[address])
+        }
+        if named:
+            yield f"{_IP[version]} daddr . meta l4proto . th dport {_set(sorted(named))} {_ALLOW}"
 
 
 def _ranges(port: Port, receiver: Pod | None) -> list[_Range]:
@@ -132,12 +153,14 @@ def _peers(peers: tuple[Peer, ...], field: str, namespace: str, addresses: _Addr
     if not peers:
         return [""]
     found = []
-    if pods := _union(addresses(namespace, peer) for peer in peers if not isinstance(peer, IPBlock)):
-        found.append(f"ip {field} {_set(sorted(pods))}")
+    pods = _union(addresses(namespace, peer) for peer in peers if not isinstance(peer, IPBlock))
+    for version, its in _by_version(pods).items():
+        found.append(f"{_IP[version]} {field} {_set(its)}")
     for peer in peers:
         if isinstance(peer, IPBlock):
-            excepted = list(collapse_addresses(peer.excepted))
-            found.append(f"ip {field} {peer.cidr}" + (f" ip {field} != {_set(excepted)}" if excepted else ""))
+            address = f"{_IP[peer.cidr.version]} {field}"
+            excepted = list(collapse_addresses(peer.excepted))  # type: ignore[type-var]  # all of one family
+            found.append(f"{address} {peer.cidr}" + (f" {address} != {_set(excepted)}" if excepted else ""))
     return found
 
 
@@ -167,7 +190,7 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def _union(sets: Iterable[frozenset[IPv4Address]]) -> frozenset[IPv4Address]:
+def _union(sets: Iterable[frozenset[Address]]) -> frozenset[Address]:
     return frozenset(itertools.chain.from_iterable(sets))
 
 
@@ -191,28 +214,39 @@ def _chain(name: str, rules: Iterable[str]) -> str:
     return f"\tchain {name} {{\n" + "".join(f"\t\t{rule}\n" for rule in rules) + "\t}"
 
 
-# In the forward hook, kube-proxy has put a pod's address and port in place of a Service's. What a node sends to its
-# own pods, such as a kubelet's probes, passes neither hook. Connections are asked about with every packet of the side
-# that opened them: so one that is no longer allowed ends at once, and only answers need to be told from requests.
-_HOOKS = """
-	chain check {{
-		# Pods have no address of version 6, but an interface has.
-		meta nfproto ipv6 drop
-		# A pod that gives another's address as its own.
-		fib saddr . iif oif missing drop
-		ct state established ct direction reply accept
-		ct state related accept
-		ip saddr . ip daddr @itself accept
-		ip saddr {range} jump egress
-	}}
-	chain forward {{
-		type filter hook forward priority filter; policy accept;
-		jump check
-		ip daddr {range} jump ingress
-	}}
-	chain input {{
-		type filter hook input priority filter; policy accept;
-		iifname lo accept
-		jump check
-	}}
-"""
+def _hooks(node: Node) -> list[str]:
+    """Where packets come by, as chains.
+
+    In the forward hook, kube-proxy has put a pod's address and port in place of a Service's. What a node sends to its
+    own pods, such as a kubelet's probes, passes neither hook. Connections are asked about with every packet of the side
+    that opened them: so one that is no longer allowed ends at once, and only answers need to be told from requests.
+    """
+    ranges = {_IP[network.version]: network for network in node.pods}
+    check = []
+    for version in sorted({*_IP} - {*node.versions}):
+        check += [
+            f"# Pods have no address of version {version}, but an interface has.",
+            f"meta nfproto ipv{version} drop",
+        ]
+    neighbours = []
+    if 6 in node.versions:
+        neighbours = [
+            "# Who has an address on a cable is asked and told by packets, which are no connection of anybody's.",
+            "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
+        ]
+        check += ["# An address that an interface gives itself tells no pod.", "ip6 saddr fe80::/10 drop"]
+    check += [
+        "# A pod that gives another's address as its own.",
+        "fib saddr . iif oif missing drop",
+        "ct state established ct direction reply accept",
+        "ct state related accept",
+        *(f"{_IP[version]} saddr . {_IP[version]} daddr @itself{_SUFFIX[version]} accept" for version in node.versions),
+        *(f"{ip} saddr {range} jump egress" for ip, range in ranges.items()),
+    ]
+    ingress = (f"{ip} daddr {range} jump ingress" for ip, range in ranges.items())
+    filter = "type filter hook {} priority filter; policy accept;"
+    return [
+        _chain("check", check),
+        _chain("forward", (filter.format("forward"), "jump check", *ingress)),
+        _chain("input", (filter.format("input"), "iifname lo accept", *neighbours, "jump check")),
+    ]

@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
 from typing import NoReturn
 
+from tests.cluster.layout import Address, Network
 from tests.cluster.policy.compiler import TABLE, compile
 from tests.cluster.policy.model import Namespace, Node, Object, Pod, Policy
 from tests.cluster.policy.refusals import Refusals
@@ -31,10 +31,11 @@ class Controller:
         self._news = threading.Condition()
         self._stale = False
         self._starting = 0
-        self._assigned: dict[str, IPv4Address] = {}
-        self._enforced: frozenset[tuple[str, IPv4Address | None]] = frozenset()
+        self._assigned: dict[str, frozenset[Address]] = {}
+        self._enforced: frozenset[tuple[str, frozenset[Address]]] = frozenset()
         """Pods whose rules are in force, by all that the API server has: empty while it cannot be asked."""
-        self._policies = Watch(client, "/apis/networking.k8s.io/v1/networkpolicies", Policy.parse, self._changed)
+        parse = partial(Policy.parse, versions=node.versions)
+        self._policies = Watch(client, "/apis/networking.k8s.io/v1/networkpolicies", parse, self._changed)
         self._pods = Watch(client, "/api/v1/pods", partial(networked, node.cluster), self._changed)
         self._namespaces = Watch(client, "/api/v1/namespaces", Namespace.parse, self._changed)
 
@@ -69,19 +70,20 @@ class Controller:
                 synchronized()
             applied = wanted
             with self._news:
-                self._enforced = frozenset((pod.uid, pod.address) for pod in pods if current)
+                self._enforced = frozenset((pod.uid, pod.addresses) for pod in pods if current)
                 self._news.notify_all()
             self._refusals.tell(policies)
 
-    def assign(self, uid: str, address: IPv4Address, patience: float) -> bool:
-        """Tell that a pod has got an address, before the API server can; returns whether its rules are in force."""
+    def assign(self, uid: str, addresses: frozenset[Address], patience: float) -> bool:
+        """Tell that a pod has got addresses, before the API server can; returns whether its rules are in force."""
         with self._news:
-            self._assigned = {other: its for other, its in self._assigned.items() if its != address} | {uid: address}
+            others = {other: its for other, its in self._assigned.items() if not its & addresses}
+            self._assigned = others | {uid: addresses}
             self._stale = True
             self._starting += 1
             self._news.notify_all()
             try:
-                return self._news.wait_for(lambda: (uid, address) in self._enforced, patience)
+                return self._news.wait_for(lambda: (uid, addresses) in self._enforced, patience)
             finally:
                 self._starting -= 1
 
@@ -100,23 +102,22 @@ class Controller:
             raise
 
 
-def networked(cluster: IPv4Network, raw: Object) -> Pod | None:
-    """A pod as the rules know it; None also for one with an address of elsewhere: thousands of simulated ones, which
+def networked(cluster: Iterable[Network], raw: Object) -> Pod | None:
+    """A pod as the rules know it; None also for one with addresses of elsewhere: thousands of simulated ones, which
     send nothing, would have the rules made anew at each change of theirs."""
     pod = Pod.parse(raw)
-    return None if pod and pod.address and pod.address not in cluster else pod
+    if pod and pod.addresses and not any(address in network for address in pod.addresses for network in cluster):
+        return None
+    return pod
 
 
-def settled(pods: Iterable[Pod], assigned: Mapping[str, IPv4Address]) -> list[Pod]:
+def settled(pods: Iterable[Pod], assigned: Mapping[str, frozenset[Address]]) -> list[Pod]:
     """Pods with the addresses that the node's pod network gave them.
 
-    It knows before the API server does, and better: the API server may still name who had the address before.
+    It knows before the API server does, and better: the API server may still name who had an address before.
     """
-    taken = set(assigned.values())
-    return [
-        dataclasses.replace(pod, address=assigned.get(pod.uid, None if pod.address in taken else pod.address))
-        for pod in pods
-    ]
+    taken = frozenset[Address]().union(*assigned.values())
+    return [dataclasses.replace(pod, addresses=assigned.get(pod.uid, pod.addresses - taken)) for pod in pods]
 
 
 def _apply(ruleset: str) -> None:

@@ -6,11 +6,13 @@ what its author forbids.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any, Literal
+
+from tests.cluster.layout import Address, Network
 
 Object = Mapping[str, Any]
 Labels = Mapping[str, str]
@@ -73,15 +75,19 @@ class Selector:
 class IPBlock:
     """A range of addresses without some parts of it."""
 
-    cidr: IPv4Network
-    excepted: tuple[IPv4Network, ...] = ()
+    cidr: Network
+    excepted: tuple[Network, ...] = ()
 
     @classmethod
     def parse(cls, raw: Object) -> IPBlock:
         _only(raw, "cidr", "except")
-        return cls(_network(raw["cidr"]), tuple(map(_network, raw.get("except") or ())))
+        # The API server takes host bits, and ignores them.
+        cidr, *excepted = (ip_network(each, strict=False) for each in (raw["cidr"], *(raw.get("except") or ())))
+        if any(each.version != cidr.version for each in excepted):
+            raise Unsupported(f"{cidr} without what is no part of it")
+        return cls(cidr, tuple(excepted))
 
-    def contains(self, address: IPv4Address) -> bool:
+    def contains(self, address: Address) -> bool:
         return address in self.cidr and not any(address in each for each in self.excepted)
 
 
@@ -156,8 +162,11 @@ class Policy:
     """Why it cannot be enforced. Nothing then goes to or from the pods that it selects, whatever others allow."""
 
     @classmethod
-    def parse(cls, raw: Object) -> Policy:
-        """What a policy says, or that it is refused."""
+    def parse(cls, raw: Object, versions: Container[int] = (4,)) -> Policy:
+        """What a policy says, or that it is refused.
+
+        :param versions: of IP, that there are here.
+        """
         spec = raw.get("spec") or {}
         metadata = raw["metadata"]
         policy = partial(cls, metadata["namespace"], metadata["name"], metadata["uid"])
@@ -172,6 +181,10 @@ class Policy:
                 tuple(Rule.parse(each, peers) for each in spec.get(kind.lower()) or ()) if kind in types else None
                 for kind, peers in (("Ingress", "from"), ("Egress", "to"))
             )
+            for rule in (*(ingress or ()), *(egress or ())):
+                for peer in rule.peers:
+                    if isinstance(peer, IPBlock) and peer.cidr.version not in versions:
+                        raise Unsupported(f"{peer.cidr}: there is no IPv{peer.cidr.version} here")
         except (Unsupported, LookupError, TypeError, ValueError, AttributeError) as error:
             reason = " ".join(f"{error}".split()) or repr(error)  # it becomes a comment, of one line
             return policy(selector, (), (), refused=reason)
@@ -188,14 +201,14 @@ class Policy:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod that has, or will have, an address of its own."""
+    """A pod that has, or will have, addresses of its own: one of each family."""
 
     namespace: str
     name: str
     uid: str
     labels: Labels
     created: str
-    address: IPv4Address | None
+    addresses: frozenset[Address]
     ports: frozenset[tuple[str, str, int]]
     """Name, protocol and number of those that have a name."""
 
@@ -205,14 +218,13 @@ class Pod:
         metadata, spec, status = raw["metadata"], raw["spec"], raw.get("status") or {}
         if spec.get("hostNetwork") or status.get("phase") in ("Succeeded", "Failed"):
             return None
-        addresses = [ip_address(each["ip"]) for each in status.get("podIPs") or ()]
         return cls(
             metadata["namespace"],
             metadata["name"],
             metadata["uid"],
             metadata.get("labels") or {},
             metadata["creationTimestamp"],
-            next((address for address in addresses if isinstance(address, IPv4Address)), None),
+            frozenset(ip_address(each["ip"]) for each in status.get("podIPs") or ()),
             frozenset(_named_ports(spec)),
         )
 
@@ -234,10 +246,15 @@ class Node:
     """The node that the rules are for."""
 
     name: str
-    pods: IPv4Network
-    """Its pods have addresses of this range, and nobody else has."""
-    cluster: IPv4Network
+    pods: tuple[Network, ...]
+    """Its pods have addresses of these ranges, one of each family, and nobody else has."""
+    cluster: tuple[Network, ...]
     """Likewise those of all nodes; simulated pods have others, which nothing is sent from."""
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Of IP, that its pods have addresses of."""
+        return tuple(network.version for network in self.pods)
 
 
 def _peer(raw: Object) -> Peer:
@@ -249,13 +266,6 @@ def _peer(raw: Object) -> Peer:
     if len(raw) > 1:
         raise Unsupported("a peer with an ipBlock and a selector")
     return IPBlock.parse(block)
-
-
-def _network(cidr: str) -> IPv4Network:
-    network = ip_network(cidr, strict=False)  # the API server takes host bits, and ignores them
-    if isinstance(network, IPv6Network):
-        raise Unsupported(f"{cidr}: there is no IPv6 here")
-    return network
 
 
 def _named_ports(spec: Object) -> Iterator[tuple[str, str, int]]:

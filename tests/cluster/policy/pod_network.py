@@ -8,7 +8,7 @@ import logging
 import socketserver
 import threading
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from pathlib import Path
 
 from tests.cluster.policy.controller import Controller
@@ -36,7 +36,8 @@ class _Handler(socketserver.StreamRequestHandler):
             return
         asked = json.loads(question)
         uid, wrong = asked["uid"], ""
-        if not self.server.controller.assign(uid, IPv4Address(asked["address"]), _PATIENCE):
+        addresses = frozenset(map(ip_address, asked["addresses"]))
+        if not self.server.controller.assign(uid, addresses, _PATIENCE):
             wrong = f"the API server has not told of pod {uid} for {_PATIENCE:.0f} s"
             _log.warning(wrong)
         self.wfile.write(f"{wrong}\n".encode())

@@ -40,7 +40,7 @@ RESTRICTED = {
 }
 
 LISTEN = f"""
-import asyncio, signal
+import asyncio, signal, socket
 
 class Echo(asyncio.DatagramProtocol):
     def connection_made(self, transport):
@@ -57,9 +57,10 @@ async def main():
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
+    everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
     for port in {(WEB, ADMIN, TOP, OUTSIDE)}:
-        await asyncio.start_server(echo, "0.0.0.0", port)
-    await loop.create_datagram_endpoint(Echo, local_addr=("0.0.0.0", {UDP}))
+        await asyncio.start_server(echo, None, port)
+    await loop.create_datagram_endpoint(Echo, local_addr=(everywhere, {UDP}))
     await ended.wait()
 
 asyncio.run(main())
@@ -76,7 +77,8 @@ def reached(kind, host, port, patience):
     give_up = time.monotonic() + patience
     while time.monotonic() < give_up:
         try:
-            with socket.socket(type=socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as asker:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as asker:
                 asker.settimeout(patience if kind == "tcp" else 0.5)  # what is lost is sent again
                 asker.connect((host, port))
                 return kind == "tcp" or bool(asker.send(QUESTION) and asker.recv(1))
@@ -181,8 +183,11 @@ class World:
         return ["--namespace", namespace, "exec", "--stdin", client, "--", "python3", "-c", code, *arguments]
 
     def apply(self, *specs: Object) -> None:
-        """Have these policies: ``$NAME`` in them stands for an address."""
-        filled = json.loads(string.Template(json.dumps(specs)).substitute(self.addresses))
+        """Have these policies: ``$NAME`` in them stands for an address, ``$one`` for the length of the prefix that is a
+        whole address, and ``$all`` for the block of all."""
+        one, everything = ("128", "::/0") if ":" in self.addresses["server"] else ("32", "0.0.0.0/0")
+        known = {**self.addresses, "one": one, "all": everything}
+        filled = json.loads(string.Template(json.dumps(specs)).substitute(known))
         create(
             self.kubectl,
             *(
