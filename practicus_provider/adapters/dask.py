@@ -68,7 +68,9 @@ class DaskAdapter(Adapter):
             command=(Here.PYTHON, "-m", "distributed.cli.dask_worker", ADDRESS, "--host", Here.URL_HOST)
             + ("--name", ("worker-", Here.INDEX), "--nthreads", str(spec.worker_resources.cores))
             + ("--memory-limit", str(spec.worker_resources.memory_bytes), "--local-directory", Here.SCRATCH)
-            + ("--no-nanny", "--no-dashboard", *_preload(spec, "worker", "practicus_runtime.dask_worker")),
+            # Its pages, which it has without a dashboard too, would be at all addresses of IPv4, whoever asks.
+            + ("--no-nanny", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+            + _preload(spec, "worker", "practicus_runtime.dask_worker"),
             env={**spec.env, **config, **NO_RESULT},
         )
         # By default a client gives up after 30 s, and the scheduler's image may still be pulled.

@@ -46,7 +46,7 @@ def work(cores: int, memory: int) -> tuple[Any, ...]:
     return (
         *(Here.PYTHON, "-m", "distributed.cli.dask_worker", ADDRESS, "--host", Here.URL_HOST),
         *("--name", ("worker-", Here.INDEX), "--nthreads", str(cores), "--memory-limit", str(memory)),
-        *("--local-directory", Here.SCRATCH, "--no-nanny", "--no-dashboard"),
+        *("--local-directory", Here.SCRATCH, "--no-nanny", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"),
         *("--preload", "practicus_runtime.dask_worker"),
     )
 

@@ -9,6 +9,9 @@ for it for ever (https://github.com/dask/distributed/issues/6279).
 Where a nanny would start another process, as for ``client.restart()``, this one begins anew: it is the same replica.
 
 A worker asks for its scheduler for ever, whatever is in the way; so this says what that is, and gives up in the end.
+
+It asks which address of its own leads there, too, though ``--host`` has told it; and by IPv4 alone, so that it warns
+where there is none.
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ import asyncio
 import os
 import signal
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 from practicus_runtime.waiting import POLL, Wait
 
 if TYPE_CHECKING:
     from distributed import Worker
+
+warnings.filterwarnings("ignore", "Couldn't detect a suitable IP address", RuntimeWarning)
 
 REGISTERED = 5.0
 """Seconds in which a worker is registered, unless something is in the way."""

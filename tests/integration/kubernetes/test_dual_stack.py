@@ -182,3 +182,4 @@ async def test_a_job_runs(
         lines = [line.text for line in await read(backend, handle)]
     assert status.state is State.SUCCEEDED, lines
     assert json.loads(status.result or "") == result
+    assert [line for line in lines if "suitable IP address" in line] == []
