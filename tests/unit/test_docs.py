@@ -141,6 +141,7 @@ def test_the_blocks_that_no_test_runs_are_these():
         "images/README: docker build --tag $REGISTRY/spark:4.3.0 imag",
         "tests/cluster/README: python -m tests.cluster up            ",
         "tests/cluster/README: PRACTICUS_TEST_KUBECONFIG=~/.kube/conf",
+        "tests/cluster/README: export PRACTICUS_TEST_CLUSTER_NUMBER=7",
     ]
 
 

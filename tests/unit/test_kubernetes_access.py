@@ -449,7 +449,7 @@ async def test_neither_an_access_nor_a_login_shows_its_secrets(plugin):
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("pki"))
+    return Authority(tmp_path_factory.mktemp("pki"), "https://192.0.2.1")
 
 
 @contextlib.asynccontextmanager

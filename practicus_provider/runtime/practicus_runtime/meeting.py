@@ -14,8 +14,10 @@ from types import ModuleType
 from typing import Any, Callable
 
 from practicus_runtime.imports import Execute, wrap
+from practicus_runtime.relay import by_ipv4
 from practicus_runtime.waiting import Wait
 
+RENDEZVOUS = ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")
 PATIENCE = 30.0
 """Seconds for which torch's ranks wait for a place that is known but refuses them; then torch may say what is wrong."""
 
@@ -27,8 +29,8 @@ def named() -> Wait:
 
 def rendezvous() -> Wait:
     """For Horovod's to answer; Horovod itself asks three times only."""
-    port = int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
-    return Wait("worker-0", os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], port)
+    host, port = (os.environ[name] for name in RENDEZVOUS)
+    return Wait("worker-0", host, int(port))
 
 
 def torch_waits(url: Any, rank: Any = -1, *_: Any, **__: Any) -> None:
@@ -44,8 +46,10 @@ def torch_waits(url: Any, rank: Any = -1, *_: Any, **__: Any) -> None:
 
 
 def horovod_waits(*_: Any, **__: Any) -> None:
-    """As ``horovod.init`` is called."""
+    """As ``horovod.init`` is called, which asks there by IPv4 alone (Horovod 0.28, ``third_party/HTTPRequest``)."""
     rendezvous().wait()
+    host, port = by_ipv4(os.environ[RENDEZVOUS[0]], int(os.environ[RENDEZVOUS[1]]))
+    os.environ.update(zip(RENDEZVOUS, (host, str(port))))
 
 
 FUNCTIONS = {

@@ -19,8 +19,10 @@ import time
 from collections import deque
 from typing import Any, Optional
 
+from practicus_runtime.addresses import joined
 from practicus_runtime.channel import Channel, Message
 from practicus_runtime.ranks import PATIENCE, Output, Ranks, name_interface
+from practicus_runtime.relay import by_ipv4
 from practicus_runtime.waiting import Wait
 
 GRACE = 10.0
@@ -223,6 +225,8 @@ def environment(framework: str, order: Message, notice: str) -> dict[str, str]:
             "TORCHELASTIC_RESTART_COUNT": str(order["round"] - 1),
             "TORCHELASTIC_MAX_RESTARTS": str(order["max_restarts"]),
         }
+    host, _, port = os.environ["PRACTICUS_STORE"].rpartition(":")
+    store = joined(*by_ipv4(host, int(port)))
     return {
         "WORLD_SIZE": str(order["world"]),
         "HOROVOD_SIZE": str(order["world"]),
@@ -231,7 +235,7 @@ def environment(framework: str, order: Message, notice: str) -> dict[str, str]:
         "HOROVOD_CROSS_SIZE": str(order["members"]),
         "HOROVOD_HOSTNAME": f"{os.environ['PRACTICUS_ROLE']}-{os.environ['PRACTICUS_INDEX']}",
         # Horovod makes a URL of address and port, and shows nothing else of who it is: so a token is made a part of it.
-        "HOROVOD_GLOO_RENDEZVOUS_ADDR": f"{os.environ['PRACTICUS_STORE']}/{order['token']}",
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": f"{store}/{order['token']}",
         "HOROVOD_GLOO_RENDEZVOUS_PORT": "0",
         "PRACTICUS_NOTICE": notice,
     }
