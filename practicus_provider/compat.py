@@ -54,9 +54,6 @@ __all__ = ["RetryDecision", "RetryPolicy", "conf"]
 AIRFLOW = version("apache-airflow-core")
 HAS_RETRY_POLICIES = RetryDecision is not None
 HAS_TASK_STATE = "task_state_store" in KNOWN_CONTEXT_KEYS
-RESUMES_AFTER = 10.0 if Version(AIRFLOW) < Version("3.2") else 0.0
-"""Seconds for which a task has to be deferred before it resumes. The scheduler of Airflow 3.1 fails one that runs again
-before it has noticed the end of the process that deferred it (``SchedulerJobRunner.process_executor_events``)."""
 DEFERRED = "deferred"
 ANSWER_TIMEOUT = 600.0
 """Seconds in which Airflow has to say what became of a task. A triggerer's first answer takes some, on a busy machine

@@ -19,6 +19,10 @@ from practicus_provider.pricing import COST_KEY
 from practicus_provider.status import State
 from practicus_provider.tasklog import OUT_OF_GROUPS, into
 
+RESUMES_AFTER = 10.0
+"""Seconds for which a task has to be deferred before it resumes. Airflow's scheduler takes the end of the process that
+deferred it, where it hears of that late, for the end of the one that it runs in by then, and fails it or tries it again
+(``SchedulerJobRunner.process_executor_events``; https://github.com/apache/airflow/issues/72716)."""
 OUTCOME_KEY = "outcome"
 """Of the XCom in which a trigger keeps an outcome."""
 
@@ -83,7 +87,7 @@ class PracticusJobTrigger(BaseTrigger):
         if ends_task and outcome.verdict.state is not State.SUCCEEDED:  # else Airflow logs it on a worker
             self.log.error(outcome.verdict.text())
         if not ends_task:
-            await asyncio.sleep(began + compat.RESUMES_AFTER - time.monotonic())
+            await asyncio.sleep(began + RESUMES_AFTER - time.monotonic())
         yield event_of(outcome, ends_task=ends_task)
 
     async def keep(self, outcome: Outcome) -> None:

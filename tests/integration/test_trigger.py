@@ -38,6 +38,7 @@ from practicus_provider.plan import Plan
 from practicus_provider.pricing import Tariff
 from practicus_provider.sensors.job import PracticusJobSensor
 from practicus_provider.status import Reason, State, Verdict
+from practicus_provider.triggers import job as job_trigger
 from practicus_provider.triggers.job import PracticusJobTrigger
 from tests.airflow_names import TaskDeferralError, TaskDeferralTimeout, TaskDeferred
 from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until
@@ -66,6 +67,12 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBa
     yield backend
     for listing in asyncio.run(backend.list()):
         asyncio.run(backend.delete(listing.handle))
+
+
+@pytest.fixture(autouse=True)
+def no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None that would take one end of a process for another."""
+    monkeypatch.setattr(job_trigger, "RESUMES_AFTER", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +177,7 @@ async def test_a_task_that_ends_here_has_its_cost_as_an_xcom_however_it_ended(ba
 async def test_where_a_task_may_not_resume_at_once_it_waits_and_one_that_ends_here_does_not(
     backend, stored, monkeypatch, ends_task, seconds
 ):
-    monkeypatch.setattr(compat, "RESUMES_AFTER", seconds)
+    monkeypatch.setattr(job_trigger, "RESUMES_AFTER", seconds)
     handle = await backend.create("job", plan(role("driver", QUIET)), task=TASK)
     began = time.monotonic()
     await events(trigger(handle, ends_task=ends_task))

@@ -75,7 +75,7 @@ class Followed:
 
 def follow(backend: KubernetesBackend, handle: Handle) -> Followed:
     said = Said()
-    policy = Policy(time.time() + 60, ("driver",))
+    policy = Policy(time.time() + 2 * PATIENCE, ("driver",))
     return Followed(asyncio.create_task(lifecycle.follow(backend, handle, policy, said)), said)
 
 
