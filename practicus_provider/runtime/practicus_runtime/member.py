@@ -57,7 +57,11 @@ class Replica(Ranks):
         connection = self._reach()
         if connection is None:
             return 128 + signal.SIGTERM
-        self.channel = self._join(connection)
+        try:
+            self.channel = self._join(connection)
+        except OSError as error:
+            print(f"cannot join: {error}", flush=True)
+            return 1
         self.selector.register(self.channel.connection, selectors.EVENT_READ, self)
         while self.leaving is None or self.processes:
             self._look()
