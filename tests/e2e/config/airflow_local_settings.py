@@ -5,11 +5,19 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, Table, event
 
 __all__: list[str] = []  # of Airflow's settings none is changed
 PATIENCE = 120_000
 """Milliseconds that all but the API server wait for who writes: a scheduler that cannot write ends."""
+
+
+@event.listens_for(Table, "before_create")
+def _numbered(table: Table, *_: object, **__: object) -> None:
+    """SQLite gives a deleted row's number again, other databases do not: a trigger's event, which comes after its task
+    was cleared and deferred anew, would be the new trigger's."""
+    if table.name == "trigger":
+        table.dialect_options["sqlite"]["autoincrement"] = True
 
 
 @event.listens_for(Engine, "connect")
