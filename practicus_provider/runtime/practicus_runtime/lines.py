@@ -63,11 +63,13 @@ class Line:
         return self._head + left_out + self._end
 
     def look(self) -> bytes:
-        """The state of a bar. Of several that came since the last look the last one may have been cut by a read: unless
-        it is known to have ended, it is the one before."""
-        state = self.text() if self._whole is None or self._returned else self._whole
+        """The state of a bar; nothing of another line. Of several states that came since the last look the last one may
+        have been cut by a read: unless it is known to have ended, it is the one before."""
+        whole = self._whole
         self._grown, self._whole = False, None
-        return state.rstrip()
+        if not self.is_bar:  # it may be long, and is looked at as often
+            return b""
+        return (self.text() if whole is None or self._returned else whole).rstrip()
 
     @property
     def size(self) -> int:
