@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from practicus_provider.runtime.practicus_runtime import waiting
-from practicus_provider.tail import cause_in
+from practicus_provider.tail import SPARK_WORKER, cause_in
 
 
 class State(StrEnum):
@@ -331,7 +331,7 @@ def lines_of(rank: int, tail: Sequence[str]) -> list[str]:
 PORT_TAKEN = ("Address already in use", "EADDRINUSE")
 """What Python and the C library say of a port that is taken, and what torch says."""
 SENT = (
-    "An exception was thrown from the Python worker",
+    SPARK_WORKER,
     "PythonException: ",
     "/distributed/client.py",
     "/dask/base.py",

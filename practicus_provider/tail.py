@@ -13,10 +13,12 @@ TAIL_LINES = 20
 LINES_READ = 50 * TAIL_LINES
 """Lines of a log that are looked at: what is told at the end of a program may be long."""
 
+SPARK_WORKER = "An exception was thrown from the Python worker"
+"""What Spark says in its driver's traceback before that of an executor."""
 CHAINED = (
     "The above exception was the direct cause",
     "During handling of the above exception",
-    "An exception was thrown from the Python worker",  # as Spark has an executor's in the driver's
+    SPARK_WORKER,
 )
 """How the line begins between two tracebacks of one chain: as Python writes it, and Spark."""
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)| {2}\+ Exception Group Traceback")
