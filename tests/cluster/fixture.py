@@ -17,6 +17,12 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.layout import Layout
 from tests.cluster.target import KUBECONFIG
 
+BOOTS_ITS_OWN = [
+    pytest.mark.skipif(os.environ.get(KUBECONFIG) is not None, reason=f"{KUBECONFIG} names a cluster that is not ours"),
+    pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="only root can boot a cluster"),
+]
+"""Of tests that need another cluster than all others have, whatever that is."""
+
 
 @dataclass(frozen=True)
 class Kubectl:

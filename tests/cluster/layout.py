@@ -97,7 +97,7 @@ def families(names: str) -> Families:
 
 
 def joined(of: Families, what: str) -> str:
-    """Each family's network or address of this name, as the options of Kubernetes' programs take several."""
+    """Each family's network, address or other attribute of this name, as options take several."""
     return ",".join(str(getattr(family, what)) for family in of)
 
 
@@ -139,7 +139,7 @@ class Layout:
 
     def keep(self, of: Families) -> None:
         """Have it know which these are."""
-        self._families.write_text(",".join(family.name for family in of))
+        self._families.write_text(joined(of, "name"))
 
     @property
     def _families(self) -> Path:

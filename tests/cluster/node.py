@@ -157,7 +157,7 @@ def policy(layout: Layout, authority: Authority, node: NodeAddress) -> list[Comp
             "policy",
             [
                 *(sys.executable, "-m", "tests.cluster.policy", f"--kubeconfig={user}", f"--node={node.name}"),
-                f"--families={','.join(family.name for family in layout.families)}",
+                f"--families={joined(layout.families, 'name')}",
             ],
             files={user: authority.kubeconfig("practicus:policy")},
             inputs=[source.read_text() for source in sorted(POLICY.glob("*.py"))],

@@ -26,7 +26,7 @@ def stock() -> None:
     :raises ClusterError: they cannot be built.
     """
     if not os.environ.get(KUBECONFIG):
-        _ours("stock")
+        run("stock")
 
 
 def kubeconfig() -> Path:
@@ -39,7 +39,7 @@ def kubeconfig() -> Path:
         if not path.exists():
             raise ClusterError(f"{KUBECONFIG} names {path}, and there is no such file")
         return path
-    _ours("up")
+    run("up")
     return Layout.default().kubeconfig
 
 
@@ -50,7 +50,7 @@ def simulate(nodes: int) -> None:
     """
     if os.environ.get(KUBECONFIG):
         raise ClusterError(f"nodes are simulated on this machine's own cluster alone: unset {KUBECONFIG}")
-    _ours("up", "--simulated-nodes", str(nodes))
+    run("up", "--simulated-nodes", str(nodes))
 
 
 @contextlib.contextmanager
@@ -61,7 +61,7 @@ def as_found() -> Iterator[None]:
         yield
     finally:
         if not found and _up():
-            _ours("down")
+            run("down")
 
 
 def kubectl() -> str:
@@ -83,7 +83,7 @@ def image(name: str) -> str:
     :raises ClusterError: it cannot be had.
     """
     if not os.environ.get(KUBECONFIG):
-        _ours("load", name)
+        run("load", name)
         return f"{PREFIX}{name}:dev"
     prefix = os.environ.get(IMAGE_PREFIX)
     if prefix is None:
@@ -105,9 +105,15 @@ def _up() -> bool:
     return Cluster(Layout.default()).control_plane.init is not None
 
 
-def _ours(*arguments: str) -> None:
-    """In a process of its own, so that the cluster's processes are not the children of ours."""
+def run(*arguments: str, folder: Path | None = None, number: str = "") -> str:
+    """What ``python -m tests.cluster`` prints. It is a process, so that the cluster's own are not the children of ours.
+
+    :param folder: of a cluster of a test's own, and its number; None: the one of all other tests.
+    :raises ClusterError: it failed.
+    """
+    own = {"PRACTICUS_TEST_CLUSTER_DIR": str(folder), "PRACTICUS_TEST_CLUSTER_NUMBER": number} if folder else {}
     command = [sys.executable, "-m", "tests.cluster", *arguments]
-    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | own, capture_output=True, text=True)
     if done.returncode:
-        raise ClusterError(f"python -m tests.cluster {' '.join(arguments)} failed:\n{done.stdout}")
+        raise ClusterError(f"python -m tests.cluster {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout

@@ -6,21 +6,18 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cluster import target
+from tests.cluster.fixture import BOOTS_ITS_OWN
 from tests.cluster.images import PREFIX, names
-from tests.cluster.layout import CACHE, REPOSITORY
-from tests.cluster.target import KUBECONFIG
+from tests.cluster.layout import CACHE
 
-pytestmark = [
-    pytest.mark.skipif(os.environ.get(KUBECONFIG) is not None, reason=f"{KUBECONFIG} names a cluster that is not ours"),
-    pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="only root can boot a cluster"),
-]
+pytestmark = BOOTS_ITS_OWN
 
 NUMBER = "9"
 QUICK = 10.0
@@ -41,11 +38,7 @@ def before(folder: Path) -> dict[str, list[str]]:
 
 
 def run(folder: Path, *arguments: str) -> str:
-    own = {"PRACTICUS_TEST_CLUSTER_DIR": str(folder), "PRACTICUS_TEST_CLUSTER_NUMBER": NUMBER}
-    command = [sys.executable, "-m", "tests.cluster", *arguments]
-    done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | own, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return target.run(*arguments, folder=folder, number=NUMBER)
 
 
 def processes(folder: Path) -> dict[str, int]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,28 +16,19 @@ from practicus_provider.backends.kubernetes.labels import CLUSTER, ROLE
 from practicus_provider.plan import Here, Host, Port
 from practicus_provider.spec import JobSpec
 from practicus_provider.status import State
-from tests.cluster.errors import ClusterError
-from tests.cluster.fixture import Kubectl, needed
+from tests.cluster import target
+from tests.cluster.fixture import BOOTS_ITS_OWN, Kubectl, needed
 from tests.cluster.images import PREFIX
-from tests.cluster.layout import REPOSITORY
-from tests.cluster.target import KUBECONFIG
 from tests.kubernetes import Namespace, pods
 from tests.plans import PATIENCE, SLEEP, created, end, plan, read, role, server, until
 
-pytestmark = [
-    pytest.mark.skipif(os.environ.get(KUBECONFIG) is not None, reason=f"{KUBECONFIG} names a cluster that is not ours"),
-    pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="only root can boot a cluster"),
-]
+pytestmark = BOOTS_ITS_OWN
 
 NUMBER = "8"
 
 
 def run(folder: Path, *arguments: str) -> None:
-    own = {"PRACTICUS_TEST_CLUSTER_DIR": str(folder), "PRACTICUS_TEST_CLUSTER_NUMBER": NUMBER}
-    command = [sys.executable, "-m", "tests.cluster", *arguments]
-    done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | own, capture_output=True, text=True)
-    if done.returncode:
-        raise ClusterError(done.stdout + done.stderr)
+    target.run(*arguments, folder=folder, number=NUMBER)
 
 
 @pytest.fixture(scope="module")
