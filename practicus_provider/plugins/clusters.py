@@ -8,7 +8,9 @@ them, which ends a job too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,11 +21,12 @@ from airflow.api_fastapi.auth.managers.models.resource_details import Connection
 from airflow.api_fastapi.core_api.security import GetUserDep, get_user, requires_access_dag
 from airflow.api_fastapi.logging.decorators import action_logging
 from airflow.models import Connection, DagModel
+from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
-from practicus_provider.backends.base import Backend, Listing
+from practicus_provider.backends.base import Backend, Listing, LogLine
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plugins.board import Board, Look, Place
 from practicus_provider.plugins.login import log_in
@@ -32,6 +35,7 @@ from practicus_provider.plugins.rows import dag_of, page_of, rows_of
 from practicus_provider.plugins.stream import events
 from practicus_provider.plugins.tunnel import backend_of
 
+log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {
@@ -45,6 +49,7 @@ HEADERS = {
 CLUSTER = "/api/clusters/{dag_id}/{conn_id}/{cluster}"
 SOON = 3.0
 """Seconds for which the list waits for a connection."""
+WHO = "who may read it in Airflow sees why"
 GONE = "It is there while the job runs, and for an hour after it where teardown= keeps it."
 
 
@@ -62,9 +67,30 @@ READ_LOGS: Right = ("GET", DagAccessEntity.TASK_LOGS)
 CLEAR: Right = ("PUT", DagAccessEntity.TASK_INSTANCE)
 
 
-def may(right: Right) -> Any:
-    """A dependency: who asks has that right to the DAG in the path."""
-    return Depends(requires_access_dag(*right))
+def _is_there(dag_id: str) -> None:
+    """A dependency: a user who may do something to all DAGs may do it to one that Airflow does not have."""
+    with create_session() as session:
+        if session.get(DagModel, dag_id) is None:
+            raise HTTPException(404, f"there is no DAG {dag_id}")
+
+
+def may(right: Right) -> list[Any]:
+    """Dependencies: who asks has that right to the DAG in the path, which Airflow has."""
+    return [Depends(requires_access_dag(*right)), Depends(_is_there)]
+
+
+@contextlib.asynccontextmanager
+async def _reasons_for(user: BaseUser, conn_id: str) -> AsyncIterator[None]:
+    """Why a connection fails is told to those who may read it, because it says where the connection leads."""
+    try:
+        yield
+    except NotFound:
+        raise
+    except BackendError as error:
+        if await run_in_threadpool(_readable, user, [conn_id]):
+            raise
+        log.info("connection %s cannot be used: %s", conn_id, error)
+        raise BackendError(f"connection {conn_id} cannot be used; {WHO}") from None
 
 
 # ---- files
@@ -107,12 +133,13 @@ async def clusters(user: GetUserDep) -> Response:
     )
 
 
-@app.get(CLUSTER, dependencies=[may(READ)])
+@app.get(CLUSTER, dependencies=may(READ))
 async def cluster(user: GetUserDep, dag_id: str, conn_id: str, cluster: str, namespace: str | None = None) -> Response:
     """One cluster, and what this user may do with it."""
     place = Place(conn_id, namespace)
-    look = await board.look(place)
-    listing = _listing(look, dag_id, cluster)
+    async with _reasons_for(user, conn_id):
+        look = await board.look(place)
+        listing = _listing(look, dag_id, cluster)
     return _json(
         {
             **page_of(place, listing, look),
@@ -125,8 +152,9 @@ async def cluster(user: GetUserDep, dag_id: str, conn_id: str, cluster: str, nam
     )
 
 
-@app.get(f"{CLUSTER}/logs/{{replica}}", dependencies=[may(READ_LOGS)])
+@app.get(f"{CLUSTER}/logs/{{replica}}", dependencies=may(READ_LOGS))
 async def logs(
+    user: GetUserDep,
     dag_id: str,
     conn_id: str,
     cluster: str,
@@ -137,20 +165,25 @@ async def logs(
 ) -> Response:
     """A replica's log as it is written, as server-sent events; whoever was cut off goes on where they were."""
     place = Place(conn_id, namespace)
-    listing = _listing(await board.look(place), dag_id, cluster, uid)
-    if replica not in {one.name for one in listing.status.replicas}:
-        raise NotFound(f"cluster {cluster} has no replica {replica}")
-    lines = (await _backend_of(place)).logs(listing.handle, [replica], whole=True)
+    async with _reasons_for(user, conn_id):
+        listing = _listing(await board.look(place), dag_id, cluster, uid)
+        if replica not in {one.name for one in listing.status.replicas}:
+            raise NotFound(f"cluster {cluster} has no replica {replica}")
+        backend = await _backend_of(place)
+    lines = _lines(user, conn_id, backend.logs(listing.handle, [replica], whole=True))
     return StreamingResponse(events(lines, last_event_id), headers=HEADERS, media_type="text/event-stream")
 
 
 # As in Airflow's own API, the browser lets no other site send this: its method is none of a form's.
-@app.delete(CLUSTER, dependencies=[may(CLEAR), Depends(action_logging("delete_practicus_cluster"))])
-async def delete(dag_id: str, conn_id: str, cluster: str, uid: str, namespace: str | None = None) -> Response:
+@app.delete(CLUSTER, dependencies=[*may(CLEAR), Depends(action_logging("delete_practicus_cluster"))])
+async def delete(
+    user: GetUserDep, dag_id: str, conn_id: str, cluster: str, uid: str, namespace: str | None = None
+) -> Response:
     """Delete it."""
     place = Place(conn_id, namespace)
-    listing = _listing(await board.look(place), dag_id, cluster, uid)
-    await (await _backend_of(place)).delete(listing.handle, wait=False)
+    async with _reasons_for(user, conn_id):
+        listing = _listing(await board.look(place), dag_id, cluster, uid)
+        await (await _backend_of(place)).delete(listing.handle, wait=False)
     board.forget(place)
     return Response(status_code=204)
 
@@ -178,6 +211,12 @@ async def _look_soon(place: Place) -> Look:
             return await board.look(place)
     except TimeoutError:
         return Look(0, error="it has not answered yet")
+
+
+async def _lines(user: BaseUser, conn_id: str, lines: AsyncGenerator[LogLine, None]) -> AsyncGenerator[LogLine, None]:
+    async with _reasons_for(user, conn_id), contextlib.aclosing(lines):
+        async for line in lines:
+            yield line
 
 
 def _listing(look: Look, dag_id: str, cluster: str, uid: str | None = None) -> Listing:

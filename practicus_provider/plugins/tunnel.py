@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import httpcore
+from airflow.configuration import conf
 
 from practicus_provider.backends.base import Backend, Connection, Handle
 from practicus_provider.errors import ConnectionConfigError, NotFound, SpecError
@@ -21,7 +22,8 @@ async def backend_of(conn_id: str, namespace: str | None) -> Backend:
     :raises NotFound: there is no such connection of ours, or no namespace can have that name.
     """
     try:
-        return await PracticusHook(conn_id, namespace).aget_conn()
+        is_trusted = conf.getboolean("practicus", "trust_kubeconfigs", fallback=False)
+        return await PracticusHook(conn_id, namespace, is_trusted).aget_conn()
     except ConnectionConfigError as error:
         raise NotFound(f"there is no connection {conn_id!r} to where clusters run, or it is not complete") from error
     except SpecError as error:

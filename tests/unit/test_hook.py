@@ -157,8 +157,8 @@ INLINE = '{"apiVersion": "v1", "kind": "Config"}'
         ({"pod_overrides": PODS}, KubernetesBackend(Access(), Site("default", None, PODS))),
         ({"pod_overrides": json.dumps(PODS)}, KubernetesBackend(Access(), Site("default", None, PODS))),
         ({"kubeconfig": "/k", "context": "c"}, KubernetesBackend(Access("/k", None, "c"), Site("default"))),
-        ({"kubeconfig": INLINE}, KubernetesBackend(Access(None, INLINE), Site("default"))),
-        ({"kubeconfig": json.loads(INLINE)}, KubernetesBackend(Access(None, INLINE), Site("default"))),
+        ({"kubeconfig_secret": INLINE}, KubernetesBackend(Access(None, INLINE), Site("default"))),
+        ({"kubeconfig_secret": json.loads(INLINE)}, KubernetesBackend(Access(None, INLINE), Site("default"))),
         ({"in_cluster": True}, KubernetesBackend(Access(in_cluster=True), Site("default"))),
     ],
 )
@@ -183,6 +183,17 @@ async def test_kubernetes_is_reached_as_airflows_own_kubernetes_connection_says(
     extra = {**other, "namespace": "jobs"}
     monkeypatch.setenv("AIRFLOW_CONN_K8S", json.dumps({"conn_type": "kubernetes", "extra": extra}))
     assert await backend_of("there") == KubernetesBackend(access, Site("jobs"))
+
+
+@pytest.mark.parametrize("given", [INLINE, json.loads(INLINE)])
+async def test_a_kubeconfigs_content_where_airflow_shows_it_is_taken_and_the_better_place_is_said(
+    connect, backend_of, given
+):
+    connect(kubeconfig=given)
+    with pytest.warns(
+        DeprecationWarning, match="connection 'there' .* move it to kubeconfig_secret, which Airflow masks"
+    ):
+        assert await backend_of("there") == KubernetesBackend(Access(None, INLINE), Site("default"))
 
 
 @pytest.mark.parametrize("given", ["{", "[]", {"template": {}}, {"spec": 3}, {"metadata": {"name": "x"}}])
