@@ -67,6 +67,8 @@ class Resources:
     :param shm: size of ``/dev/shm`` on Kubernetes, as ``memory``, a part of which it is; None: the container runtime's
         choice, mostly 64 MiB, or the adapter's.
     :param extra: extended resources on Kubernetes -> how many, such as ``{"amd.com/gpu": 1}``.
+    :param argument: the operator's that they come from, ``"worker_resources"`` or ``"coordinator_resources"``, as
+        :class:`JobSpec` writes it down; ``dataclasses.replace`` keeps it. None: an adapter has made them up.
     :raises SpecError: a malformed quantity, or more of ``shm`` than of ``memory``.
     """
 
@@ -75,6 +77,7 @@ class Resources:
     gpu: int = 0
     shm: str | None = None
     extra: Mapping[str, int] = field(default_factory=dict)
+    argument: str | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         parse_quantity("cpu", self.cpu)
@@ -341,6 +344,20 @@ class JobSpec:
         for name, choices in (("teardown", get_args(Teardown)), ("stream_logs", get_args(StreamLogs))):
             if getattr(self, name) not in choices:
                 raise SpecError(name, getattr(self, name), f"choose one of {', '.join(choices)}")
+        self._name_resources()
+
+    def _name_resources(self) -> None:
+        """Have all resources say by which argument they were given, whatever role an adapter makes of them."""
+        for name in ("worker_resources", "coordinator_resources"):
+            object.__setattr__(self, name, replace(getattr(self, name), argument=name))
+        if self.groups:
+            named = tuple(
+                replace(group, resources=replace(group.resources, argument="worker_resources"))
+                if group.resources
+                else group
+                for group in self.groups
+            )
+            object.__setattr__(self, "workers", named)
 
     def with_memory(self, factors: Mapping[str, float]) -> JobSpec:
         """The same with more memory.

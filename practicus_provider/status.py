@@ -73,6 +73,8 @@ class Verdict:
     :param rank: of the process that decided, where a replica is several.
     :param suspect: another replica that may have kept that one from its end, and had no end itself.
     :param suspect_tail: its last lines.
+    :param argument: the operator's by which that replica was given too little, such as ``worker_resources``; None: none
+        was too little, or an adapter has chosen it.
     """
 
     state: State
@@ -86,6 +88,7 @@ class Verdict:
     rank: int | None = None
     suspect: str | None = None
     suspect_tail: tuple[str, ...] = ()
+    argument: str | None = None
 
     def text(self) -> str:
         """The verdict as the user reads it in the task's log."""

@@ -57,6 +57,7 @@ class Listing:
     :param leaving: whether it was deleted, and what ran of it is ending.
     :param links: its plan's.
     :param adapter: its framework's.
+    :param coordinator: the role whose log is the job's, as :attr:`~practicus_provider.plan.Plan.coordinator` says.
     :param resources: role -> of one replica; of those that an older version of ours has made, none.
     """
 
@@ -68,6 +69,7 @@ class Listing:
     leaving: bool = False
     links: Mapping[str, Port] = field(default_factory=dict)
     adapter: str = ""
+    coordinator: str = ""
     resources: Mapping[str, Resources] = field(default_factory=dict)
 
     @property

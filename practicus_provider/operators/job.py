@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from practicus_provider.backends.base import Backend, Handle
     from practicus_provider.lifecycle import Outcome, Policy
     from practicus_provider.plan import Plan
+    from practicus_provider.status import Verdict
 
 
 class PracticusRunJobOperator(ClusterOperator):
@@ -200,13 +201,19 @@ class PracticusRunJobOperator(ClusterOperator):
 
         verdict = outcome.verdict
         if self.oom_memory_factor and verdict.reason is Reason.OOM_KILLED:
-            of_worker = (verdict.replica or "").startswith("worker")
-            grown = "worker_resources" if of_worker else "coordinator_resources"
-            factors = _memory_factors(context)
-            factors[grown] = factors.get(grown, 1) * self.oom_memory_factor
-            context["task_state_store"].set(MEMORY_FACTORS, {**factors})
-            self.log.info("the next try has %g times the memory of %s", factors[grown], grown)
+            self._grow(verdict, context)
         return super().finish(outcome, context)
+
+    def _grow(self, verdict: Verdict, context: Context) -> None:
+        grown = verdict.argument
+        if grown is None:
+            told = "the next try has as much memory: adapter %r, and no argument of the operator, says how much %s has"
+            self.log.warning(told, self.adapter, verdict.replica)
+            return
+        factors = _memory_factors(context)
+        factors[grown] = factors.get(grown, 1) * (self.oom_memory_factor or 1)
+        context["task_state_store"].set(MEMORY_FACTORS, {**factors})
+        self.log.info("the next try has %g times the memory of %s", factors[grown], grown)
 
     def _plan(self, spec: JobSpec, backend: Backend) -> Plan:
         from practicus_provider import adapters

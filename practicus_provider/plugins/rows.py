@@ -57,10 +57,12 @@ def row_of(place: Place, listing: Listing, look: Look) -> dict[str, Any]:
 
 
 def page_of(place: Place, listing: Listing, look: Look) -> dict[str, Any]:
-    """One cluster with all of its replicas, and the web pages that it serves: label -> where they are."""
+    """One cluster with all of its replicas, the role whose log is the job's, and the web pages that it serves: label ->
+    where they are."""
     where, usage = (dag_of(listing), place.conn_id, listing.handle.name), _usage(listing, look)
     return {
         **row_of(place, listing, look),
+        "coordinator": listing.coordinator,
         "replicas": [_replica(replica, usage.get(replica.name)) for replica in listing.status.replicas],
         "links": {label: dashboard_path(*where, namespace=place.namespace, label=label) for label in listing.links},
     }

@@ -529,7 +529,7 @@ async def test_the_listing_says_state_and_task(backend: Backend) -> None:
     async with created(backend, "job", plan(role("driver", SLEEP))) as handle:
         await until(backend, handle, lambda status: status.state is State.RUNNING)
         [listing] = await backend.list()
-        known = {"adapter": "test", "resources": {"driver": Resources()}}
+        known = {"adapter": "test", "coordinator": "driver", "resources": {"driver": Resources()}}
         assert listing == Listing(handle, listing.status, TASK, listing.created_at, **known)
         assert [(replica.name, replica.state) for replica in listing.status.replicas] == [("driver-0", State.RUNNING)]
         assert listing.state is State.RUNNING

@@ -20,6 +20,7 @@ from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.plan import Here, Launch, Plan, Role
 from practicus_provider.runtime.practicus_runtime.boot import MESSAGE
 from practicus_provider.runtime.practicus_runtime.launcher import END_MARK, MESSAGE_LIMIT, RESULT_LINE, RESULT_MARK
+from practicus_provider.spec import Elastic
 from tests.plans import PATIENCE, TASK, plan, role
 
 HOST, INDEX = "10.0.0.7", "3"
@@ -114,6 +115,13 @@ def test_a_pods_address_is_joined_with_a_port_as_in_a_url(boot, host, in_url):
     code = "import sys, json; print(json.dumps(sys.argv[1:]))"
     done = boot(python(code, Here.HOST, (Here.URL_HOST, ":1")), PRACTICUS_HOST=host)
     assert done.said() == [[host, f"{in_url}:1"]]
+
+
+def test_who_asks_for_replicas_is_told_of_which_role(boot):
+    code = "import os, json; print(json.dumps(os.environ.get('PRACTICUS_SPAWNS')))"
+    mappers = role("mapper", "", elastic=Elastic(1, 2))
+    assert boot(plan(role("driver", code, spawns="mapper"), mappers)).said() == ["mapper"]
+    assert boot(python(code)).said() == [None]
 
 
 def test_references_become_what_the_pod_is(boot):

@@ -37,6 +37,7 @@ RUNNING = Status(
     ),
 )
 LISTING = Listing(Handle("c-1", "u-1"), RUNNING, TASK, 4.0, links={"Spark UI": Port("driver", "ui")}, adapter="spark")
+LISTING = replace(LISTING, coordinator="driver")
 USED = {"driver-0": Usage(0.25, 2**20), "worker-0": Usage(1.5, 2**30)}
 
 
@@ -93,7 +94,7 @@ def test_a_clusters_own_page_has_each_replica_and_where_its_web_pages_are():
     driver = {**common, "name": "driver-0", "role": "driver", "index": 0, "started_at": 5.0, "cpu": 0.25}
     assert page == {
         **ROW,
-        **{"namespace": "jobs", "cpu": 0.25, "memory": 2**20},
+        **{"namespace": "jobs", "cpu": 0.25, "memory": 2**20, "coordinator": "driver"},
         "replicas": [
             {**driver, "memory": 2**20},
             {**common, "name": "worker-0", "role": "worker", "index": 0, "started_at": 6.0},

@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from practicus_provider.adapters import Adapter, Program, make_plan
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.labels import CLUSTER, ROLE
 from practicus_provider.backends.kubernetes.observe import Pod, observe
+from practicus_provider.plan import Launch, Role
+from practicus_provider.spec import JobSpec, Resources, WorkerGroup
 from practicus_provider.status import PREEMPTIONS, Reason, Status, Verdict
 from tests.kubernetes_objects import (
     AGAIN,
@@ -516,28 +519,59 @@ def test_an_exit_code_over_128_that_the_command_chose_is_no_signal():
     assert (found.replicas, found.verdict) == ((over("driver", code=255),), failed(code=255))
 
 
+class Bossed(Adapter):
+    """A user's own, whose roles are named by what they do."""
+
+    decides = "workers-boss"
+
+    def roles(self, spec: JobSpec, program: Program) -> tuple[Role, ...]:
+        launch = Launch(program)
+        larger = replace(spec.worker_resources, memory="3Gi")
+        return (
+            Role("workers-boss", launch, resources=spec.coordinator_resources),
+            Role("mapper", launch, resources=larger),
+            Role("worker", launch, resources=Resources(memory="4Gi")),
+        )
+
+
 @pytest.mark.parametrize(
-    ("plan", "name", "field", "container"),
-    [
-        (ALONE, "driver", "coordinator_resources", ended(137, reason="OOMKilled")),
-        (SERVED, "worker", "worker_resources", ended(137, reason="OOMKilled")),
-        (ALONE, "driver", "coordinator_resources", ended(137, signal=9, oom=True)),
-    ],
-    ids=["a driver", "a worker", "as its launcher says, and the container runtime not yet"],
+    "container", [ended(137, reason="OOMKilled"), ended(137, signal=9, oom=True)], ids=["", "said"]
 )
-def test_a_replica_that_ran_out_of_memory_is_told_with_what_it_had_and_the_way_out(plan, name, field, container):
-    lost = pod(name, 0, container)
-    others = [pod("coordinator", 0, runs(), ready=True), pod("worker", 1, runs()), pod("driver", 0, runs())]
-    found = observe(job(plan), [lost, *(others if plan is SERVED else [])])
+@pytest.mark.parametrize(
+    ("role", "memory", "argument", "what"),
+    [
+        ("workers-boss", "2Gi", "coordinator_resources", "coordinator_resources=Resources(memory=...)"),
+        ("mapper", "3Gi", "worker_resources", "worker_resources=Resources(memory=...)"),
+        ("worker", "4Gi", None, f"the memory that adapter '{__name__}.Bossed' gives it"),
+    ],
+)
+def test_a_replica_that_ran_out_of_memory_is_told_with_what_it_had_and_what_gives_it_more_whatever_its_role_s_name(
+    role, memory, argument, what, container
+):
+    lost = pod(role, 0, container)
+    others = [pod(name, 0, runs()) for name in ("workers-boss", "mapper", "worker") if name != role]
+    found = observe(job(make_plan(JobSpec(adapter=f"{__name__}.Bossed"), ("x",))), [lost, *others])
     verdict = Verdict(
         FAILED,
         Reason.OOM_KILLED,
-        f"{name}-0 was OOM-killed at 2Gi",
-        f"Raise {field}=Resources(memory=...), or give each replica less to hold.",
-        replica=f"{name}-0",
+        f"{role}-0 was OOM-killed at {memory}",
+        f"Raise {what}, or give each replica less to hold.",
+        replica=f"{role}-0",
         signal="SIGKILL",
+        argument=argument,
     )
     assert (found.ending or found.status.verdict, found.failed) == (verdict, Pod(lost))
+
+
+def test_a_group_s_worker_that_ran_out_of_memory_is_told_the_group_and_its_memory_grows_with_the_workers():
+    groups = (WorkerGroup(1, Resources(memory="1Gi")), WorkerGroup(1))
+    pods = [pod("worker", 0, ended(137, reason="OOMKilled")), pod("worker2", 0, runs())]
+    verdict = observe(job(make_plan(JobSpec(adapter="torch", workers=groups), ("python", "x.py"))), pods).ending
+    assert verdict is not None
+    assert (verdict.argument, verdict.advice) == (
+        "worker_resources",
+        "Raise its WorkerGroup's resources=Resources(memory=...), or give each replica less to hold.",
+    )
 
 
 def test_a_replica_whose_pod_was_deleted_says_so():

@@ -116,6 +116,15 @@ def test_pods_of_other_clusters_are_not_looked_at():
     assert status(ALONE, stranger) == Status(PENDING, (pending("driver"),))
 
 
+@pytest.mark.parametrize("role", ["ghost", None])
+def test_a_pod_of_no_role_of_the_cluster_s_is_not_looked_at(role):
+    stranger = pod("driver", 0, ended(1))
+    stranger["metadata"]["labels"][ROLE] = role or ""
+    if role is None:
+        del stranger["metadata"]["labels"][ROLE]
+    assert status(ALONE, stranger) == Status(PENDING, (pending("driver"),))
+
+
 # ---- success
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,20 +59,33 @@ def test_who_was_out_of_memory_is_tried_again_only_with_more():
 
 
 @pytest.mark.parametrize(
-    ("replica", "before", "after"),
+    ("replica", "argument", "before", "after"),
     [
-        ("worker-3", None, {"worker_resources": 1.5}),
-        ("worker2-0", {"worker_resources": 1.5}, {"worker_resources": 2.25}),
-        ("driver-0", {"worker_resources": 1.5}, {"worker_resources": 1.5, "coordinator_resources": 1.5}),
+        ("worker-3", "worker_resources", None, {"worker_resources": 1.5}),
+        ("mapper-0", "worker_resources", {"worker_resources": 1.5}, {"worker_resources": 2.25}),
+        (
+            *("workers-boss-0", "coordinator_resources"),
+            *({"worker_resources": 1.5}, {"worker_resources": 1.5, "coordinator_resources": 1.5}),
+        ),
     ],
 )
-def test_that_memory_was_too_little_is_kept_for_the_next_try(replica, before, after):
+def test_that_memory_was_too_little_is_kept_for_the_next_try(replica, argument, before, after):
     store = {MEMORY_FACTORS: before} if before else {}
+    assert grown(replica, argument, store) == {MEMORY_FACTORS: after}
+
+
+def grown(replica: str, argument: str | None, store: dict[str, Any]) -> dict[str, Any]:
+    """What is kept for the next try once a replica has run out of the memory that an argument gave it."""
     states = SimpleNamespace(get=store.get, set=store.__setitem__)
-    error = failed(Reason.OOM_KILLED, replica)
+    verdict = replace(failed(Reason.OOM_KILLED, replica).verdict, argument=argument)
     with pytest.raises(JobFailed):
-        job(oom_memory_factor=1.5).finish(Outcome(error.verdict), {"task_state_store": states})
-    assert store == {MEMORY_FACTORS: after}
+        job(oom_memory_factor=1.5).finish(Outcome(verdict), {"task_state_store": states})
+    return store
+
+
+def test_memory_that_no_argument_gives_does_not_grow_and_that_is_said(capsys):
+    assert grown("worker-0", None, {}) == {}
+    assert "the next try has as much memory: adapter 'dask', and no argument of the operator" in capsys.readouterr().out
 
 
 def test_a_trigger_ends_no_task_whose_memory_may_grow():

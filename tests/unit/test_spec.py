@@ -406,6 +406,17 @@ def test_more_memory_is_asked_for_in_whole_mebibytes_and_nothing_else_changes():
     assert plain.with_memory({}) == plain
 
 
+def test_resources_say_by_which_argument_they_were_given_whatever_is_made_of_them():
+    shared = Resources(memory="1Gi")
+    groups = (WorkerGroup(2, shared), WorkerGroup(1))
+    spec = JobSpec(adapter="torch", workers=groups, worker_resources=shared, coordinator_resources=shared)
+    for found in (spec, spec.with_memory({"worker_resources": 2}), replace(spec, timeout=5)):
+        assert found.worker_resources.argument == "worker_resources"
+        assert found.coordinator_resources.argument == "coordinator_resources"
+        assert [group.resources and group.resources.argument for group in found.groups] == ["worker_resources", None]
+    assert shared.argument is None
+
+
 @pytest.mark.parametrize("value", [1, 0.5, 11, "2", True])
 def test_memory_grows_by_a_factor_that_makes_sense(value):
     way_out = "give a number over 1 and up to 10, such as 1.5"

@@ -42,9 +42,10 @@ POLICIES = {
     "attempts": Policy(**POLICY, attempt=2, attempts=4),
     "tariff": BILLED,
     "suspect": BILLED,
+    "argument": BILLED,
 }
 NEWEST = list(POLICIES)[-1]
-ATTEMPT = {"plain": None, "namespace": None, "lease": None, "attempts": 3, "tariff": 3, "suspect": 3}
+ATTEMPT = {"plain": None, "namespace": None, "lease": None, "attempts": 3, "tariff": 3, "suspect": 3, "argument": 3}
 
 
 def stored(name: str) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def test_a_trigger_that_an_earlier_version_stored_follows_the_same_cluster_in_th
 def test_an_event_that_an_earlier_version_stored_is_the_same_outcome(name):
     found = Outcome.from_json(stored(name)["event"])
     assert found == Outcome(VERDICT, next_attempt=ATTEMPT[name])
-    assert (found.cost is None) is (name not in ("tariff", "suspect"))
+    assert (found.cost is None) is (name not in ("tariff", "suspect", "argument"))
 
 
 def test_what_this_version_stores_is_among_them():

@@ -154,22 +154,30 @@ def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decid
         advice = "An image needs python3 (3.8 or newer) on its PATH, and what the job imports."
         return Verdict(State.FAILED, Reason.CONFIG_ERROR, message, advice, replica=replica.name)
     if pod.out_of_memory:
-        memory = facts["roles"].get(pod.role, {}).get("memory")
-        field = "worker_resources" if pod.role == "worker" else "coordinator_resources"
-        if any("part_of" in role for role in facts["roles"].values()):
-            field = "its WorkerGroup's resources"
+        role = facts["roles"].get(pod.role, {})
         return Verdict(
             State.FAILED,
             Reason.OOM_KILLED,
-            f"{replica.name} was OOM-killed at {memory}",
-            f"Raise {field}=Resources(memory=...), or give each replica less to hold.",
+            f"{replica.name} was OOM-killed at {role.get('memory')}",
+            f"Raise {_what_gives_memory(facts, role)}, or give each replica less to hold.",
             replica=replica.name,
             signal="SIGKILL",
+            argument=role.get("argument"),
         )
     verdict = explain_exit(replica, tail=(), decides=decides)
     if pod.leaving and (replica.signal or pod.stopped):
         return replace(verdict, advice="Its pod was deleted: by somebody, or with its namespace.")
     return verdict
+
+
+def _what_gives_memory(facts: Mapping[str, Any], role: Mapping[str, Any]) -> str:
+    """To a role's replicas. An older version of ours has not written by which argument."""
+    field = role.get("argument")
+    if field is None:
+        return f"the memory that adapter {facts['adapter']!r} gives it"
+    if any("part_of" in other for other in facts["roles"].values()):
+        field = "its WorkerGroup's resources"
+    return f"{field}=Resources(memory=...)"
 
 
 def _more_room(words: str) -> str:

@@ -82,5 +82,6 @@ def _listing(root: Manifest, status: Status) -> Listing:
         leaving="deletionTimestamp" in meta,
         links=links,
         adapter=facts["adapter"],
+        coordinator=facts["decides"] or next(iter(facts["roles"])),
         resources=resources,
     )

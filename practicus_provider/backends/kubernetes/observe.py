@@ -80,7 +80,7 @@ def observe(
     """The cluster's status.
 
     :param root: its root Job.
-    :param pods: others than the cluster's are not looked at.
+    :param pods: others than those of the cluster's roles are not looked at.
     :param jobs: likewise; the root may be among them.
     :param events: warnings about its Jobs that have no pods, and about its pods.
     :param told: pod -> its last words, as far as they are known from its log.
@@ -92,9 +92,10 @@ def observe(
     roles: dict[str, Any] = facts["roles"]
     order = list(roles)
     name = root["metadata"]["name"]
-    all_pods = [Pod(pod, largest or {}) for pod in pods if cluster_of(pod) == name]
+    found = (Pod(pod, largest or {}) for pod in pods if cluster_of(pod) == name)
+    all_pods = [pod for pod in found if pod.role in roles]
     jobs = [job for job in jobs if cluster_of(job) == name]
-    all_pods.sort(key=lambda pod: (order.index(pod.role) if pod.role in order else len(order), pod.index))
+    all_pods.sort(key=lambda pod: (order.index(pod.role), pod.index))
     first, held = _role(root), held_by(root)
     all_pods = [pod for pod in all_pods if pod.role != first or (not held and _of_this_run(root, pod))]
     shown = [pod for pod in all_pods if not (_elastic(roles, pod) and (pod.ended is not None or pod.leaving))]

@@ -60,8 +60,8 @@ class Pod:
 
     @property
     def role(self) -> str:
-        """Its role's name."""
-        return str(self.manifest["metadata"]["labels"].get(ROLE, "worker"))
+        """Its role's name; empty if it does not say."""
+        return str(self.manifest["metadata"]["labels"].get(ROLE, ""))
 
     @property
     def index(self) -> int:

@@ -215,6 +215,7 @@ class _Cluster:
             "cpu": role.resources.cpu,
             "memory": role.resources.memory,
             "gpu": role.resources.gpu,
+            "argument": role.resources.argument,
             "ports": dict(launch.ports),
             **({"part_of": role.part_of} if role.part_of else {}),
         }

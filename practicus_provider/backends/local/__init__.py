@@ -369,6 +369,7 @@ def _listing(folder: ClusterFolder) -> Listing:
         released=folder.released.exists(),
         links=plan.links,
         adapter=plan.adapter,
+        coordinator=plan.coordinator,
         resources=resources,
     )
 

@@ -209,7 +209,8 @@ class Replica:
             "PYTHONUNBUFFERED": "1",
         }
         client = {"PRACTICUS_CLIENT": around.plan.client} if around.plan.client else {}
-        return given | own | client | volume_env(around.plan, around.folder, self.name)
+        spawns = {"PRACTICUS_SPAWNS": self.role.launch.spawns} if self.role.launch.spawns else {}
+        return given | own | client | spawns | volume_env(around.plan, around.folder, self.name)
 
     def _resolve(self, text: Text) -> str:
         return "".join(map(self._resolve_part, parts(text)))

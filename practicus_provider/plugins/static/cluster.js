@@ -40,7 +40,7 @@ export function showCluster(main, asked) {
     fill(facts, factsOf(data), verdictOf(data));
     fill(replicas, gridsOf(data, open), reasonsOf(data.replicas));
     if (!data.may.logs) fill(panel, muted("You may not read the task logs of this DAG."));
-    else if (another) open(first(data.replicas));
+    else if (another) open(first(data));
     else mark();
     if (asked.has("logs")) panel.scrollIntoView();
     asked.delete("logs");
@@ -79,10 +79,9 @@ export function showCluster(main, asked) {
   keep(`${path}?${query()}`, show, fail);
 }
 
-/** Where the application runs, which reports progress: the driver, or the first rank. */
-function first(replicas) {
-  const of = (role) => replicas.find((replica) => replica.role === role);
-  return (of("driver") ?? of("worker") ?? replicas[0])?.name;
+/** The replica whose log is the job's. */
+function first({ coordinator, replicas }) {
+  return (replicas.find((replica) => replica.role === coordinator) ?? replicas[0])?.name;
 }
 
 function factsOf(data) {

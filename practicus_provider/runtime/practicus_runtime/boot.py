@@ -42,6 +42,7 @@ def main(role: str) -> None:
         PRACTICUS_BUNDLE=bundle,
         PRACTICUS_RESULT=os.path.join(ours, "result.json"),
         PRACTICUS_FAILURE=os.path.join(ours, "failure.json"),
+        **({"PRACTICUS_SPAWNS": launch["spawns"]} if launch["spawns"] else {}),
     )
     order = {
         "command": [text(parts) for parts in launch["command"]],

@@ -48,7 +48,7 @@ class Elastic:
         if wanted > len(self.scheduler.workers):
             self.idle_looks = {}
             loop = asyncio.get_running_loop()  # to_thread needs Python 3.9
-            await loop.run_in_executor(None, control.scale, "worker", wanted)
+            await loop.run_in_executor(None, control.scale, os.environ["PRACTICUS_SPAWNS"], wanted)
             return
         idle = self.scheduler.workers_to_close(minimum=self.minimum) if wanted < len(self.scheduler.workers) else []
         self.idle_looks = {worker: self.idle_looks.get(worker, 0) + 1 for worker in idle}

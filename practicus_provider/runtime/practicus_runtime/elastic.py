@@ -98,7 +98,7 @@ class Coordinator:
                 missing = len(self.group.members) < wanted
             if missing:
                 try:
-                    control.scale("worker", wanted)
+                    control.scale(os.environ["PRACTICUS_SPAWNS"], wanted)
                     said = ""
                 except Exception as error:  # a quota, say, or an outage: it may be over next time
                     if str(error) != said:
