@@ -183,9 +183,26 @@ async def test_a_root_that_cannot_be_written_is_refused_with_the_way_out(tmp_pat
         await backend.create("job", JOB, task=TASK)
 
 
-async def test_only_this_user_may_look_into_the_root(backend: LocalBackend) -> None:
-    async with created(backend, "job", plan(role("driver", "pass"))):
-        assert backend.root.stat().st_mode & 0o077 == 0
+async def test_only_this_user_may_look_into_the_root_and_into_a_cluster_of_one_that_was_there(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    there.chmod(0o755)
+    async with created(LocalBackend(tmp_path / "made"), "job", plan(role("driver", "pass"))):
+        assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
+    async with created(LocalBackend(there), "job", plan(role("driver", "pass"))):
+        assert [path.stat().st_mode & 0o777 for path in (there, there / "job")] == [0o755, 0o700]
+
+
+async def test_no_process_of_a_cluster_has_airflows_secrets_in_its_environment(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", "secret")
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "secret")
+    async with created(backend, "job", plan(role("driver", SLEEP))) as handle:
+        await running(backend, handle)
+        found = [supervisor_of(backend, handle), *processes_of(handle, "driver-0")]
+        assert len(found) >= 3
+        assert [name for process in found for name in process.environ() if "AIRFLOW" in name] == []
 
 
 async def test_a_folder_that_was_written_but_never_started_is_started_by_the_next(backend: LocalBackend) -> None:

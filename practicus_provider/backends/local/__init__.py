@@ -1,7 +1,7 @@
 """Replicas as process groups on this machine, each cluster under a supervisor of its own.
 
 The same adapters as on Kubernetes: to try a DAG, to test it, to debug a job. Everything of a cluster lies in one folder
-(see :mod:`.folder`), which only this user may read.
+(see :mod:`.folder`), which this user alone may read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Iterator, Mapping
@@ -24,7 +25,7 @@ from practicus_provider.backends.codec import dump_plan, load_plan
 from practicus_provider.backends.local import control
 from practicus_provider.backends.local.control import GONE
 from practicus_provider.backends.local.creation import start, write_new
-from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.backends.local.folder import ClusterFolder, unreadable
 from practicus_provider.backends.local.logs import Reader
 from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.processes import CLUSTER_MARK, kill_marked
@@ -231,15 +232,21 @@ class LocalBackend(Backend):
 
     def _listings(self) -> Iterator[Listing]:
         for path in sorted(self.root.glob("*/cluster.json")):
-            with contextlib.suppress(FileNotFoundError):
-                yield _listing(ClusterFolder(path.parent))
+            folder = ClusterFolder(path.parent)
+            try:
+                yield _listing(folder)
+            except FileNotFoundError:
+                pass  # it has just gone
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+                yield Listing(Handle(path.parent.name, ""), unreadable(path, error), {}, path.lstat().st_mtime)
 
     def _prepare_root(self) -> None:
         try:
-            (self.root / "ended").mkdir(parents=True, exist_ok=True)
-            self.root.chmod(0o700)
-            if not os.access(self.root, os.W_OK):
-                raise PermissionError(13, "Permission denied")
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=0o700, exist_ok=True)  # one that was there is shared as its owner wishes
+            (self.root / "ended").mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
         except OSError as error:
             raise BackendError(
                 f"cannot write to {self.root}: {error.strerror}; set the connection's extra 'root' to a folder that "

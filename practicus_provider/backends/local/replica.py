@@ -189,10 +189,9 @@ class Replica:
             )
 
     def _environment(self) -> dict[str, str]:
-        """This process' own, without what is Airflow's (its secrets among it), the launch's, and what we tell."""
+        """The supervisor's own, the launch's, and what we tell."""
         around = self.around
-        inherited = {key: value for key, value in os.environ.items() if not key.lstrip("_").startswith("AIRFLOW")}
-        given = inherited | {name: self._resolve(text) for name, text in self.role.launch.env.items()}
+        given = dict(os.environ) | {name: self._resolve(text) for name, text in self.role.launch.env.items()}
         search = [str(around.folder.path / "app"), str(runtime.FOLDER), given.get("PYTHONPATH", "")]
         own = {
             CLUSTER_MARK: around.uid,
