@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from practicus_runtime import control
 
+from .contract import Env
+
 if TYPE_CHECKING:
     from distributed import Scheduler
 
@@ -60,7 +62,7 @@ class Elastic:
 
 async def dask_setup(scheduler: Scheduler) -> None:
     """Dask calls this once its scheduler runs."""
-    minimum, maximum = map(int, os.environ["PRACTICUS_ELASTIC"].split(","))
+    minimum, maximum = map(int, os.environ[Env.ELASTIC].split(","))
     scheduler.practicus_elastic = asyncio.create_task(Elastic(scheduler, minimum, maximum).run())
 
 
