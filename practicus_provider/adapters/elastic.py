@@ -15,6 +15,7 @@ from practicus_provider.adapters import Program
 from practicus_provider.adapters.spmd import SpmdAdapter, procs, shared_memory, threads
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Port, Role, Text
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.spec import Elastic, JobSpec
 
 COORDINATOR = Port("coordinator", "rendezvous")
@@ -62,7 +63,7 @@ class ElasticAdapter(SpmdAdapter):
         limits = {"minimum": bounds.min, "maximum": bounds.max, **settings(spec)}
         return Launch(
             command=(Here.PYTHON, "-m", "practicus_runtime.elastic", self.rules, Here.HOST, COORDINATOR, STORE),
-            env={"PRACTICUS_KEY": Here.KEY, "PRACTICUS_ELASTIC": json.dumps(limits)},
+            env={Env.KEY: Here.KEY, Env.ELASTIC: json.dumps(limits)},
             ports={"rendezvous": 29500, "store": 29501},
             ready="rendezvous",
             spawns="worker",
@@ -77,9 +78,9 @@ class ElasticAdapter(SpmdAdapter):
                 **spec.env,
                 "LOCAL_WORLD_SIZE": str(procs(spec)),
                 "MASTER_PORT": Port("worker", "rendezvous"),
-                "PRACTICUS_KEY": Here.KEY,
-                "PRACTICUS_COORDINATOR": (Host("coordinator"), ":", COORDINATOR),
-                "PRACTICUS_STORE": (Host("coordinator"), ":", STORE),
+                Env.KEY: Here.KEY,
+                Env.COORDINATOR: (Host("coordinator"), ":", COORDINATOR),
+                Env.STORE: (Host("coordinator"), ":", STORE),
                 **self.elastic_env(),
             },
             ports={"rendezvous": 29500},

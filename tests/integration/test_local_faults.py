@@ -14,10 +14,11 @@ import pytest
 
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.backends.local.folder import ClusterFolder
-from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
+from practicus_provider.backends.local.processes import marked
 from practicus_provider.backends.local.replica import GRACE
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Port
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.status import Reason, State
 from tests.local import GONE_WITHIN, nothing_left, processes_of, running, supervisor_of
 from tests.plans import SLEEP, TASK, created, end, plan, role, server
@@ -69,7 +70,7 @@ async def test_a_cluster_whose_supervisor_was_killed_is_replaced(backend: LocalB
     async with created(backend, "job", JOB) as second:
         assert second.uid != first.uid
         await running(backend, second)
-        assert marked(CLUSTER_MARK, first.uid) == []
+        assert marked(Env.CLUSTER, first.uid) == []
 
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["launcher", "command"])
@@ -100,7 +101,7 @@ async def test_deleting_takes_grandchildren_that_hide_in_sessions_of_their_own(b
     while len(processes_of(handle, "driver-0")) < 3:
         await asyncio.sleep(0.02)
     await backend.delete(handle)
-    assert marked(CLUSTER_MARK, handle.uid) == []
+    assert marked(Env.CLUSTER, handle.uid) == []
 
 
 async def test_a_command_has_as_long_to_save_as_its_grace_says(backend: LocalBackend, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ async def test_a_command_that_ignores_sigterm_is_killed(backend: LocalBackend) -
     handle = await backend.create("job", plan(role("driver", stubborn)), task=TASK)
     await running(backend, handle)
     await backend.delete(handle)
-    assert marked(CLUSTER_MARK, handle.uid) == []
+    assert marked(Env.CLUSTER, handle.uid) == []
 
 
 async def test_sigterm_lets_a_driver_clean_up(backend: LocalBackend, tmp_path: Path) -> None:

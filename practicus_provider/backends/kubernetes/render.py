@@ -42,6 +42,7 @@ from practicus_provider.backends.kubernetes.pod_template import KEY, SCRATCH, Si
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Plan, Port, Role, Text, parts
 from practicus_provider.runtime.practicus_runtime import pods
+from practicus_provider.runtime.practicus_runtime.contract import Env
 
 SHORT = 31
 """Characters of a short name. With ``-``, a role's 20 and a pod's 11 it makes a DNS label of 63 (RFC 1123)."""
@@ -249,14 +250,14 @@ class _Cluster:
     def _launch(self, role: Role) -> Manifest:
         """A role's launch as ``boot.py`` reads it: what only the pod itself knows is still a reference."""
         launch = role.launch
-        client = {"PRACTICUS_CLIENT": self.plan.client} if self.plan.client else {}
+        client = {Env.CLIENT: self.plan.client} if self.plan.client else {}
         env: dict[str, Text] = {
             **launch.env,
             **client,
             **self._volume_env(),
-            "PRACTICUS_ROLE": role.name,
-            "PRACTICUS_TASK": json.dumps(self.task),
-            "PRACTICUS_START_TIMEOUT": str(self.plan.start_timeout),
+            Env.ROLE: role.name,
+            Env.TASK: json.dumps(self.task),
+            Env.START_TIMEOUT: str(self.plan.start_timeout),
         }
         return {
             "command": [self._text(text) for text in launch.command],
@@ -271,9 +272,9 @@ class _Cluster:
         """Where replicas find the volumes, and this task instance's checkpoints: its name is the cluster's."""
         env: dict[str, Text] = {}
         if self.plan.volumes:
-            env["PRACTICUS_VOLUMES"] = json.dumps({volume.path: volume.path for volume in self.plan.volumes})
+            env[Env.VOLUMES] = json.dumps({volume.path: volume.path for volume in self.plan.volumes})
         if self.plan.checkpoints:
-            env["PRACTICUS_CHECKPOINT_DIR"] = f"{self.plan.checkpoints}/{self.name}"
+            env[Env.CHECKPOINT_DIR] = f"{self.plan.checkpoints}/{self.name}"
         return env
 
     def _text(self, text: Text) -> Any:

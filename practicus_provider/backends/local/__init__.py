@@ -28,13 +28,14 @@ from practicus_provider.backends.local.creation import start, write_new
 from practicus_provider.backends.local.folder import ClusterFolder, unreadable
 from practicus_provider.backends.local.logs import Reader
 from practicus_provider.backends.local.ports import LOOPBACK
-from practicus_provider.backends.local.processes import CLUSTER_MARK, kill_marked
+from practicus_provider.backends.local.processes import kill_marked
 from practicus_provider.backends.local.refusals import refused
 from practicus_provider.backends.local.volumes import prepare_volumes
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.names import is_dns_label
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.status import Reason, State, Status, Verdict
 from practicus_provider.tail import TAIL_LINES
 
@@ -177,7 +178,7 @@ class LocalBackend(Backend):
                 folder.kill_supervisor()
             if after > 0:
                 return
-            await asyncio.to_thread(kill_marked, CLUSTER_MARK, handle.uid)
+            await asyncio.to_thread(kill_marked, Env.CLUSTER, handle.uid)
             for job in self._listings():
                 if ClusterFolder(self.root / job.handle.name).config()["parent"] == handle.to_json():
                     await self.delete(job.handle)
@@ -312,7 +313,7 @@ class LocalBackend(Backend):
             return status
         verdict = _HUNG if folder.supervised() else _KILLED
         folder.kill_supervisor()
-        kill_marked(CLUSTER_MARK, handle.uid)
+        kill_marked(Env.CLUSTER, handle.uid)
         folder = self._folder(handle)  # or it was deleted meanwhile
         verdict = replace(verdict, log_tail=tuple(folder.tail("supervisor")[-TAIL_LINES:]))
         status = Status(State.FAILED, status.replicas, verdict, time.time())

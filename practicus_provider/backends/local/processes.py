@@ -7,10 +7,6 @@ import time
 
 import psutil
 
-CLUSTER_MARK = "PRACTICUS_CLUSTER"
-"""Environment variable that every process of a cluster inherits; its value is the cluster's uid."""
-REPLICA_MARK = "PRACTICUS_REPLICA"
-"""Likewise for one replica: ``uid/role-index``."""
 _POLL = 0.02
 
 

@@ -16,10 +16,10 @@ from typing import Any
 from practicus_provider import runtime
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.ports import LOOPBACK
-from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK
 from practicus_provider.backends.local.refusals import advice_for, words
 from practicus_provider.backends.local.volumes import volume_env
 from practicus_provider.plan import Here, Host, Part, Plan, Port, Role, Text, parts
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.status import Reason, ReplicaStatus, State, Unreached, Verdict, signal_name
 
 GRACE = 3.0
@@ -178,7 +178,7 @@ class Replica:
         (scratch / "launch.json").write_text(json.dumps(order))
         with folder.log(self.name).open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(runtime.LAUNCHER), str(scratch / "launch.json")),
+                *(sys.executable, "-I", "-S", str(runtime.START), str(scratch / "launch.json")),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -194,21 +194,21 @@ class Replica:
         given = dict(os.environ) | {name: self._resolve(text) for name, text in self.role.launch.env.items()}
         search = [str(around.folder.path / "app"), str(runtime.FOLDER), given.get("PYTHONPATH", "")]
         own = {
-            CLUSTER_MARK: around.uid,
-            REPLICA_MARK: self.mark,
-            "PRACTICUS_ROLE": self.role.name,
-            "PRACTICUS_INDEX": str(self.index),
-            "PRACTICUS_HOST": LOOPBACK,
-            "PRACTICUS_TASK": json.dumps(around.task),
-            "PRACTICUS_START_TIMEOUT": str(around.plan.start_timeout),
-            "PRACTICUS_RESULT": str(around.folder.scratch(self.name) / "result.json"),
-            "PRACTICUS_FAILURE": str(around.folder.scratch(self.name) / "failure.json"),
-            "PRACTICUS_CONTROL": str(around.folder.control),
+            Env.CLUSTER: around.uid,
+            Env.REPLICA: self.mark,
+            Env.ROLE: self.role.name,
+            Env.INDEX: str(self.index),
+            Env.HOST: LOOPBACK,
+            Env.TASK: json.dumps(around.task),
+            Env.START_TIMEOUT: str(around.plan.start_timeout),
+            Env.RESULT: str(around.folder.scratch(self.name) / "result.json"),
+            Env.FAILURE: str(around.folder.scratch(self.name) / "failure.json"),
+            Env.CONTROL: str(around.folder.control),
             "PYTHONPATH": os.pathsep.join(filter(None, search)),
             "PYTHONUNBUFFERED": "1",
         }
-        client = {"PRACTICUS_CLIENT": around.plan.client} if around.plan.client else {}
-        spawns = {"PRACTICUS_SPAWNS": self.role.launch.spawns} if self.role.launch.spawns else {}
+        client = {Env.CLIENT: around.plan.client} if around.plan.client else {}
+        spawns = {Env.SPAWNS: self.role.launch.spawns} if self.role.launch.spawns else {}
         return given | own | client | spawns | volume_env(around.plan, around.folder, self.name)
 
     def _resolve(self, text: Text) -> str:

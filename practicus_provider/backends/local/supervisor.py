@@ -25,11 +25,12 @@ from practicus_provider.backends.codec import load_plan
 from practicus_provider.backends.local import control
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.ports import LOOPBACK, PortReservations
-from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK, kill_marked
+from practicus_provider.backends.local.processes import kill_marked
 from practicus_provider.backends.local.replica import GRACE, Replica, Surroundings
 from practicus_provider.errors import BackendError
 from practicus_provider.overdue import out_of_time, with_last_lines
 from practicus_provider.plan import Plan, Port, Role
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, explain_exit, precedence
 
 GRACE_SERVING = 0.5
@@ -135,7 +136,7 @@ class Supervisor:
                 async with asyncio.timeout(patience):
                     for replica in left:
                         await replica.ended.wait()
-        await asyncio.to_thread(kill_marked, CLUSTER_MARK, self.around.uid)
+        await asyncio.to_thread(kill_marked, Env.CLUSTER, self.around.uid)
         shutil.rmtree(self.folder.path / "replicas", ignore_errors=True)
         self.reservations.close()
         if self.folder.released.exists() or (self.status.verdict and self.status.verdict.reason is Reason.ABANDONED):
@@ -182,7 +183,7 @@ class Supervisor:
         except (OSError, ValueError) as error:  # Python's own refusals, as of a NUL, are of the latter kind
             self._finish(replica.cannot_start(error))
         finally:
-            await asyncio.to_thread(kill_marked, REPLICA_MARK, replica.mark)
+            await asyncio.to_thread(kill_marked, Env.REPLICA, replica.mark)
             replica.ended.set()
         if replica.role.elastic and not self.status.state.final:
             del self.replicas[replica.name]

@@ -27,6 +27,9 @@ def main(role: str) -> None:
     ours = os.path.join(scratch, ".practicus")
     with tarfile.open(os.path.join(bundle, "bundle.tgz")) as archive:
         archive.extractall(ours, **SAFELY)
+    sys.path.append(os.path.join(ours, "runtime"))  # after Python's own modules
+    from practicus_runtime.contract import Env
+
     for name, parts in launch["files"].items():
         path = os.path.join(scratch, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -37,34 +40,37 @@ def main(role: str) -> None:
     if not os.access(os.environ.get("HOME", ""), os.W_OK):
         os.environ["HOME"] = scratch
     os.environ.update(
-        PYTHONPATH=os.pathsep.join(filter(None, search)),
-        PYTHONUNBUFFERED="1",
-        PRACTICUS_BUNDLE=bundle,
-        PRACTICUS_RESULT=os.path.join(ours, "result.json"),
-        PRACTICUS_FAILURE=os.path.join(ours, "failure.json"),
-        **({"PRACTICUS_SPAWNS": launch["spawns"]} if launch["spawns"] else {}),
+        {
+            "PYTHONPATH": os.pathsep.join(filter(None, search)),
+            "PYTHONUNBUFFERED": "1",
+            Env.BUNDLE: bundle,
+            Env.RESULT: os.path.join(ours, "result.json"),
+            Env.FAILURE: os.path.join(ours, "failure.json"),
+            **({Env.SPAWNS: launch["spawns"]} if launch["spawns"] else {}),
+        }
     )
     order = {
         "command": [text(parts) for parts in launch["command"]],
         "after": launch["after"],
         "grace": launch["grace"],
         "message": MESSAGE,
-        "nonce": os.environ.pop("PRACTICUS_NONCE", None),
+        "nonce": os.environ.pop(Env.NONCE, None),
     }
-    sys.path.append(os.path.join(ours, "runtime"))  # after Python's own modules
     # In this process: another interpreter would take as long as this one has.
     import_module("practicus_runtime.launcher").main(order)
 
 
 def text(parts: list[Any]) -> str:
     """A text of the plan; what only this pod knows stands in it as a reference."""
-    host = os.environ["PRACTICUS_HOST"]
+    from practicus_runtime.contract import Env
+
+    host = os.environ[Env.HOST]
     facts = {
         "python": sys.executable,
         "host": host,
-        "url_host": f"[{host}]" if ":" in host else host,  # before what else does so is on the search path
-        "index": os.environ["PRACTICUS_INDEX"],
-        "key": os.environ.get("PRACTICUS_KEY", ""),
+        "url_host": f"[{host}]" if ":" in host else host,
+        "index": os.environ[Env.INDEX],
+        "key": os.environ.get(Env.KEY, ""),
     }
     return "".join(part if isinstance(part, str) else facts[part["here"]] for part in parts)
 

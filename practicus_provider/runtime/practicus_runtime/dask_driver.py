@@ -17,6 +17,8 @@ import threading
 from practicus_runtime.driver import Driver
 from practicus_runtime.waiting import Wait
 
+from .contract import Env
+
 UNUSED = (
     "the cluster was not used: no Client of the application has come to its scheduler. Ask for Client() without "
     "arguments, or for practicus_runtime.get_client(): a LocalCluster, or no Client at all, computes where the "
@@ -44,7 +46,7 @@ class Asking:
         try:
             self.wait.wait()
         except SystemExit:
-            with contextlib.suppress(OSError, KeyError, ValueError), open(os.environ["PRACTICUS_FAILURE"]) as file:
+            with contextlib.suppress(OSError, KeyError, ValueError), open(os.environ[Env.FAILURE]) as file:
                 driver.give_up(json.load(file), [GIVEN_UP])
 
     def _ask(self) -> bool:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from practicus_runtime import control
 
+from .contract import Env
+
 if TYPE_CHECKING:
     from distributed import Scheduler
 
@@ -48,7 +50,7 @@ class Elastic:
         if wanted > len(self.scheduler.workers):
             self.idle_looks = {}
             loop = asyncio.get_running_loop()  # to_thread needs Python 3.9
-            await loop.run_in_executor(None, control.scale, os.environ["PRACTICUS_SPAWNS"], wanted)
+            await loop.run_in_executor(None, control.scale, os.environ[Env.SPAWNS], wanted)
             return
         idle = self.scheduler.workers_to_close(minimum=self.minimum) if wanted < len(self.scheduler.workers) else []
         self.idle_looks = {worker: self.idle_looks.get(worker, 0) + 1 for worker in idle}
@@ -60,7 +62,7 @@ class Elastic:
 
 async def dask_setup(scheduler: Scheduler) -> None:
     """Dask calls this once its scheduler runs."""
-    minimum, maximum = map(int, os.environ["PRACTICUS_ELASTIC"].split(","))
+    minimum, maximum = map(int, os.environ[Env.ELASTIC].split(","))
     scheduler.practicus_elastic = asyncio.create_task(Elastic(scheduler, minimum, maximum).run())
 
 

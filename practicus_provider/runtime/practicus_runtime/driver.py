@@ -14,6 +14,8 @@ from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 
 from practicus_runtime.launcher import LINUX, PR_SET_PDEATHSIG
 
+from .contract import Env
+
 PATIENCE = 3.0
 """Seconds between SIGTERM and SIGKILL for an application that is given up."""
 
@@ -40,7 +42,7 @@ class Driver:
         code = self.child.wait()
         if self.cause is not None:
             print(*self.why, sep="\n", file=sys.stderr, flush=True)
-            with contextlib.suppress(OSError, KeyError), open(os.environ["PRACTICUS_FAILURE"], "w") as file:
+            with contextlib.suppress(OSError, KeyError), open(os.environ[Env.FAILURE], "w") as file:
                 json.dump(self.cause, file)
             code = 1
         elif code == 0 and not self.stopped and not self.used():

@@ -19,6 +19,8 @@ from practicus_runtime.channel import Channel, Listener, Message
 from practicus_runtime.horovod_store import Store
 from practicus_runtime.membership import Group, Limits, Member, Phase
 
+from .contract import Env
+
 TICK = 0.5
 """Seconds between two looks at what time alone brings about."""
 HIRE = 2.0
@@ -31,7 +33,7 @@ class Coordinator:
     def __init__(self, address: str, port: int, group: Group) -> None:
         self.group = group
         self.changed = threading.Condition()
-        self.listener = Listener(address, port, os.environ["PRACTICUS_KEY"], self.attend)
+        self.listener = Listener(address, port, os.environ[Env.KEY], self.attend)
 
     def run(self) -> None:
         """Lead until the job is over."""
@@ -98,7 +100,7 @@ class Coordinator:
                 missing = len(self.group.members) < wanted
             if missing:
                 try:
-                    control.scale(os.environ["PRACTICUS_SPAWNS"], wanted)
+                    control.scale(os.environ[Env.SPAWNS], wanted)
                     said = ""
                 except Exception as error:  # a quota, say, or an outage: it may be over next time
                     if str(error) != said:
@@ -115,7 +117,7 @@ def say(*lines: str) -> None:
 
 def main(framework: str, address: str, port: str, store_port: str) -> int:
     """Lead a job; the exit code."""
-    limits = Limits(**json.loads(os.environ["PRACTICUS_ELASTIC"]))
+    limits = Limits(**json.loads(os.environ[Env.ELASTIC]))
     group = Group(limits, stops=framework == "torch")
     coordinator = Coordinator(address, int(port), group)
     if framework == "horovod":
@@ -124,13 +126,13 @@ def main(framework: str, address: str, port: str, store_port: str) -> int:
     coordinator.run()
     if not group.why:
         if group.result is not None:
-            with open(os.environ["PRACTICUS_RESULT"], "w") as file:
+            with open(os.environ[Env.RESULT], "w") as file:
                 file.write(group.result)
         return 0
     say(group.why)
     if group.cause:
         tail = group.cause.pop("tail")
-        with open(os.environ["PRACTICUS_FAILURE"], "w") as file:
+        with open(os.environ[Env.FAILURE], "w") as file:
             json.dump(group.cause, file)
         say(*(f"[rank {group.cause['rank']}] {line}" for line in tail))
     return 1

@@ -24,6 +24,8 @@ from typing import Any, Mapping
 from practicus_runtime.channel import Channel, Listener, Message
 from practicus_runtime.waiting import Wait
 
+from .contract import Env
+
 STACK_SIGNAL = signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 """Asks a rank for its stack. SIGUSR1 and SIGUSR2 are the applications', and of schedulers that they know."""
 EXIT_CODE = 124
@@ -73,13 +75,13 @@ class Watch:
         self.number = number
         self.period = min(1.0, timeout / 10)
         self.next_look = 0.0
-        self.address = os.environ["PRACTICUS_HANGS_ADDR"], int(os.environ["PRACTICUS_HANGS_PORT"])
-        self.key = os.environ.pop("PRACTICUS_KEY")  # ranks have no use for it
+        self.address = os.environ[Env.HANGS_ADDR], int(os.environ[Env.HANGS_PORT])
+        self.key = os.environ.pop(Env.KEY)  # ranks have no use for it
         self.changed = threading.Condition()
         self.peers: list[Peer] = []
         self.listener: Listener | None = None
         if first:
-            self.listener = Listener(os.environ["PRACTICUS_HOST"], self.address[1], self.key, self._attend)
+            self.listener = Listener(os.environ[Env.HOST], self.address[1], self.key, self._attend)
         self.listening = False
         self.channel: Channel | None = None  # to the first replica, where we are another one
         self.wait = Wait("worker-0", *self.address, connect=self._join)
@@ -91,7 +93,7 @@ class Watch:
 
         :param first_rank: of this replica.
         """
-        timeout = float(os.environ["PRACTICUS_PROGRESS_TIMEOUT"])
+        timeout = float(os.environ[Env.PROGRESS_TIMEOUT])
         return cls(timeout, int(os.environ["GROUP_WORLD_SIZE"]), first_rank == 0)
 
     def connected(self) -> bool:
@@ -210,7 +212,7 @@ def failure(hang: Mapping[str, Any], pids: Mapping[int, int]) -> dict[str, Any]:
 
 def stack_file(rank: int) -> str:
     """Where a rank writes its stack."""
-    return f"{os.environ['PRACTICUS_FAILURE']}.{rank}.stack"
+    return f"{os.environ[Env.FAILURE]}.{rank}.stack"
 
 
 def stacks(pids: Mapping[int, int]) -> dict[int, str]:

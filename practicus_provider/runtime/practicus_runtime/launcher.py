@@ -1,8 +1,8 @@
 """Parent of a replica's process: PID 1 in a container, leader of a session on a machine.
 
-``python -m practicus_runtime.launcher LAUNCH.json`` waits for the ports that the command needs, starts it, forwards
-SIGTERM (and kills at the second one, or after the grace time), reaps orphans, and leaves no descendant behind. Its exit
-code is the command's, or 128 + the signal's number.
+``boot.py`` becomes it in a pod, ``start.py`` on a machine. It waits for the ports that the command needs, starts that,
+forwards SIGTERM (and kills at the second one, or after the grace time), reaps orphans, and leaves no descendant behind.
+Its exit code is the command's, or 128 + the signal's number.
 
 Where a supervisor holds our standard input (``"leash": true``), its end of file means that the supervisor died: then
 everything here dies at once. What happens is reported as JSON lines on the file descriptor ``report``, if there is one.
@@ -26,6 +26,8 @@ import subprocess
 import sys
 import time
 from typing import Any, NoReturn
+
+from .contract import Env
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
@@ -193,7 +195,7 @@ class Launcher:
 
 def _cause() -> dict[str, Any]:
     """How the process ended for which the command failed, which one it was, and when; empty if it was the command."""
-    with contextlib.suppress(OSError, KeyError, ValueError), open(os.environ["PRACTICUS_FAILURE"]) as file:
+    with contextlib.suppress(OSError, KeyError, ValueError), open(os.environ[Env.FAILURE]) as file:
         found: dict[str, Any] = json.load(file)
         return found
     return {}
@@ -202,7 +204,7 @@ def _cause() -> dict[str, Any]:
 def _say_last(path: str, words: dict[str, Any]) -> str:
     """How it ended, with the result: there if it fits, else as the last lines of the output, whose number is said."""
     result = ""
-    with contextlib.suppress(OSError, KeyError), open(os.environ["PRACTICUS_RESULT"]) as file:
+    with contextlib.suppress(OSError, KeyError), open(os.environ[Env.RESULT]) as file:
         result = file.read()
     text = json.dumps({**words, "result": result or None})
     if len(text.encode()) > MESSAGE_LIMIT:
@@ -291,10 +293,3 @@ def _kill(pids: set[int], number: int) -> None:
 def main(launch: dict[str, Any]) -> NoReturn:
     """The whole process."""
     os._exit(Launcher(launch).run())  # at once: a SIGTERM while the interpreter winds up would change the exit code
-
-
-if __name__ == "__main__":
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # after Python's own modules
-    with open(sys.argv[1]) as source:
-        launch = json.load(source)
-    main(launch)

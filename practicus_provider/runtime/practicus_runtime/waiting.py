@@ -19,6 +19,8 @@ import threading
 import time
 from typing import Any, Callable, Optional
 
+from .contract import Env
+
 POLL = 0.05
 """Seconds between two looks."""
 TRY = 1.0
@@ -146,7 +148,7 @@ class Wait:
         say(f"gave up waiting for {self.place} after {waited} s: {self.why}")
         unreached = {"who": self.place, "why": self.why, "seconds": waited}
         end = {"exit_code": EXIT_CODE, "signal": None, "at": time.time(), "unreached": unreached}
-        path = os.environ.get("PRACTICUS_RANK_FAILURE") or os.environ.get("PRACTICUS_FAILURE")
+        path = os.environ.get(Env.RANK_FAILURE) or os.environ.get(Env.FAILURE)
         with contextlib.suppress(OSError):
             if path:
                 with open(path, "w") as file:
@@ -156,7 +158,7 @@ class Wait:
 
 def start_timeout() -> float:
     """Seconds in which all replicas should run."""
-    return float(os.environ.get("PRACTICUS_START_TIMEOUT") or START)
+    return float(os.environ.get(Env.START_TIMEOUT) or START)
 
 
 def hindrance(error: OSError) -> str:
