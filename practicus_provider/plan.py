@@ -131,6 +131,12 @@ class Framework:
     dockerfile: str | None = None
 
 
+def decisive(decides: str | None, role: str, part_of: str | None) -> bool:
+    """Whether the end of a role's replicas is the job's end, or a part of it: that of the role that decides, and of its
+    further parts."""
+    return decides is not None and decides in (role, part_of)
+
+
 @dataclass(frozen=True)
 class Plan:
     """A whole cluster, ready for a backend.
@@ -219,7 +225,7 @@ class Plan:
 
     def decisive(self, role: Role) -> bool:
         """Whether the end of a role's replicas is the job's end, or a part of it."""
-        return self.decides is not None and self.decides in (role.name, role.part_of)
+        return decisive(self.decides, role.name, role.part_of)
 
     def serving(self) -> Plan:
         """The cluster without the role that decides: what several jobs can share.

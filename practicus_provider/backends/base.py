@@ -59,6 +59,7 @@ class Listing:
     :param adapter: its framework's.
     :param coordinator: the role whose log is the job's, as :attr:`~practicus_provider.plan.Plan.coordinator` says.
     :param resources: role -> of one replica; of those that an older version of ours has made, none.
+    :param trouble: why nothing else is known of it, as a sentence; empty if that is.
     """
 
     handle: Handle
@@ -71,6 +72,7 @@ class Listing:
     adapter: str = ""
     coordinator: str = ""
     resources: Mapping[str, Resources] = field(default_factory=dict)
+    trouble: str = ""
 
     @property
     def state(self) -> State:

@@ -147,6 +147,9 @@ def _lives(tasks: Sequence[Mapping[str, Any]]) -> list[TaskLife]:
     lives = []
     with create_session() as session:
         for task in tasks:
+            if not {"dag_id", "run_id", "task_id", "map_index"} <= task.keys():
+                lives.append(lifecycle.life_of(None, None))
+                continue
             run = session.scalar(select(DagRun.state).filter_by(dag_id=task["dag_id"], run_id=task["run_id"]))
             keys = {name: task[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
             state = session.scalar(select(TaskInstance.state).filter_by(**keys)) if run else None
@@ -159,7 +162,7 @@ def _row(listing: Listing, life: TaskLife) -> dict[str, Any]:
     return {
         "name": listing.handle.name,
         "state": str(listing.state),
-        "note": "leaving" if listing.leaving else "kept" if listing.released else "",
+        "note": "leaving" if listing.leaving else "kept" if listing.released else listing.trouble,
         "age": max(0, round(time.time() - listing.created_at)),
         **{name: listing.task.get(name) for name in names},
         "task": life,

@@ -33,7 +33,7 @@ def row_of(place: Place, listing: Listing, look: Look) -> dict[str, Any]:
     are measured, or None; ``cost`` is what the replicas that are there have cost, or None; ``created_at`` is in seconds
     since the epoch.
     """
-    verdict, states = listing.status.verdict, dict[str, list[str]]()
+    states = dict[str, list[str]]()
     usage = _usage(listing, look)
     for replica in listing.status.replicas:
         states.setdefault(replica.role, []).append(str(replica.state))
@@ -52,7 +52,7 @@ def row_of(place: Place, listing: Listing, look: Look) -> dict[str, Any]:
         "cpu": sum(used.cpu for used in usage.values()) if usage else None,
         "memory": sum(used.memory for used in usage.values()) if usage else None,
         "cost": _cost(listing, look),
-        "verdict": {name: getattr(verdict, name) for name in ("reason", "message", "advice")} if verdict else None,
+        "verdict": _verdict(listing),
     }
 
 
@@ -66,6 +66,14 @@ def page_of(place: Place, listing: Listing, look: Look) -> dict[str, Any]:
         "replicas": [_replica(replica, usage.get(replica.name)) for replica in listing.status.replicas],
         "links": {label: dashboard_path(*where, namespace=place.namespace, label=label) for label in listing.links},
     }
+
+
+def _verdict(listing: Listing) -> dict[str, Any] | None:
+    """Why it ended, or why nothing is known of it."""
+    verdict = listing.status.verdict
+    if listing.trouble:
+        return {"reason": "unreadable", "message": listing.trouble, "advice": ""}
+    return {name: getattr(verdict, name) for name in ("reason", "message", "advice")} if verdict else None
 
 
 def _usage(listing: Listing, look: Look) -> Mapping[str, Usage]:

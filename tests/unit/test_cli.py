@@ -31,6 +31,7 @@ def endless(args):
 
 endless(argparse.Namespace(verbose=False))
 """
+LIVES = commands._lives
 TASK = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": -1, "try_number": 2}
 
 
@@ -61,6 +62,10 @@ def test_numbers_are_numbers_for_who_reads_them_by_a_program(capsys, output, rea
 def test_an_age_has_its_unit_in_a_table(capsys):
     commands.list_(Namespace(output="plain", verbose=False))
     assert "12 s" in capsys.readouterr().out
+
+
+def test_of_a_cluster_that_does_not_say_whose_it_is_nobody_knows_whether_its_task_is_over():
+    assert LIVES([{}, {"dag_id": "d", "run_id": "r"}]) == ["unknown", "unknown"]
 
 
 def test_where_nobody_can_answer_nothing_is_removed(capsys, monkeypatch):

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, Usage, cleared_since
 from practicus_provider.backends.kubernetes.access import Access
 from practicus_provider.backends.kubernetes.api import Api, ApiError, Manifest, connected, segment
+from practicus_provider.backends.kubernetes.facts import Unreadable, cursor_of, facts_of, told_by
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
 from practicus_provider.backends.kubernetes.inventory import listing, listings, status_of
 from practicus_provider.backends.kubernetes.labels import (
@@ -30,13 +31,11 @@ from practicus_provider.backends.kubernetes.labels import (
     MANAGED,
     RELEASED,
     ROLE,
-    TOLD,
 )
 from practicus_provider.backends.kubernetes.leases import leased, part
 from practicus_provider.backends.kubernetes.logs import Reader
 from practicus_provider.backends.kubernetes.metrics import usage_of
 from practicus_provider.backends.kubernetes.mirror import SELECTOR, api_of, mirror_of
-from practicus_provider.backends.kubernetes.observe import facts_of, noted
 from practicus_provider.backends.kubernetes.pod import Pod, time_of
 from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.quota import exceeded
@@ -127,7 +126,7 @@ class KubernetesBackend(Backend):
         """See :meth:`Backend.logs`."""
         async with mirror_of(self.access, self.site.namespace) as mirror:
             root = await root_of(mirror.api, handle)
-            before, over = ({}, {}) if whole else (noted(root, CURSOR), noted(root, TOLD))
+            before, over = ({}, {}) if whole else (cursor_of(root), told_by(root))
             cursor = dict(before)
             reader = Reader(mirror, handle, sources, before, over)
             try:
@@ -143,7 +142,7 @@ class KubernetesBackend(Backend):
                     await part(mirror, handle, lambda api: _remember(api, handle, cursor))
                 raise
             now = mirror.job(handle.name)
-            kept = noted(now, TOLD) if now else {}
+            kept = told_by(now) if now else {}
             if not whole and any(place != before.get(pod) for pod, place in cursor.items() if pod not in kept):
                 with contextlib.suppress(BackendError):
                     await _remember(mirror.api, handle, cursor)
@@ -152,12 +151,12 @@ class KubernetesBackend(Backend):
         """See :meth:`Backend.scale`."""
         async with connected(self.access, self.site.namespace) as api:
             root = await root_of(api, handle)
-            bounds = facts_of(root)["roles"].get(role, {}).get("elastic")
-            if bounds is None:
+            scaled = facts_of(root).roles.get(role)
+            if scaled is None or scaled.elastic is None:
                 raise BackendError(
                     f"cluster {handle.name} cannot be scaled: {role!r} is not an elastic role of this cluster"
                 )
-            least, most = bounds
+            least, most = scaled.elastic.min, scaled.elastic.max
             if not least <= replicas <= most:
                 raise BackendError(
                     f"cluster {handle.name} cannot be scaled: {replicas} replicas are outside {least} to {most}"
@@ -245,7 +244,8 @@ class KubernetesBackend(Backend):
         async with contextlib.AsyncExitStack() as stack:
             api = await stack.enter_async_context(connected(self.access, self.site.namespace))
             root = await root_of(api, handle)
-            number = facts_of(root)["roles"].get(port.role, {}).get("ports", {}).get(port.name)
+            role = facts_of(root).roles.get(port.role)
+            number = role.ports.get(port.name) if role else None
             if number is None:
                 raise BackendError(f"cluster {handle.name} has no port {port.name!r} of a role {port.role!r}")
             found = await api.list("Pod", labelSelector=f"{CLUSTER}={handle.name},{ROLE}={port.role}")
@@ -290,7 +290,11 @@ class KubernetesBackend(Backend):
             )
         if "deletionTimestamp" in meta or RELEASED in meta["annotations"]:
             return False
-        if cleared_since(facts_of(root)["task"], facts_of(manifests.root)["task"]):
+        try:
+            made_for = facts_of(root).task
+        except Unreadable:
+            return False  # nobody can follow it any more
+        if cleared_since(made_for, facts_of(manifests.root).task):
             return False
         if _half_made(root):
             same: bool = meta["annotations"].get(DIGEST) == manifests.root["metadata"]["annotations"][DIGEST]

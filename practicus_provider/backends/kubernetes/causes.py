@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
+from practicus_provider.backends.kubernetes.facts import Facts
 from practicus_provider.backends.kubernetes.pod import PULL_FAILED, Pod
 from practicus_provider.backends.kubernetes.standing import STANDS
 from practicus_provider.status import Reason, ReplicaStatus, State, Verdict, explain_exit
@@ -110,26 +110,22 @@ def vanished(role: str, expected: int, pods: Iterable[Pod]) -> Verdict | None:
     return Verdict(State.FAILED, Reason.REPLICA_LOST, message, AGAIN, replica=missing[0] if who in missing else None)
 
 
-def lacking(pod: Pod, facts: Mapping[str, Any]) -> dict[str, str]:
-    """Module of the framework -> what to do if the pod's image has none of that name.
-
-    :param facts: of the plan, as the root has them; an older version of ours has written none of this.
-    """
-    framework = facts.get("framework")
+def lacking(pod: Pod, facts: Facts) -> dict[str, str]:
+    """Module of the framework -> what to do if the pod's image has none of that name."""
+    framework = facts.framework
     if not framework:
         return {}
-    made = f" {framework['dockerfile']} makes one." if framework["dockerfile"] else ""
+    made = f" {framework.dockerfile} makes one." if framework.dockerfile else ""
     return {
-        module: f"Image {pod.image} has no Python module {module!r}, which adapter {facts['adapter']!r} needs: "
+        module: f"Image {pod.image} has no Python module {module!r}, which adapter {facts.adapter!r} needs: "
         f"give image= one that has it.{made}"
-        for module in framework["modules"]
+        for module in framework.modules
     }
 
 
-def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decides: bool) -> Verdict:
+def explain(pod: Pod, replica: ReplicaStatus, facts: Facts, *, decides: bool) -> Verdict:
     """Why an ended replica has.
 
-    :param facts: of the plan, as the root has them.
     :param decides: whether its role decides the job's outcome.
     """
     if verdict := taken_away(pod, replica.name):
@@ -154,15 +150,16 @@ def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decid
         advice = "An image needs python3 (3.8 or newer) on its PATH, and what the job imports."
         return Verdict(State.FAILED, Reason.CONFIG_ERROR, message, advice, replica=replica.name)
     if pod.out_of_memory:
-        role = facts["roles"].get(pod.role, {})
+        resources = facts.roles[pod.role].resources
+        argument = resources.argument if resources else None
         return Verdict(
             State.FAILED,
             Reason.OOM_KILLED,
-            f"{replica.name} was OOM-killed at {role.get('memory')}",
-            f"Raise {_what_gives_memory(facts, role)}, or give each replica less to hold.",
+            f"{replica.name} was OOM-killed at {resources.memory if resources else 'its limit'}",
+            f"Raise {_what_gives_memory(facts, argument)}, or give each replica less to hold.",
             replica=replica.name,
             signal="SIGKILL",
-            argument=role.get("argument"),
+            argument=argument,
         )
     verdict = explain_exit(replica, tail=(), decides=decides)
     if pod.leaving and (replica.signal or pod.stopped):
@@ -170,14 +167,13 @@ def explain(pod: Pod, replica: ReplicaStatus, facts: Mapping[str, Any], *, decid
     return verdict
 
 
-def _what_gives_memory(facts: Mapping[str, Any], role: Mapping[str, Any]) -> str:
-    """To a role's replicas. An older version of ours has not written by which argument."""
-    field = role.get("argument")
-    if field is None:
-        return f"the memory that adapter {facts['adapter']!r} gives it"
-    if any("part_of" in other for other in facts["roles"].values()):
-        field = "its WorkerGroup's resources"
-    return f"{field}=Resources(memory=...)"
+def _what_gives_memory(facts: Facts, argument: str | None) -> str:
+    """To a replica. An older version of ours has not written by which argument."""
+    if argument is None:
+        return f"the memory that adapter {facts.adapter!r} gives it"
+    if any(role.part_of for role in facts.roles.values()):
+        argument = "its WorkerGroup's resources"
+    return f"{argument}=Resources(memory=...)"
 
 
 def _more_room(words: str) -> str:

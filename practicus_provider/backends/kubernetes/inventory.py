@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from practicus_provider.backends.base import Listing
 from practicus_provider.backends.kubernetes.api import Api, Manifest
+from practicus_provider.backends.kubernetes.facts import Unreadable, facts_of, task_of
 from practicus_provider.backends.kubernetes.labels import CLUSTER, FACTS, RELEASED, cluster_of
 from practicus_provider.backends.kubernetes.mirror import SELECTOR
-from practicus_provider.backends.kubernetes.observe import facts_of, observe
+from practicus_provider.backends.kubernetes.observe import observe
 from practicus_provider.backends.kubernetes.pod import time_of
 from practicus_provider.backends.kubernetes.roots import deciding_jobs, handle_of
 from practicus_provider.errors import NotFound
-from practicus_provider.plan import Port
-from practicus_provider.spec import Resources
-from practicus_provider.status import Reason, Status
+from practicus_provider.status import Reason, State, Status
 
 
 async def listings(api: Api) -> list[Listing]:
@@ -24,13 +24,8 @@ async def listings(api: Api) -> list[Listing]:
     jobs = (await api.list("Job", labelSelector=SELECTOR))["items"]
     pods = (await api.list("Pod", labelSelector=SELECTOR))["items"]
     jobs_of, pods_of = _by_cluster(jobs), _by_cluster(pods)
-    found = []
-    for root in filter(_is_root, jobs):
-        name = root["metadata"]["name"]
-        status = observe(root, pods_of[name], jobs=jobs_of[name]).status
-        if status.verdict is None or status.verdict.reason is not Reason.ABANDONED:
-            found.append(_listing(root, status))
-    return found
+    found = (_described(root, pods_of[name], jobs_of[name]) for name, root in _roots(jobs))
+    return [one for one in found if one.status.verdict is None or one.status.verdict.reason is not Reason.ABANDONED]
 
 
 async def listing(api: Api, name: str) -> Listing:
@@ -41,14 +36,26 @@ async def listing(api: Api, name: str) -> Listing:
     root = await api.get("Job", name)
     if root is None or not _is_root(root):
         raise NotFound(f"there is no cluster {name} in namespace {api.namespace}")
-    return _listing(root, await status_of(api, root))
+    try:
+        jobs = await deciding_jobs(api, root)
+    except Unreadable:
+        jobs = [root]
+    return _described(root, await _pods_of(api, root), jobs)
 
 
 async def status_of(api: Api, root: Manifest) -> Status:
     """How a root's cluster is."""
-    own = f"{CLUSTER}={root['metadata']['name']}"
-    pods, jobs = await asyncio.gather(api.list("Pod", labelSelector=own), deciding_jobs(api, root))
-    return observe(root, pods["items"], jobs=jobs).status
+    pods, jobs = await asyncio.gather(_pods_of(api, root), deciding_jobs(api, root))
+    return observe(root, pods, jobs=jobs).status
+
+
+async def _pods_of(api: Api, root: Manifest) -> list[Manifest]:
+    pods: list[Manifest] = (await api.list("Pod", labelSelector=f"{CLUSTER}={root['metadata']['name']}"))["items"]
+    return pods
+
+
+def _roots(jobs: Iterable[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    yield from ((job["metadata"]["name"], job) for job in jobs if _is_root(job))
 
 
 def _is_root(job: Manifest) -> bool:
@@ -63,25 +70,33 @@ def _by_cluster(items: Iterable[Manifest]) -> defaultdict[str, list[Manifest]]:
     return found
 
 
-def _listing(root: Manifest, status: Status) -> Listing:
-    facts = facts_of(root)
-    links = {label: Port(role, name) for label, (role, name) in facts["links"].items()}
+def _described(root: Manifest, pods: Iterable[Manifest], jobs: Sequence[Manifest]) -> Listing:
+    """One cluster. What cannot be read of it is said of that one, and does not keep others from being listed: whoever
+    may change objects of the namespace, or writes a pod's last words, may have done it."""
+    try:
+        facts, status = facts_of(root), observe(root, pods, jobs=jobs).status
+    except Exception as error:
+        trouble = str(error) if isinstance(error, Unreadable) else f"its objects cannot be read: {error!r}"
+        return replace(_bare(root), task=task_of(root), trouble=trouble)
+    return replace(
+        _bare(root),
+        status=status,
+        task=facts.task,
+        links=facts.links,
+        adapter=facts.adapter,
+        coordinator=facts.coordinator,
+        resources={name: role.resources for name, role in facts.roles.items() if role.resources},
+    )
+
+
+def _bare(root: Manifest) -> Listing:
+    """With what the server has written alone."""
     meta = root["metadata"]
-    fields = ("cpu", "memory", "gpu")
-    resources = {
-        name: Resources(**{field: role[field] for field in fields})
-        for name, role in facts["roles"].items()
-        if "cpu" in role
-    }
     return Listing(
         handle_of(root),
-        status,
-        facts["task"],
+        Status(State.UNKNOWN),
+        {},
         created_at=time_of(meta["creationTimestamp"]),
         released=RELEASED in meta["annotations"],
         leaving="deletionTimestamp" in meta,
-        links=links,
-        adapter=facts["adapter"],
-        coordinator=facts["decides"] or next(iter(facts["roles"])),
-        resources=resources,
     )

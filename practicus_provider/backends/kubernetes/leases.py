@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import time
@@ -15,9 +14,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from practicus_provider.aiotasks import stop
 from practicus_provider.backends.base import Handle, Lease
 from practicus_provider.backends.kubernetes.api import Api, Manifest, connected
+from practicus_provider.backends.kubernetes.facts import facts_of, with_lease
 from practicus_provider.backends.kubernetes.labels import FACTS, RELEASED
 from practicus_provider.backends.kubernetes.mirror import Mirror
-from practicus_provider.backends.kubernetes.observe import facts_of
 from practicus_provider.backends.kubernetes.render import LEASE_LEAST
 from practicus_provider.backends.kubernetes.roots import age, annotated, deciding_jobs, handle_of, root_of
 from practicus_provider.errors import BackendError, NotFound
@@ -33,22 +32,21 @@ async def leased(mirror: Mirror, handle: Handle, lease: Lease) -> AsyncIterator[
     if lease not in (None, "keep") or root is None or root["metadata"]["uid"] != handle.uid or not _unleased(root):
         root = await root_of(mirror.api, handle)
     facts = facts_of(root)
-    seconds = facts["lease"] if lease == "keep" else lease
-    if lease != "keep" and lease != facts["lease"]:
-        facts["lease"] = lease
-        await mirror.api.patch("Job", handle.name, annotated(handle, {FACTS: json.dumps(facts)}))
+    seconds = facts.lease if lease == "keep" else lease
+    if lease != "keep" and lease != facts.lease:
+        await mirror.api.patch("Job", handle.name, annotated(handle, {FACTS: with_lease(root, lease)}))
     if seconds is None:
         if not _unleased(root):
-            await _extend(mirror.api, handle, facts["timeout"], math.inf)
+            await _extend(mirror.api, handle, facts.timeout, math.inf)
         yield
         return
     ahead = max(LEASE_LEAST, seconds)
-    await _extend(mirror.api, handle, facts["timeout"], ahead)
-    renewing = asyncio.create_task(_renew(mirror.api, handle, facts["timeout"], ahead))
+    await _extend(mirror.api, handle, facts.timeout, ahead)
+    renewing = asyncio.create_task(_renew(mirror.api, handle, facts.timeout, ahead))
     try:
         yield
     except BaseException:  # it was not followed to its end
-        await part(mirror, handle, lambda api: _extend(api, handle, facts["timeout"], ahead))
+        await part(mirror, handle, lambda api: _extend(api, handle, facts.timeout, ahead))
         raise
     finally:
         await stop(renewing)
@@ -93,4 +91,4 @@ async def _extend(api: Api, handle: Handle, most: float, ahead: float) -> None:
 def _unleased(root: Manifest) -> bool:
     """Whether it lives until its timeout, whoever watches: who begins to need not ask the server for anything."""
     facts = facts_of(root)
-    return facts["lease"] is None and root["spec"]["activeDeadlineSeconds"] == math.ceil(facts["timeout"])
+    return facts.lease is None and root["spec"]["activeDeadlineSeconds"] == math.ceil(facts.timeout)

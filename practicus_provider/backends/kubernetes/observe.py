@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,8 @@ from typing import Any
 from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, in_the_way, taken_away, vanished
-from practicus_provider.backends.kubernetes.labels import COMPLETE, FACTS, QUEUE, RELEASED, ROLE, TOLD, cluster_of
+from practicus_provider.backends.kubernetes.facts import Facts, RoleFacts, facts_of, told_by
+from practicus_provider.backends.kubernetes.labels import COMPLETE, QUEUE, RELEASED, ROLE, cluster_of
 from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod, time_of
 from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, NO_POD, USED_UP, VOLUME_TYPE
 from practicus_provider.backends.kubernetes.standing import STANDS
@@ -50,24 +50,6 @@ class Observation:
         return any(INSUFFICIENT.search(replica.detail) for replica in self.status.replicas)
 
 
-def facts_of(root: Manifest) -> dict[str, Any]:
-    """What the root says of its plan."""
-    facts: dict[str, Any] = json.loads(root["metadata"]["annotations"][FACTS])
-    return facts
-
-
-def noted(root: Manifest, annotation: str) -> dict[str, Any]:
-    """What the root keeps of each pod: :data:`~.labels.CURSOR` or :data:`~.labels.TOLD`."""
-    notes: dict[str, Any] = json.loads(root["metadata"]["annotations"].get(annotation, "{}"))
-    return notes
-
-
-def deciding_roles(facts: Mapping[str, Any]) -> list[str]:
-    """The roles whose end is the job's end: the one that decides, and its further parts."""
-    decides = facts["decides"]
-    return [name for name, role in facts["roles"].items() if decides and decides in (name, role.get("part_of"))]
-
-
 def observe(
     root: Manifest,
     pods: Iterable[Manifest],
@@ -88,9 +70,8 @@ def observe(
     :param standing: of what was in :attr:`Observation.troubles`, what has stood for too long to heal.
     """
     facts = facts_of(root)
-    told = {**noted(root, TOLD), **(told or {})}
-    roles: dict[str, Any] = facts["roles"]
-    order = list(roles)
+    told = {**told_by(root), **(told or {})}
+    roles, order = facts.roles, list(facts.roles)
     name = root["metadata"]["name"]
     found = (Pod(pod, largest or {}) for pod in pods if cluster_of(pod) == name)
     all_pods = [pod for pod in found if pod.role in roles]
@@ -102,24 +83,22 @@ def observe(
     warnings = [event for event in events if _about(event).get("kind") != "Pod"]
     troubles = {_about(event).get("uid"): event.get("message", "") for event in events if event not in warnings}
     replicas = {
-        pod.name: pod.replica(
-            ready=roles.get(pod.role, {}).get("ready", False), trouble=troubles.get(pod.manifest["metadata"].get("uid"))
-        )
+        pod.name: pod.replica(ready=roles[pod.role].ready, trouble=troubles.get(pod.manifest["metadata"].get("uid")))
         for pod in shown
     }
     why = _why_no_pods((root, *jobs), warnings)
     why[first] = held or why.get(first, "")
     complete = _complete(order, roles, replicas.values(), why)
     status = Status(_state(roles, replicas.values()), tuple(complete))
-    deciding = deciding_roles(facts)
-    expected = sum(roles[name]["replicas"] for name in deciding)
+    deciding = facts.deciding
+    expected = sum(roles[name].replicas for name in deciding)
     decisive = [pod for pod in shown if pod.role in deciding]
     settled = len(deciding) == 1 and bool(_condition(root, "Failed"))
     observation = _decided(status, facts, decisive, replicas, told, expected=expected, settled=settled)
     deciding_jobs = [job for name, job in {_role(job): job for job in (*jobs, root)}.items() if name in deciding]
     done = sum(_condition(job, "Complete") is not None for job in deciding_jobs) == len(deciding) > 0
     if observation.status.verdict is None and done and all(pod.ended for pod in decisive):
-        observation = _completed(name, status, facts["decides"], expected, told)
+        observation = _completed(name, status, facts.coordinator, expected, told)
     late = next(filter(_is_late, deciding_jobs or [root]), None)
     if late and observation.failed is not None and observation.failed.leaving:  # as the Job controller ended it
         return _overdue(status, late, root, {replicas[pod.name].name: pod for pod in shown})
@@ -146,7 +125,7 @@ def observe(
 
 def _decided(
     status: Status,
-    facts: Mapping[str, Any],
+    facts: Facts,
     decisive: list[Pod],
     replicas: Mapping[str, ReplicaStatus],
     told: Mapping[str, Mapping[str, Any]],
@@ -250,19 +229,21 @@ def _about(event: Manifest) -> Manifest:
     return about
 
 
-def _taken(pods: Iterable[Pod], roles: Mapping[str, Any], replicas: Mapping[str, ReplicaStatus]) -> Verdict | None:
+def _taken(
+    pods: Iterable[Pod], roles: Mapping[str, RoleFacts], replicas: Mapping[str, ReplicaStatus]
+) -> Verdict | None:
     """A replica that the cluster takes away, unless there may be fewer of them."""
     fixed = (pod for pod in pods if not _elastic(roles, pod))
     return next(filter(None, (taken_away(pod, replicas[pod.name].name) for pod in fixed)), None)
 
 
-def _gave_up(jobs: Iterable[Manifest], pods: Iterable[Pod], roles: Mapping[str, Any]) -> Verdict | None:
+def _gave_up(jobs: Iterable[Manifest], pods: Iterable[Pod], roles: Mapping[str, RoleFacts]) -> Verdict | None:
     """A Job that failed, of whose pods none says why."""
     for job in jobs:
         role = _role(job)
         if role in roles and _condition(job):
             own = [pod for pod in pods if pod.role == role]
-            if verdict := vanished(role, roles[role]["replicas"], own):
+            if verdict := vanished(role, roles[role].replicas, own):
                 return verdict
     return None
 
@@ -321,48 +302,48 @@ def _deadline_of(job: Manifest, root: Manifest, replicas: Sequence[ReplicaStatus
     facts = facts_of(root)
     if RELEASED in root["metadata"]["annotations"]:
         return Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
-    if job["spec"]["activeDeadlineSeconds"] < facts["timeout"]:
+    if job["spec"]["activeDeadlineSeconds"] < facts.timeout:
         message = "nobody has watched the cluster for as long as its lease allows: its task is over"
         return Verdict(State.CANCELLED, Reason.ABANDONED, message)
-    return out_of_time(facts["timeout"], replicas, deciding_roles(facts))
+    return out_of_time(facts.timeout, replicas, facts.deciding)
 
 
-def _lost(pods: Iterable[Pod], deciding: Sequence[str], roles: Mapping[str, Any]) -> Pod | None:
+def _lost(pods: Iterable[Pod], deciding: Sequence[str], roles: Mapping[str, RoleFacts]) -> Pod | None:
     """The first replica that should serve and does not; of an elastic role, the last of too many that failed."""
     crashes: dict[str, int] = {}
     lost = []
     for pod in pods:
         if pod.role in deciding or pod.ended is None:
             continue
-        if _elastic(roles, pod):
+        if elastic := roles[pod.role].elastic:
             # A node that refuses its pods does so at once: not counted, they would come and go for ever.
             innocent = pod.leaving or (any(pod.disrupted) and not pod.refused)
             crashed = pod.replica(ready=False).state is State.FAILED and not innocent
             crashes[pod.role] = crashes.get(pod.role, 0) + crashed
-            if crashes[pod.role] <= CRASHES_PER_WORKER * roles[pod.role]["elastic"][1]:
+            if crashes[pod.role] <= CRASHES_PER_WORKER * elastic.max:
                 continue
         lost.append(pod)
     return min(lost, key=lambda pod: (pod.leaving, pod.replica(ready=False).ended_at or 0), default=None)
 
 
-def _state(roles: Mapping[str, Any], replicas: Iterable[ReplicaStatus]) -> State:
+def _state(roles: Mapping[str, RoleFacts], replicas: Iterable[ReplicaStatus]) -> State:
     running: dict[str, int] = {}
     for replica in replicas:
         if replica.state is not State.PENDING:
             running[replica.role] = running.get(replica.role, 0) + 1
-    least = {name: min(1, role["replicas"]) if role["elastic"] else role["replicas"] for name, role in roles.items()}
+    least = {name: min(1, role.replicas) if role.elastic else role.replicas for name, role in roles.items()}
     if all(running.get(name, 0) >= number for name, number in least.items()):
         return State.RUNNING
     return State.PENDING
 
 
 def _complete(
-    order: list[str], roles: Mapping[str, Any], replicas: Iterable[ReplicaStatus], why: Mapping[str, str]
+    order: list[str], roles: Mapping[str, RoleFacts], replicas: Iterable[ReplicaStatus], why: Mapping[str, str]
 ) -> list[ReplicaStatus]:
     """With the replicas that must run and have no pod yet."""
     found = {(replica.role, replica.index): replica for replica in replicas}
     for name in order:
-        for index in range(0 if roles[name]["elastic"] else roles[name]["replicas"]):
+        for index in range(0 if roles[name].elastic else roles[name].replicas):
             found.setdefault((name, index), ReplicaStatus(name, index, State.PENDING, detail=why.get(name, "")))
     return sorted(found.values(), key=lambda replica: (order.index(replica.role), replica.index))
 
@@ -371,5 +352,5 @@ def _ended(status: Status, verdict: Verdict) -> Status:
     return replace(status, state=verdict.state, verdict=verdict)
 
 
-def _elastic(roles: Mapping[str, Any], pod: Pod) -> bool:
-    return bool(roles.get(pod.role, {}).get("elastic"))
+def _elastic(roles: Mapping[str, RoleFacts], pod: Pod) -> bool:
+    return roles[pod.role].elastic is not None

@@ -21,13 +21,14 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from practicus_provider import runtime
 from practicus_provider.backends.codec import dump_text
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.bundle import pack
+from practicus_provider.backends.kubernetes.facts import Facts
 from practicus_provider.backends.kubernetes.labels import (
     CLUSTER,
     COMPLETE,
@@ -154,18 +155,9 @@ class _Cluster:
 
     def root(self) -> Manifest:
         """The Job that owns all others."""
-        facts = {
-            "adapter": self.plan.adapter,
-            "framework": asdict(self.plan.framework) if self.plan.framework else None,
-            "decides": self.plan.decides,
-            "timeout": self.plan.timeout,
-            "lease": self.lease,
-            "roles": {role.name: self._facts(role) for role in self.plan.roles},
-            "links": {label: [port.role, port.name] for label, port in self.plan.links.items()},
-            "task": dict(self.task),
-        }
+        facts = Facts.of(self.plan, self.task, self.lease)
         job = self._job(self.name, self.first)
-        job["metadata"]["annotations"] = {FACTS: json.dumps(facts)}
+        job["metadata"]["annotations"] = {FACTS: json.dumps(facts.to_json())}
         job["spec"] |= {
             "suspend": True,
             # Its own replicas may end long before those of a further part, which would go with it.
@@ -206,20 +198,6 @@ class _Cluster:
         template = pod_template(role, self.plan, self.site, self.labels, self.short)
         meta = {**self._meta(f"{self.short}-{role.name}"), **template["metadata"]}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
-
-    def _facts(self, role: Role) -> dict[str, Any]:
-        launch = role.launch
-        return {
-            "replicas": role.replicas,
-            "elastic": [role.elastic.min, role.elastic.max] if role.elastic else None,
-            "ready": launch.ready is not None,
-            "cpu": role.resources.cpu,
-            "memory": role.resources.memory,
-            "gpu": role.resources.gpu,
-            "argument": role.resources.argument,
-            "ports": dict(launch.ports),
-            **({"part_of": role.part_of} if role.part_of else {}),
-        }
 
     def _meta(self, name: str) -> Manifest:
         return {"name": name, "namespace": self.site.namespace, "labels": self.labels}

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes.api import Api, Manifest
+from practicus_provider.backends.kubernetes.facts import facts_of
 from practicus_provider.backends.kubernetes.labels import CLUSTER, ROLE
-from practicus_provider.backends.kubernetes.observe import deciding_roles, facts_of
 from practicus_provider.backends.kubernetes.pod import time_of
 from practicus_provider.errors import NotFound
 
@@ -35,7 +35,7 @@ def annotated(handle: Handle, annotations: Mapping[str, str]) -> Manifest:
 
 async def deciding_jobs(api: Api, root: Manifest) -> list[Manifest]:
     """The root and, where the role that decides has further parts, theirs."""
-    roles = deciding_roles(facts_of(root))
+    roles = facts_of(root).deciding
     if len(roles) <= 1:
         return [root]
     found = await api.list("Job", labelSelector=f"{CLUSTER}={root['metadata']['name']},{ROLE} in ({','.join(roles)})")

@@ -12,10 +12,11 @@ from dataclasses import replace
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.kubernetes.api import Api, Manifest
 from practicus_provider.backends.kubernetes.causes import lacking
+from practicus_provider.backends.kubernetes.facts import facts_of
 from practicus_provider.backends.kubernetes.labels import TOLD
 from practicus_provider.backends.kubernetes.logs import LAST_PATIENCE, tail
 from practicus_provider.backends.kubernetes.mirror import Mirror
-from practicus_provider.backends.kubernetes.observe import Observation, facts_of, observe
+from practicus_provider.backends.kubernetes.observe import Observation, observe
 from practicus_provider.backends.kubernetes.pod import Pod
 from practicus_provider.backends.kubernetes.roots import annotated, root_of
 from practicus_provider.backends.kubernetes.standing import Wait, due, going_on, standing
