@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 from airflow.sdk.execution_time import supervisor
 from airflow.secrets.base_secrets import BaseSecretsBackend
 from airflow.secrets.environment_variables import EnvironmentVariablesBackend
@@ -21,6 +20,7 @@ from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import ConnectionConfigError, SpecError
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.pricing import Pricing
+from tests.airflow_names import AccessDenied
 
 HOME = Path(os.environ["AIRFLOW_HOME"])
 Connect = Callable[..., None]
@@ -113,8 +113,8 @@ async def test_a_place_for_secrets_that_fails_does_not_matter_where_another_has_
 
 
 async def test_a_place_for_secrets_that_denies_access_is_told_with_its_words(broken, backend_of):
-    broken.error = AirflowSecretsBackendAccessDenied("not for you")
-    with refused("connection 'there' cannot be read: AirflowSecretsBackendAccessDenied: not for you"):
+    broken.error = AccessDenied("not for you")
+    with pytest.raises(ConnectionConfigError, match=rf"^connection 'there' .*{AccessDenied.__name__}: not for you$"):
         await backend_of("there")
 
 

@@ -16,7 +16,7 @@ from practicus_provider.backends.local import LocalBackend
 from practicus_provider.backends.local.creation import write_new
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.logs import Reader
-from practicus_provider.status import Reason, State, Status
+from practicus_provider.status import State, Status
 from tests.plans import PATIENCE, SLEEP, TASK, plan, role
 
 Put = Callable[[Path], object]
@@ -55,10 +55,12 @@ async def test_a_cluster_whose_folder_holds_something_else_is_a_row_that_says_so
     replace_with(backend.root / "bad" / name, put)
     async with asyncio.timeout(PATIENCE):
         bad, good = await backend.list()
-    assert (good.handle, good.state) == (Handle("good", "uid-good"), State.RUNNING)
-    assert (bad.handle.name, bad.state, bad.status.verdict.reason) == ("bad", State.FAILED, Reason.SUPERVISOR_LOST)
-    assert bad.status.verdict.message.startswith(f"{backend.root}/bad/{name} cannot be read: ")
-    assert bad.status.verdict.advice.endswith(f"remove {backend.root}/bad.")
+    assert (good.handle, good.state, good.trouble) == (Handle("good", "uid-good"), State.RUNNING, "")
+    verdict = bad.status.verdict
+    assert (bad.handle.name, bad.state) == ("bad", State.FAILED if verdict else State.UNKNOWN)
+    said = verdict.message if verdict else bad.trouble
+    assert said.startswith(f"{backend.root}/bad/{name} cannot be read, as something has replaced it: ")
+    assert said.endswith(f"; remove {backend.root}/bad if that is to go")
 
 
 FILES = {name: put for name, put in HOSTILE.items() if put is not Path.mkdir}

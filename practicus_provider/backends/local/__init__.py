@@ -239,12 +239,12 @@ class LocalBackend(Backend):
             except FileNotFoundError:
                 pass  # it has just gone
             except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-                yield Listing(Handle(path.parent.name, ""), unreadable(path, error), {}, path.lstat().st_mtime)
+                bare = Listing(Handle(path.parent.name, ""), Status(State.UNKNOWN), {}, path.lstat().st_mtime)
+                yield replace(bare, trouble=unreadable(path, error))
 
     def _prepare_root(self) -> None:
         try:
-            self.root.parent.mkdir(parents=True, exist_ok=True)
-            self.root.mkdir(mode=0o700, exist_ok=True)  # one that was there is shared as its owner wishes
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # one that was there is shared as its owner wishes
             (self.root / "ended").mkdir(exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass

@@ -104,7 +104,8 @@ class ClusterFolder:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            return unreadable(self.path / "status.json", error)
+            why = unreadable(self.path / "status.json", error)
+            return Status(State.FAILED, verdict=Verdict(State.FAILED, Reason.SUPERVISOR_LOST, why))
 
     def state(self) -> State:
         """The last state; PENDING if its supervisor never started."""
@@ -211,8 +212,6 @@ class ClusterFolder:
         return False
 
 
-def unreadable(path: Path, error: Exception) -> Status:
-    """Of a cluster that does not say in a file how it is."""
-    message = f"{path} cannot be read: {error}"
-    advice = f"Something has written to it that is not ours. If the cluster is to go, remove {path.parent}."
-    return Status(State.FAILED, verdict=Verdict(State.FAILED, Reason.SUPERVISOR_LOST, message, advice))
+def unreadable(path: Path, error: Exception) -> str:
+    """Of a file by which a cluster cannot be told."""
+    return f"{path} cannot be read, as something has replaced it: {error}; remove {path.parent} if that is to go"
