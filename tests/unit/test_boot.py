@@ -19,7 +19,7 @@ from practicus_provider.backends.kubernetes.pod_template import MOUNT, SCRATCH, 
 from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.plan import Here, Launch, Plan, Role
 from practicus_provider.runtime.practicus_runtime.boot import MESSAGE
-from practicus_provider.runtime.practicus_runtime.launcher import END_MARK, MESSAGE_LIMIT, RESULT_LINE, RESULT_MARK
+from practicus_provider.runtime.practicus_runtime.contract import END_MARK, MESSAGE_LIMIT, RESULT_LINE, RESULT_MARK
 from practicus_provider.spec import Elastic
 from tests.plans import PATIENCE, TASK, plan, role
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from practicus_runtime.channel import Listener
+from practicus_runtime.contract import End
 from practicus_runtime.hangs import EXIT_CODE, PATIENCE, Watch, failure, stack_file, stacks
 
 from practicus_provider import runtime
@@ -66,9 +67,9 @@ def rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 def test_the_replica_of_the_rank_that_hung_failed_before_all_others():
-    assert failure(HANG, {2: 11, 3: 12}) == {**HANG, "exit_code": EXIT_CODE, "signal": None}
-    assert failure(HANG, {0: 11, 1: 12}) == {**HANG, "rank": 0, "at": 101.0, "exit_code": EXIT_CODE, "signal": None}
-    assert failure(HANG, {})["rank"] is None
+    assert failure(HANG, {2: 11, 3: 12}) == End(EXIT_CODE, **HANG)
+    assert failure(HANG, {0: 11, 1: 12}) == End(EXIT_CODE, **{**HANG, "rank": 0, "at": 101.0})
+    assert failure(HANG, {}).rank is None
 
 
 def joined(watch: Watch) -> None:

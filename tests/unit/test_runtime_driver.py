@@ -31,9 +31,10 @@ Driver(sys.argv[2:], lambda: sys.argv[1] == "used", "nobody used it").run()
 """
 GIVE_UP = """
 import sys
+from practicus_runtime.contract import End
 from practicus_runtime.driver import Driver
 driver = Driver(sys.argv[1:], lambda: False, "unused")
-driver.give_up({"exit_code": 1, "signal": None, "replica": "worker-0"}, ["no executor lives", "its last line"])
+driver.give_up(End(1, replica="worker-0"), ["no executor lives", "its last line"])
 driver.run()
 """
 

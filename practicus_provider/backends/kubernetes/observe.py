@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
@@ -16,7 +15,8 @@ from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod, time_o
 from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, NO_POD, USED_UP, VOLUME_TYPE
 from practicus_provider.backends.kubernetes.standing import STANDS
 from practicus_provider.overdue import out_of_time
-from practicus_provider.result import RESULT_LINES, refused
+from practicus_provider.result import refused
+from practicus_provider.runtime.practicus_runtime.contract import LastWords
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
 
 A_POD = re.compile(r'pods "[^"]*" is')
@@ -54,7 +54,7 @@ def observe(
     root: Manifest,
     pods: Iterable[Manifest],
     events: Sequence[Manifest] = (),
-    told: Mapping[str, Mapping[str, Any]] | None = None,
+    told: Mapping[str, LastWords] | None = None,
     jobs: Sequence[Manifest] = (),
     largest: Mapping[str, str] | None = None,
     standing: Collection[str] = (),
@@ -128,7 +128,7 @@ def _decided(
     facts: Facts,
     decisive: list[Pod],
     replicas: Mapping[str, ReplicaStatus],
-    told: Mapping[str, Mapping[str, Any]],
+    told: Mapping[str, LastWords],
     *,
     expected: int,
     settled: bool,
@@ -149,7 +149,7 @@ def _decided(
             return Observation(_ended(status, verdict), failed=first)
         return Observation(status, verdict, first)
     good = [pod for pod in decisive if replicas[pod.name].state is State.SUCCEEDED]
-    done = [pod for pod in decisive if pod.ended is None and _complete_words(told.get(pod.name, {}))]
+    done = [pod for pod in decisive if pod.ended is None and told.get(pod.name, LastWords()).complete]
     if not expected or len(good) + len(done) < expected:
         return Observation(status)
     if done:
@@ -157,12 +157,11 @@ def _decided(
     last = max(good, key=lambda pod: replicas[pod.name].ended_at or 0)
     verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{replicas[last.name].name} ended", exit_code=0)
     words = good[0].last_words
-    if (lines := words.get("result_lines")) is None:
-        return Observation(replace(_ended(status, verdict), result=words.get("result")))
-    if type(lines) is not int or not 0 < lines <= RESULT_LINES:
-        why = f"is said to have {str(lines)[:40]!r} lines of its log; from 1 to {RESULT_LINES} fit"
-        return Observation(_ended(status, refused(verdict, why)))
-    return Observation(_ended(status, verdict), result_in=(good[0], lines))
+    if words.unreadable:
+        return Observation(_ended(status, refused(verdict, words.unreadable)))
+    if words.result_lines is not None:
+        return Observation(_ended(status, verdict), result_in=(good[0], words.result_lines))
+    return Observation(replace(_ended(status, verdict), result=words.result))
 
 
 def _precedence(pod: Pod, replica: ReplicaStatus) -> tuple[bool, bool, bool, float]:
@@ -175,26 +174,19 @@ def _precedence(pod: Pod, replica: ReplicaStatus) -> tuple[bool, bool, bool, flo
     killed, at = precedence(replica)
     taken = bool(pod.disrupted[0])
     if pod.leaving:
-        return not taken, "at" not in pod.last_words, True, min(at, pod.told_to_leave + 1)
+        return not taken, pod.last_words.end.at is None, True, min(at, pod.told_to_leave + 1)
     return not taken, False, killed, at
 
 
-def _complete_words(words: Mapping[str, Any]) -> bool:
-    """Whether nothing more is to be had of the pod that said them: it ended well, and they hold its result."""
-    return words.get("exit_code") == 0 and "result" in words and not words.get("stopped")
-
-
-def _completed(
-    name: str, status: Status, decides: str, expected: int, told: Mapping[str, Mapping[str, Any]]
-) -> Observation:
+def _completed(name: str, status: Status, decides: str, expected: int, told: Mapping[str, LastWords]) -> Observation:
     """The Job says that all went well, but pods are gone before we saw them end; what they told holds."""
-    words = {pod: told[pod] for pod in sorted(told) if _complete_words(told[pod])}
+    words = {pod: told[pod] for pod in sorted(told) if told[pod].complete}
     if len(words) < expected:
         message = "the job completed, but its pods were removed before its result was read"
         return Observation(_ended(status, Verdict(State.FAILED, Reason.CLUSTER_LOST, message)))
     verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{decides} ended", exit_code=0)
     first = next((pod for pod in words if pod.startswith(f"{name}-0-")), next(iter(words)))
-    return Observation(replace(_ended(status, verdict), result=words[first]["result"]))
+    return Observation(replace(_ended(status, verdict), result=words[first].result))
 
 
 def held_by(root: Manifest) -> str:

@@ -20,19 +20,18 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
 import signal
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from practicus_provider.backends.base import Handle
-from practicus_provider.runtime.practicus_runtime import RESULT_LIMIT
+from practicus_provider.runtime.practicus_runtime.contract import RESULT_FILE, RESULT_LIMIT
+from practicus_provider.runtime.practicus_runtime.files import left_in, opened
 from practicus_provider.runtime.practicus_runtime.lines import shown
 from practicus_provider.status import Reason, State, Status, Verdict
 from practicus_provider.tail import LINES_READ
@@ -41,20 +40,6 @@ _TAIL_BYTES = 256 << 10
 _JSON_BYTES = 64 << 20
 """Of a JSON file that are read at most: the status of some thousands of replicas has one or two millions."""
 _PID_BYTES = 10
-
-
-def opened(path: Path) -> BinaryIO:
-    """Open a cluster's file to read it. A job runs as the same user, and may have put anything there: a link, or a pipe
-    that nobody writes into, which is not waited for.
-
-    :raises FileNotFoundError: there is none.
-    :raises OSError: it is no file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "It is no regular file", str(path))
-    return os.fdopen(descriptor, "rb")
 
 
 @dataclass(frozen=True)
@@ -138,7 +123,7 @@ class ClusterFolder:
             return {}
 
     def _json(self, name: str) -> dict[str, Any]:
-        with opened(self.path / name) as file:
+        with opened(str(self.path / name)) as file:
             try:
                 data = json.loads(file.read(_JSON_BYTES))
             except RecursionError as error:
@@ -162,16 +147,15 @@ class ClusterFolder:
 
     def tail(self, replica: str) -> list[str]:
         """The last lines of a replica's log, newest last."""
-        with contextlib.suppress(OSError), opened(self.log(replica)) as file:
+        with contextlib.suppress(OSError), opened(str(self.log(replica))) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             return shown(file.read(_TAIL_BYTES))[-LINES_READ:]
         return []
 
     def result(self, replica: str) -> str | None:
-        """What a replica has left as its result, or a little more than fits; None if that is no file."""
-        with contextlib.suppress(OSError), opened(self.scratch(replica) / "result.json") as file:
-            return file.read(RESULT_LIMIT + 1).decode(errors="replace")
-        return None
+        """What a replica has left as its result; None if that is nothing, or no file."""
+        content = left_in(str(self.scratch(replica) / RESULT_FILE), RESULT_LIMIT)
+        return content.decode(errors="replace") or None
 
     def scratch(self, replica: str) -> Path:
         """A replica's scratch folder."""
@@ -195,7 +179,7 @@ class ClusterFolder:
 
     def kill_supervisor(self) -> None:
         """SIGKILL the lock's holder, if there is one."""
-        with contextlib.suppress(OSError), opened(self.path / "lock") as file:
+        with contextlib.suppress(OSError), opened(str(self.path / "lock")) as file:
             pid = file.read(_PID_BYTES).strip()
             if pid.isdigit() and self.supervised():
                 os.kill(int(pid), signal.SIGKILL)

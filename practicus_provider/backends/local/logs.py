@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from practicus_provider.backends.base import LogLine
-from practicus_provider.backends.local.folder import ClusterFolder, opened
+from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.refusals import words
+from practicus_provider.runtime.practicus_runtime.files import opened
 from practicus_provider.runtime.practicus_runtime.lines import Screen, pieces
 
 CHUNK = 1 << 16
@@ -40,7 +41,7 @@ class ReplicaLog:
         :param whole: the log is: its last line needs no end.
         """
         try:
-            file = opened(self.path)
+            file = opened(str(self.path))
         except FileNotFoundError:
             raise
         except OSError as error:

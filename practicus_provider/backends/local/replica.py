@@ -19,7 +19,15 @@ from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.refusals import advice_for, words
 from practicus_provider.backends.local.volumes import volume_env
 from practicus_provider.plan import Here, Host, Part, Plan, Port, Role, Text, parts
-from practicus_provider.runtime.practicus_runtime.contract import Env
+from practicus_provider.runtime.practicus_runtime.contract import (
+    FAILURE_FILE,
+    FAILURE_LIMIT,
+    RESULT_FILE,
+    End,
+    Env,
+    Report,
+    parsed,
+)
 from practicus_provider.status import Reason, ReplicaStatus, State, Unreached, Verdict, signal_name
 
 GRACE = 3.0
@@ -102,17 +110,17 @@ class Replica:
             if self.stopping:
                 self._signal(signal.SIGTERM)
             async for line in reader:
-                event = json.loads(line)
-                if event["event"] == "ended":
-                    yield self._end(**{name: value for name, value in event.items() if name != "event"})
-                else:
+                said = Report.from_json(parsed(line, FAILURE_LIMIT))
+                if said.end is not None:
+                    yield self._end(said.end)
+                elif said.pid is not None:
                     self.status = replace(self.status, started_at=time.time())
                     yield self.status
         finally:
             transport.close()
         code = await self.process.wait()
         if not self.status.state.final:
-            yield self._end(*((None, -code) if code < 0 else (code, None)))
+            yield self._end(End(signal=-code) if code < 0 else End(code))
 
     def cannot_start(self, error: OSError | ValueError) -> Verdict:
         """Why the system does not start it, and what to do."""
@@ -135,29 +143,19 @@ class Replica:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
-    def _end(
-        self,
-        exit_code: int | None,
-        signal: int | None,
-        rank: int | None = None,
-        at: float | None = None,
-        replica: str | None = None,
-        silent: float | None = None,
-        stopped: bool = False,
-        unreached: Mapping[str, Any] | None = None,
-    ) -> ReplicaStatus:
+    def _end(self, end: End) -> ReplicaStatus:
         """What its launcher said of its end. One that others than we have stopped has not done its work."""
-        good = exit_code == 0 and (self.stopping or not stopped)
+        good = end.exit_code == 0 and (self.stopping or not end.stopped)
         self.status = replace(
             self.status,
             state=State.SUCCEEDED if good else State.FAILED,
-            exit_code=exit_code,
-            signal=signal_name(signal),
-            ended_at=at or time.time(),
-            rank=rank,
-            culprit=replica,
-            silent=silent,
-            unreached=Unreached(**unreached) if unreached else None,
+            exit_code=end.exit_code,
+            signal=signal_name(end.signal),
+            ended_at=end.at or time.time(),
+            rank=end.rank,
+            culprit=end.replica,
+            silent=end.silent,
+            unreached=Unreached(*end.unreached) if end.unreached else None,
         )
         return self.status
 
@@ -201,8 +199,8 @@ class Replica:
             Env.HOST: LOOPBACK,
             Env.TASK: json.dumps(around.task),
             Env.START_TIMEOUT: str(around.plan.start_timeout),
-            Env.RESULT: str(around.folder.scratch(self.name) / "result.json"),
-            Env.FAILURE: str(around.folder.scratch(self.name) / "failure.json"),
+            Env.RESULT: str(around.folder.scratch(self.name) / RESULT_FILE),
+            Env.FAILURE: str(around.folder.scratch(self.name) / FAILURE_FILE),
             Env.CONTROL: str(around.folder.control),
             "PYTHONPATH": os.pathsep.join(filter(None, search)),
             "PYTHONUNBUFFERED": "1",

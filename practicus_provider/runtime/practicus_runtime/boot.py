@@ -28,7 +28,7 @@ def main(role: str) -> None:
     with tarfile.open(os.path.join(bundle, "bundle.tgz")) as archive:
         archive.extractall(ours, **SAFELY)
     sys.path.append(os.path.join(ours, "runtime"))  # after Python's own modules
-    from practicus_runtime.contract import Env
+    from practicus_runtime.contract import FAILURE_FILE, RESULT_FILE, Env
 
     for name, parts in launch["files"].items():
         path = os.path.join(scratch, name)
@@ -44,8 +44,8 @@ def main(role: str) -> None:
             "PYTHONPATH": os.pathsep.join(filter(None, search)),
             "PYTHONUNBUFFERED": "1",
             Env.BUNDLE: bundle,
-            Env.RESULT: os.path.join(ours, "result.json"),
-            Env.FAILURE: os.path.join(ours, "failure.json"),
+            Env.RESULT: os.path.join(ours, RESULT_FILE),
+            Env.FAILURE: os.path.join(ours, FAILURE_FILE),
             **({Env.SPAWNS: launch["spawns"]} if launch["spawns"] else {}),
         }
     )

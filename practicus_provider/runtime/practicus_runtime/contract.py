@@ -2,9 +2,19 @@
 
 The provider imports this module as ``practicus_provider.runtime.practicus_runtime.contract``, a replica as
 ``practicus_runtime.contract``. So whatever else both of them import says ``from .contract import ...``.
+
+What a job may have written is hostile. Each ``from_json`` takes whatever JSON holds, and raises nothing: a field that
+is missing, of another type, or out of its bounds is left out. ``to_json`` gives what may go into JSON, and
+``from_json`` reads it back. They are named tuples, since ``dataclasses`` takes longer to import than all else that a
+process of ours needs.
 """
 
 from __future__ import annotations
+
+import json
+import re
+import signal
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 
 PREFIX = "PRACTICUS_"
 """Of our variables' names: nobody else's begin so."""
@@ -94,3 +104,231 @@ class Env:
     """Port at which Spark's driver hears of its executors."""
     DRIVER_TOKEN = "PRACTICUS_DRIVER_TOKEN"
     """What they show there."""
+
+
+RESULT_FILE = "result.json"
+"""Name of the file ``Env.RESULT`` in a folder of the replica's own."""
+FAILURE_FILE = "failure.json"
+"""Likewise of ``Env.FAILURE``."""
+MESSAGE_LIMIT = 4096
+"""Bytes that Kubernetes takes of a container's last words."""
+FAILURE_LIMIT = 4096
+"""Bytes of a file in which somebody says how a process has failed, and of a line of a launcher's report."""
+RESULT_LIMIT = 1 << 20
+"""Bytes of JSON that a result may have: it becomes an XCom, a row in Airflow's database."""
+RESULT_MARK = "\x1epracticus-result "
+"""Starts a line of the output that holds a part of a result too long for the last words; ends the line before."""
+RESULT_LINE = 8192
+"""Characters of such a part; a container runtime splits lines over 16 KiB."""
+RESULT_LINES = RESULT_LIMIT // RESULT_LINE + 1
+"""Lines of a log that a result takes at most, where it does not fit into the last words."""
+END_MARK = "\x1epracticus-end "
+"""Starts the end of both outputs: the nonce and the last words follow; what is before it on its line is output."""
+
+LATEST = 250_000_000_000
+"""Seconds since the epoch up to which something may be said to happen: ``datetime`` ends after it, in year 9999."""
+TEXT_LIMIT = 500
+"""Characters of a text that somebody may read in a verdict."""
+NAME = re.compile(r"[a-z0-9-]{1,63}")
+"""Of a replica: ``role-index``."""
+
+
+class Unreached(NamedTuple):
+    """Whom a process has waited for in vain.
+
+    :param who: a replica, and where.
+    :param why: what was in the way last, in the words of ``practicus_runtime.waiting``.
+    :param seconds: for which it has waited.
+    """
+
+    who: str
+    why: str
+    seconds: float
+
+    @classmethod
+    def from_json(cls, data: object) -> Optional[Unreached]:  # noqa: UP045  (Python 3.8)
+        """Inverse of :meth:`to_json`; None: it is none."""
+        fields = _object(data)
+        who, why, seconds = _text(fields.get("who")), _text(fields.get("why")), _number(fields.get("seconds"))
+        return None if who is None or why is None or seconds is None else cls(who, why, seconds)
+
+    def to_json(self) -> Dict[str, Any]:  # noqa: UP006  (Python 3.8)
+        """A JSON-able object."""
+        return self._asdict()
+
+
+class End(NamedTuple):
+    """How a process has ended: a replica's command, or another one for which that has failed.
+
+    It stands in the files ``Env.FAILURE`` and ``Env.RANK_FAILURE`` where it failed, in a launcher's report, and in its
+    last words.
+
+    :param exit_code: 0 to 255; None where a signal ended it, or where nobody knows.
+    :param signal: number of that signal.
+    :param rank: which rank it was, if it was one.
+    :param at: when, in seconds since the epoch, where it said so itself.
+    :param replica: ``role-index`` of where it ran, if it was not here.
+    :param silent: seconds for which that rank had written nothing, where all ranks had for too long.
+    :param unreached: whom it gave up to wait for, if that was its end.
+    :param oom: whether the kernel has killed a process of this container as memory ran out.
+    :param stopped: whether the launcher was told to stop it: then exit code 0 does not say that its work is done.
+    """
+
+    exit_code: Optional[int] = None  # noqa: UP045  (Python 3.8)
+    signal: Optional[int] = None  # noqa: UP045
+    rank: Optional[int] = None  # noqa: UP045
+    at: Optional[float] = None  # noqa: UP045
+    replica: Optional[str] = None  # noqa: UP045
+    silent: Optional[float] = None  # noqa: UP045
+    unreached: Optional[Unreached] = None  # noqa: UP045
+    oom: bool = False
+    stopped: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether it says how."""
+        return self.exit_code is not None or self.signal is not None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it says that it did not end well."""
+        return bool(self.exit_code or self.signal)
+
+    @property
+    def precedence(self) -> Tuple[bool, float]:  # noqa: UP006  (Python 3.8)
+        """Of several failures the least is the cause: nobody is sent SIGKILL because another one failed, and of all
+        else one may be the other's consequence."""
+        return self.signal != signal.SIGKILL, self.at or 0.0
+
+    def because(self, cause: End) -> End:
+        """The end of the process for which this one failed; this one's own where that tells of no failure."""
+        return cause._replace(oom=self.oom, stopped=self.stopped) if cause.failed else self
+
+    @classmethod
+    def from_json(cls, data: object) -> End:
+        """Inverse of :meth:`to_json`."""
+        fields = _object(data)
+        signal, replica = _whole(fields.get("signal"), 1, 127), fields.get("replica")
+        return cls(
+            exit_code=_whole(fields.get("exit_code"), 0, 255) if signal is None else None,
+            signal=signal,
+            rank=_whole(fields.get("rank"), 0, 1 << 31),
+            at=_number(fields.get("at")),
+            replica=replica if isinstance(replica, str) and NAME.fullmatch(replica) else None,
+            silent=_number(fields.get("silent")),
+            unreached=Unreached.from_json(fields.get("unreached")),
+            oom=fields.get("oom") is True,
+            stopped=fields.get("stopped") is True,
+        )
+
+    def to_json(self) -> Dict[str, Any]:  # noqa: UP006  (Python 3.8)
+        """A JSON-able object: exit code and signal always, else what there is."""
+        found = {**self._asdict(), "unreached": self.unreached and self.unreached.to_json()}
+        always = ("exit_code", "signal")
+        return {name: value for name, value in found.items() if name in always or not (value is None or value is False)}
+
+
+class LastWords(NamedTuple):
+    """What a launcher leaves as its container's termination message, and at the end of its outputs.
+
+    :param result: JSON text that the application has left; None: it has left none, or it is elsewhere.
+    :param result_lines: number of lines at the end of the output that have it, where it is too long.
+    :param unreadable: why what is said of a result cannot be taken, as a sentence's rest; empty if it can be.
+    """
+
+    end: End = End()
+    result: Optional[str] = None  # noqa: UP045  (Python 3.8)
+    result_lines: Optional[int] = None  # noqa: UP045
+    unreadable: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more is to be had of who said them: it ended well, and they hold its result."""
+        whole = self.result_lines is None and not self.unreadable
+        return self.end.exit_code == 0 and not self.end.stopped and whole
+
+    @classmethod
+    def from_json(cls, data: object) -> LastWords:
+        """Inverse of :meth:`to_json`."""
+        fields = _object(data)
+        end = End.from_json(fields)
+        if "result_lines" in fields:
+            lines = fields["result_lines"]
+            if _whole(lines, 1, RESULT_LINES) is not None:
+                return cls(end, result_lines=lines)
+            number = f"lines of its log whose number is {_kind(lines)}"
+            what = f"{lines} lines of its log"[:TEXT_LIMIT] if type(lines) is int else number
+            return cls(end, unreadable=f"is said to have {what}; from 1 to {RESULT_LINES} fit")
+        result = fields.get("result")
+        if result is None:
+            return cls(end, unreadable="" if "result" in fields or not end.known else "is not told of")
+        if isinstance(result, str):
+            return cls(end, result)
+        return cls(end, unreadable=f"is no JSON text, but {_kind(result)}")
+
+    def to_json(self) -> Dict[str, Any]:  # noqa: UP006  (Python 3.8)
+        """A JSON-able object; what cannot be taken is left out."""
+        if self.unreadable:
+            return self.end.to_json()
+        if self.result_lines is not None:
+            return {**self.end.to_json(), "result_lines": self.result_lines}
+        return {**self.end.to_json(), "result": self.result}
+
+
+class Report(NamedTuple):
+    """A line that a launcher writes for the supervisor that holds it: that its command has started, or how it ended.
+
+    :param pid: of the command.
+    """
+
+    pid: Optional[int] = None  # noqa: UP045  (Python 3.8)
+    end: Optional[End] = None  # noqa: UP045
+
+    @classmethod
+    def from_json(cls, data: object) -> Report:
+        """Inverse of :meth:`to_json`; it has nothing if it is neither."""
+        fields = _object(data)
+        event = fields.get("event")
+        if event == "ended":
+            return cls(end=End.from_json(fields))
+        return cls(pid=_whole(fields.get("pid"), 1, 1 << 31) if event == "started" else None)
+
+    def to_json(self) -> Dict[str, Any]:  # noqa: UP006  (Python 3.8)
+        """A JSON-able object."""
+        if self.end is not None:
+            return {"event": "ended", **self.end.to_json()}
+        return {"event": "started", "pid": self.pid}
+
+
+def parsed(text: Union[str, bytes], limit: int) -> object:  # noqa: UP007  (Python 3.8)
+    """What a JSON text holds; None if it is longer than ``limit``, or is no such text that can be read."""
+    if len(text) > limit:
+        return None
+    try:
+        found: object = json.loads(text if isinstance(text, str) else text.decode())
+    except (ValueError, RecursionError):
+        return None
+    return found
+
+
+def _object(data: object) -> Dict[str, Any]:  # noqa: UP006  (Python 3.8)
+    return data if isinstance(data, dict) else {}
+
+
+def _whole(value: object, least: int, most: int) -> Optional[int]:  # noqa: UP045  (Python 3.8)
+    """That whole number; True and False are none."""
+    return value if type(value) is int and least <= value <= most else None
+
+
+def _number(value: object) -> Optional[float]:  # noqa: UP045  (Python 3.8)
+    """That number of seconds; NaN is within no bounds."""
+    return value if (type(value) is int or type(value) is float) and 0 <= value <= LATEST else None
+
+
+def _text(value: object) -> Optional[str]:  # noqa: UP045  (Python 3.8)
+    """That text of one line; half of a pair of surrogates is not printable either."""
+    return value if isinstance(value, str) and len(value) <= TEXT_LIMIT and value.isprintable() else None
+
+
+def _kind(value: object) -> str:
+    return f"of type {type(value).__name__}"

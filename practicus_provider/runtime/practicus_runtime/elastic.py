@@ -19,7 +19,7 @@ from practicus_runtime.channel import Channel, Listener, Message
 from practicus_runtime.horovod_store import Store
 from practicus_runtime.membership import Group, Limits, Member, Phase
 
-from .contract import Env
+from .contract import End, Env
 
 TICK = 0.5
 """Seconds between two looks at what time alone brings about."""
@@ -81,12 +81,10 @@ class Coordinator:
             if message["say"] == "free":
                 self.group.free(name)
             elif message["say"] == "failed":
-                failure = message["failure"]
-                how = f"exited with code {failure['exit_code']}"
-                if failure["signal"]:
-                    how = f"was killed by signal {failure['signal']}"
-                say(f"rank {failure['rank']} ({name}) {how}")
-                self.group.fail(name, failure)
+                end = End.from_json(message["failure"])
+                how = f"was killed by signal {end.signal}" if end.signal else f"exited with code {end.exit_code}"
+                say(f"rank {end.rank} ({name}) {how}")
+                self.group.fail(name, end, message["tail"])
             elif message["say"] == "done":
                 self.group.finish(name, message["result"])
             self.changed.notify_all()
@@ -131,10 +129,10 @@ def main(framework: str, address: str, port: str, store_port: str) -> int:
         return 0
     say(group.why)
     if group.cause:
-        tail = group.cause.pop("tail")
+        end, tail = group.cause
         with open(os.environ[Env.FAILURE], "w") as file:
-            json.dump(group.cause, file)
-        say(*(f"[rank {group.cause['rank']}] {line}" for line in tail))
+            json.dump(end.to_json(), file)
+        say(*(f"[rank {end.rank}] {line}" for line in tail))
     return 1
 
 

@@ -14,6 +14,8 @@ from typing import Any, Callable, Dict, List
 
 from practicus_runtime.addresses import family
 
+from .contract import End
+
 EARLY = 30.0
 """Seconds after its start in which an executor's end counts as one at its start."""
 FEW = 3
@@ -53,7 +55,7 @@ def attend(
     server: socket.socket,
     token: str,
     used: Callable[[], None],
-    give_up: Callable[[Report, List[str]], None],  # noqa: UP006
+    give_up: Callable[[End, List[str]], None],  # noqa: UP006
 ) -> None:
     """Hear of executors, in the background, as long as this process lives.
 
@@ -91,7 +93,7 @@ def _read(connection: socket.socket) -> Any:
 
 def obituary(report: Report, lost: int) -> Any:
     """How the last one ended, as a launcher tells it, and the lines that say so."""
-    cause = {name: report[name] for name in ("exit_code", "signal", "replica")}
+    cause = End.from_json({name: report[name] for name in ("exit_code", "signal", "replica")})
     how = f"exit code {report['exit_code']}" if report["signal"] is None else f"signal {report['signal']}"
     heading = (
         f"{lost} executors in a row ended within {EARLY:g} s of their start, the last one, {report['replica']}'s, "

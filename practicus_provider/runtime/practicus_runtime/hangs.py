@@ -24,7 +24,7 @@ from typing import Any, Mapping
 from practicus_runtime.channel import Channel, Listener, Message
 from practicus_runtime.waiting import Wait
 
-from .contract import Env
+from .contract import End, Env
 
 STACK_SIGNAL = signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 """Asks a rank for its stack. SIGUSR1 and SIGUSR2 are the applications', and of schedulers that they know."""
@@ -118,7 +118,7 @@ class Watch:
             return False
         return len(self.peers) < self.number - 1 or any(peer.open for peer in self.peers)
 
-    def look(self, heard: Mapping[int, float | None], pids: Mapping[int, int]) -> dict[str, Any] | None:
+    def look(self, heard: Mapping[int, float | None], pids: Mapping[int, int]) -> End | None:
         """How this replica has failed, if the job hangs. By then the stacks are written.
 
         :param heard: rank -> when it last wrote something, of those that run here; None: it has not yet.
@@ -164,7 +164,7 @@ class Watch:
                 peer.open = False
                 self.changed.notify_all()
 
-    def _tell(self, heard: Mapping[int, float | None], pids: Mapping[int, int], now: float) -> dict[str, Any] | None:
+    def _tell(self, heard: Mapping[int, float | None], pids: Mapping[int, int], now: float) -> End | None:
         """Tell the first replica; once it says that the job hangs, it is ours too."""
         if self.channel is None:
             return None
@@ -186,7 +186,7 @@ class Watch:
             self.channel.take()  # nothing comes: it closes once it has written all
         return failure(hang, pids)
 
-    def _end(self, hang: dict[str, Any], pids: Mapping[int, int]) -> dict[str, Any]:
+    def _end(self, hang: dict[str, Any], pids: Mapping[int, int]) -> End:
         """Have every replica show its stacks, and end."""
         peers = [peer for peer in self.peers if peer.open]
         for peer in peers:
@@ -204,10 +204,10 @@ class Watch:
         return failure(hang, pids)
 
 
-def failure(hang: Mapping[str, Any], pids: Mapping[int, int]) -> dict[str, Any]:
+def failure(hang: Mapping[str, Any], pids: Mapping[int, int]) -> End:
     """As which a replica's failure counts: that of the one which has the rank comes first."""
     own = hang if hang["rank"] in pids else {**hang, "rank": min(pids, default=None), "at": hang["at"] + 1}
-    return {**own, "exit_code": EXIT_CODE, "signal": None}
+    return End(EXIT_CODE, rank=own["rank"], at=own["at"], silent=own["silent"])
 
 
 def stack_file(rank: int) -> str:

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections import deque
-from typing import Any, Optional
+from typing import Optional
 
 from practicus_runtime.addresses import joined
 from practicus_runtime.channel import Channel, Message
@@ -25,7 +25,8 @@ from practicus_runtime.ranks import PATIENCE, Output, Ranks, name_interface
 from practicus_runtime.relay import by_ipv4
 from practicus_runtime.waiting import Wait
 
-from .contract import Env
+from .contract import RESULT_LIMIT, End, Env
+from .files import left_in
 
 GRACE = 10.0
 """Seconds that ranks have from SIGTERM on where a round ends only because others have joined."""
@@ -48,7 +49,7 @@ class Replica(Ranks):
         self.base = 0
         self.round: dict[str, str] = {}
         self.running = self.ordered = False
-        self.failure: Optional[dict[str, Any]] = None  # noqa: UP045  (Python 3.8)
+        self.failure: Optional[End] = None  # noqa: UP045  (Python 3.8)
         self.leaving: Optional[int] = None  # noqa: UP045
         self.notice = os.path.abspath(NOTICE)
 
@@ -165,11 +166,11 @@ class Replica(Ranks):
     def _output(self, source: int, rank: int) -> Output:
         return Told(source, self, rank)
 
-    def _fail(self, failure: dict[str, Any]) -> None:
+    def _fail(self, failure: End) -> None:
         if self.ordered or self.stopping or self.leaving is not None:
             return
-        self.failure = {**failure, "rank": self.base + failure["rank"]}
-        self.culprit = failure["rank"]
+        self.culprit = failure.rank or 0
+        self.failure = failure._replace(rank=self.base + self.culprit)
         super()._fail(self.failure)
 
     def _end_round(self) -> None:
@@ -182,14 +183,12 @@ class Replica(Ranks):
         if self.ordered:
             self.channel.send(say="free")
         elif self.failure:
-            self.channel.send(say="failed", failure={**self.failure, "tail": tails[self.culprit]})
+            self.channel.send(say="failed", failure=self.failure.to_json(), tail=tails[self.culprit])
             if self.framework == "horovod":
                 self._leave(128 - self.status if self.status < 0 else self.status)
         else:
-            result = None
-            with contextlib.suppress(OSError), open(os.environ[Env.RESULT]) as file:
-                result = file.read()
-            self.channel.send(say="done", result=result)
+            result = left_in(os.environ[Env.RESULT], RESULT_LIMIT).decode(errors="replace")
+            self.channel.send(say="done", result=result or None)
 
 
 class Told(Output):

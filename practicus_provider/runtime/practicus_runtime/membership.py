@@ -9,13 +9,18 @@ are there the next round begins.
 from __future__ import annotations
 
 import secrets
-import signal
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, List, NamedTuple, Optional
 
-Failure = Dict[str, Any]
-"""How a rank has failed: ``rank``, ``exit_code``, ``signal``, ``at``, its last lines ``tail``, and ``replica``."""
+from .contract import End
+
+
+class Failure(NamedTuple):
+    """How a rank has failed, on which replica, and its last lines."""
+
+    end: End
+    tail: List[str]  # noqa: UP006  (Python 3.8)
 
 
 @dataclass(frozen=True)
@@ -116,12 +121,12 @@ class Group:
             self.members[name].busy = False
             self.broken = True
 
-    def fail(self, name: str, failure: Failure) -> None:
+    def fail(self, name: str, end: End, tail: List[str]) -> None:  # noqa: UP006  (Python 3.8)
         """A rank of a member has failed, and its other ones have ended; Horovod wants no more of such a host."""
         self.free(name)
         if not self.stops:
             del self.members[name]
-        self.failures.append({**failure, "replica": name})
+        self.failures.append(Failure(end._replace(replica=name), tail))
 
     def finish(self, name: str, result: Optional[str]) -> None:  # noqa: UP045
         """All ranks of a member have ended well; rank 0's result is the job's."""
@@ -139,9 +144,8 @@ class Group:
 
     @property
     def cause(self) -> Optional[Failure]:  # noqa: UP045
-        """The failure that came first; as elsewhere, nobody is sent SIGKILL because another has failed."""
-        order = sorted(self.failures, key=lambda failure: (failure["signal"] != signal.SIGKILL, failure["at"]))
-        return order[0] if order else None
+        """The failure that came first."""
+        return min(self.failures, key=lambda failure: failure.end.precedence, default=None)
 
     def step(self, now: float) -> None:
         """Do what is due."""
@@ -189,7 +193,7 @@ class Group:
 
     def _culprit(self) -> str:
         if self.cause:
-            return f"rank {self.cause['rank']} ({self.cause['replica']}) failed"
+            return f"rank {self.cause.end.rank} ({self.cause.end.replica}) failed"
         return f"{', '.join(sorted(self.lost))} was lost" if self.lost else "ranks gave up a round"
 
     def _gather(self, now: float) -> None:

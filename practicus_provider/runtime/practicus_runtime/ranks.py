@@ -21,14 +21,15 @@ import struct
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional
+from typing import TYPE_CHECKING, Callable, Mapping, Optional
 
 from practicus_runtime.launcher import LINUX, own_session
 from practicus_runtime.lines import Screen
 from practicus_runtime.meeting import named
 from practicus_runtime.waiting import POLL
 
-from .contract import Env
+from .contract import FAILURE_LIMIT, End, Env, parsed
+from .files import left_in
 
 if TYPE_CHECKING:
     from practicus_runtime.hangs import Watch
@@ -167,9 +168,8 @@ class Ranks:
             os.read(self.wakeup, 4096)
         ended = {rank: process.poll() for rank, process in self.processes.items()}
         if any(ended.values()) and not self.status:
-            # Nobody is sent SIGKILL because another rank failed; of all else, one may be the other's consequence.
             failures = [failure for rank in ended if (failure := self._failure(rank, ended[rank]))]
-            self._fail(min(failures, key=lambda failure: (failure["signal"] != signal.SIGKILL, failure["at"])))
+            self._fail(min(failures, key=lambda failure: failure.precedence))
         self.processes = {rank: process for rank, process in self.processes.items() if ended[rank] is None}
         if self.watch is not None and not (self.stopping or self.status):
             heard = {rank: self.outputs[rank].heard_at for rank in self.processes}
@@ -186,25 +186,22 @@ class Ranks:
         left = [max(0.0, at - now) for at in times if at is not None]
         return min([*left, *([self.watch.period] if self.watch else [])], default=None)
 
-    def _failure(self, rank: int, status: Optional[int]) -> Optional[dict[str, Any]]:  # noqa: UP045  (Python 3.8)
+    def _failure(self, rank: int, status: Optional[int]) -> Optional[End]:  # noqa: UP045  (Python 3.8)
         """How a rank has failed, also if all that we have of its end yet is what it has said itself."""
-        said: dict[str, Any] = {}
-        with contextlib.suppress(OSError, KeyError, ValueError), open(f"{os.environ[Env.FAILURE]}.{rank}") as file:
-            said = json.load(file)
-        if status is None and said:
-            status = said["exit_code"]
+        path = f"{os.environ[Env.FAILURE]}.{rank}" if Env.FAILURE in os.environ else None
+        said = End.from_json(parsed(left_in(path, FAILURE_LIMIT), FAILURE_LIMIT))
+        status = said.exit_code if status is None else status
         if not status:
             return None
         number = -status if status < 0 else None
-        at = said.get("at", time.time())
-        waited = {"unreached": said["unreached"]} if "unreached" in said else {}
-        return {"rank": rank, "exit_code": None if number else status, "signal": number, "at": at, **waited}
+        at = time.time() if said.at is None else said.at
+        return End(None if number else status, number, rank=rank, at=at, unreached=said.unreached)
 
-    def _fail(self, failure: dict[str, Any]) -> None:
+    def _fail(self, failure: End) -> None:
         """Say how the first one failed, and end the others: they would wait for it for ever."""
-        self.status = -failure["signal"] if failure["signal"] else failure["exit_code"]
+        self.status = -failure.signal if failure.signal else failure.exit_code or 1
         with contextlib.suppress(OSError, KeyError), open(os.environ[Env.FAILURE], "w") as file:
-            json.dump(failure, file)
+            json.dump(failure.to_json(), file)
         if not self.stopping:  # else whoever stops us says how long they have
             self._signal_all(signal.SIGTERM)
             self.kill_at = time.monotonic() + PATIENCE

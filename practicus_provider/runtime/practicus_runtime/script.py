@@ -33,7 +33,7 @@ from functools import partial
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
-from .contract import Env
+from .contract import End, Env
 
 _RUNTIME = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 _STDLIB = os.path.dirname(os.path.realpath(os.__file__))
@@ -77,7 +77,7 @@ def _stamp(code: int) -> None:
     if code and path:
         # What has given up waiting has said more, there already.
         with contextlib.suppress(OSError), open(path, "x") as file:
-            json.dump({"exit_code": code, "at": time.time()}, file)
+            json.dump(End(code, at=time.time()).to_json(), file)
 
 
 def _run_in() -> None:

@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Any, Callable, Optional
 
-from .contract import Env
+from .contract import End, Env, Unreached
 
 POLL = 0.05
 """Seconds between two looks."""
@@ -146,13 +146,12 @@ class Wait:
     def _give_up(self, now: float) -> None:
         waited = round(now - self.began)
         say(f"gave up waiting for {self.place} after {waited} s: {self.why}")
-        unreached = {"who": self.place, "why": self.why, "seconds": waited}
-        end = {"exit_code": EXIT_CODE, "signal": None, "at": time.time(), "unreached": unreached}
+        end = End(EXIT_CODE, at=time.time(), unreached=Unreached(self.place, self.why, waited))
         path = os.environ.get(Env.RANK_FAILURE) or os.environ.get(Env.FAILURE)
         with contextlib.suppress(OSError):
             if path:
                 with open(path, "w") as file:
-                    json.dump(end, file)
+                    json.dump(end.to_json(), file)
         raise SystemExit(EXIT_CODE)
 
 
