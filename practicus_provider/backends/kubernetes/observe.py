@@ -62,7 +62,7 @@ def observe(
     """The cluster's status.
 
     :param root: its root Job.
-    :param pods: others than those of the cluster's roles are not looked at.
+    :param pods: others than numbered ones of the cluster's roles are not looked at.
     :param jobs: likewise; the root may be among them.
     :param events: warnings about its Jobs that have no pods, and about its pods.
     :param told: pod -> its last words, as far as they are known from its log.
@@ -74,7 +74,7 @@ def observe(
     roles, order = facts.roles, list(facts.roles)
     name = root["metadata"]["name"]
     found = (Pod(pod, largest or {}) for pod in pods if cluster_of(pod) == name)
-    all_pods = [pod for pod in found if pod.role in roles]
+    all_pods = [pod for pod in found if pod.role in roles and pod.index >= 0]
     jobs = [job for job in jobs if cluster_of(job) == name]
     all_pods.sort(key=lambda pod: (order.index(pod.role), pod.index))
     first, held = _role(root), held_by(root)

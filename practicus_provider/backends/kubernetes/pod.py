@@ -22,6 +22,7 @@ PULL_FAILED = "ErrImagePull"
 """The kubelet's reason as it tries; in between it says ``ImagePullBackOff``, and since Kubernetes 1.31 why."""
 INSUFFICIENT = re.compile(r"\bInsufficient ([\w./-]*\w)")
 """What a scheduler says of each resource of which no node has enough left."""
+NUMBER = re.compile(r"[0-9]{1,9}")
 PREEMPTION = re.compile(r"[.,]?( no new claims to deallocate[.,]?)? preemption: .*", re.DOTALL)
 """What a scheduler adds after its reasons: that nobody is to be preempted either."""
 OVERDRAWN = re.compile(
@@ -64,9 +65,10 @@ class Pod:
 
     @property
     def index(self) -> int:
-        """Its index in its role; of a pod that the framework named, the number that its name ends with."""
-        labels = self.manifest["metadata"]["labels"]
-        return int(labels[INDEX]) if INDEX in labels else int(self.name.rpartition("-")[2])
+        """Its index in its role; of a pod that the framework named, the number that its name ends with; -1 if it has
+        none."""
+        number = str(self.manifest["metadata"]["labels"].get(INDEX, self.name.rpartition("-")[2]))
+        return int(number) if NUMBER.fullmatch(number) else -1
 
     @property
     def leaving(self) -> bool:
