@@ -310,14 +310,15 @@ def with_tail(verdict: Verdict, tail: Sequence[str], lacks: Mapping[str, str] | 
     if verdict.rank is not None:
         tail = lines_of(verdict.rank, tail)
     cause = cause_in(tail)
+    told = cause.before + cause.lines
     lacked = (module for module in _missing(cause.before) if module in (lacks or {}))
     missing = next(chain(_missing(cause.lines), lacked), None)  # what was missing before may have been done without
-    if verdict.exit_code and any(sign in line for line in cause.shown for sign in PORT_TAKEN):
+    if verdict.exit_code and any(sign in line for line in told for sign in PORT_TAKEN):
         reason = Reason.PORT_IN_USE
         advice = "A port that it listens on is taken: free it, or leave its choice to us by not naming one."
     elif verdict.exit_code and missing:
         there = f"Where {verdict.replica} ran"
-        if any(sign in line for line in cause.shown for sign in SENT):
+        if any(sign in line for line in told for sign in SENT):
             there = f"Where a worker ran what {verdict.replica} had sent"
         own = f"{there} there is no Python module {missing!r}: install it there, or give files=."
         advice = (lacks or {}).get(missing, own)
