@@ -22,9 +22,12 @@ from practicus_provider.plan import Here, Host, Part, Plan, Port, Role, Text, pa
 from practicus_provider.runtime.practicus_runtime.contract import (
     FAILURE_FILE,
     FAILURE_LIMIT,
+    LAUNCH_FILE,
     RESULT_FILE,
     End,
     Env,
+    Place,
+    ReplicaLaunch,
     Report,
     parsed,
 )
@@ -166,17 +169,17 @@ class Replica:
         for name, text in launch.files.items():
             (scratch / name).parent.mkdir(parents=True, exist_ok=True)
             (scratch / name).write_text(self._resolve(text), encoding="utf-8")
-        order = {
-            "command": [self._resolve(text) for text in launch.command],
-            "after": [[f"{port.role}-0", LOOPBACK, self.port_of(port)] for port in launch.after],
-            "grace": self.around.grace,
-            "report": report,
-            "leash": True,
-        }
-        (scratch / "launch.json").write_text(json.dumps(order))
+        order = ReplicaLaunch(
+            command=[self._resolve(text) for text in launch.command],
+            after=[Place(f"{port.role}-0", LOOPBACK, self.port_of(port)) for port in launch.after],
+            grace=self.around.grace,
+            report=report,
+            leash=True,
+        )
+        (scratch / LAUNCH_FILE).write_text(json.dumps(order.to_json()))
         with folder.log(self.name).open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(runtime.START), str(scratch / "launch.json")),
+                *(sys.executable, "-I", "-S", str(runtime.START), str(scratch / LAUNCH_FILE)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,

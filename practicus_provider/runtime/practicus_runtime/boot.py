@@ -22,20 +22,20 @@ MESSAGE = "/dev/termination-log"
 def main(role: str) -> None:
     """Be the launcher of that role's command."""
     bundle, scratch = os.path.dirname(os.path.abspath(__file__)), os.getcwd()
-    with open(os.path.join(bundle, "launches.json")) as file:
-        launch = json.load(file)[role]
     ours = os.path.join(scratch, ".practicus")
     with tarfile.open(os.path.join(bundle, "bundle.tgz")) as archive:
         archive.extractall(ours, **SAFELY)
     sys.path.append(os.path.join(ours, "runtime"))  # after Python's own modules
-    from practicus_runtime.contract import FAILURE_FILE, RESULT_FILE, Env
+    from practicus_runtime.contract import FAILURE_FILE, LAUNCHES_FILE, RESULT_FILE, Env, ReplicaLaunch, RoleLaunch
 
-    for name, parts in launch["files"].items():
+    with open(os.path.join(bundle, LAUNCHES_FILE)) as file:
+        launch = RoleLaunch.from_json(json.load(file)[role])
+    for name, parts in launch.files.items():
         path = os.path.join(scratch, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8") as file:
             file.write(text(parts))
-    os.environ.update({name: text(parts) for name, parts in launch["env"].items()})
+    os.environ.update({name: text(parts) for name, parts in launch.env.items()})
     search = [os.path.join(ours, "app"), os.path.join(ours, "runtime"), os.environ.get("PYTHONPATH", "")]
     if not os.access(os.environ.get("HOME", ""), os.W_OK):
         os.environ["HOME"] = scratch
@@ -46,16 +46,16 @@ def main(role: str) -> None:
             Env.BUNDLE: bundle,
             Env.RESULT: os.path.join(ours, RESULT_FILE),
             Env.FAILURE: os.path.join(ours, FAILURE_FILE),
-            **({Env.SPAWNS: launch["spawns"]} if launch["spawns"] else {}),
+            **({Env.SPAWNS: launch.spawns} if launch.spawns else {}),
         }
     )
-    order = {
-        "command": [text(parts) for parts in launch["command"]],
-        "after": launch["after"],
-        "grace": launch["grace"],
-        "message": MESSAGE,
-        "nonce": os.environ.pop(Env.NONCE, None),
-    }
+    order = ReplicaLaunch(
+        command=[text(parts) for parts in launch.command],
+        after=launch.after,
+        grace=launch.grace,
+        message=MESSAGE,
+        nonce=os.environ.pop(Env.NONCE, None),
+    )
     # In this process: another interpreter would take as long as this one has.
     import_module("practicus_runtime.launcher").main(order)
 

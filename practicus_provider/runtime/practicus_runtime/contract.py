@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 PREFIX = "PRACTICUS_"
 """Of our variables' names: nobody else's begin so."""
@@ -106,6 +106,10 @@ class Env:
     """What they show there."""
 
 
+LAUNCH_FILE = "launch.json"
+"""In a local replica's scratch folder: its :class:`ReplicaLaunch`."""
+LAUNCHES_FILE = "launches.json"
+"""In a pod's ConfigMap: role -> its :class:`RoleLaunch`."""
 RESULT_FILE = "result.json"
 """Name of the file ``Env.RESULT`` in a folder of the replica's own."""
 FAILURE_FILE = "failure.json"
@@ -131,6 +135,80 @@ TEXT_LIMIT = 500
 """Characters of a text that somebody may read in a verdict."""
 NAME = re.compile(r"[a-z0-9-]{1,63}")
 """Of a replica: ``role-index``."""
+
+
+Text = List[Union[str, Dict[str, str]]]
+"""Strings, and ``{"here": ...}`` for what only the pod knows (:class:`practicus_provider.plan.Here`), to be joined."""
+
+
+class Place(NamedTuple):
+    """A port of another replica's."""
+
+    who: str
+    host: str
+    port: int
+
+
+class RoleLaunch(NamedTuple):
+    """How each replica of a role is started in its pod: one of those in :data:`LAUNCHES_FILE`, by the role's name.
+
+    :param env: variable -> its value.
+    :param files: path below the scratch folder -> content.
+    :param after: what must accept connections before the command starts.
+    :param grace: seconds that the command has between SIGTERM and SIGKILL.
+    :param spawns: name of the role whose replicas this one asks for, or starts.
+    """
+
+    command: List[Text]  # noqa: UP006  (Python 3.8)
+    env: Dict[str, Text]  # noqa: UP006
+    files: Dict[str, Text]  # noqa: UP006
+    after: List[Place]  # noqa: UP006
+    grace: float
+    spawns: Optional[str]  # noqa: UP045
+
+    @classmethod
+    def from_json(cls, data: Dict[str, Any]) -> RoleLaunch:  # noqa: UP006  (Python 3.8)
+        """Inverse of :meth:`to_json`.
+
+        :raises TypeError: a field is missing, or there is another one.
+        """
+        return cls(**{**data, "after": [Place(*place) for place in data["after"]]})
+
+    def to_json(self) -> Dict[str, Any]:  # noqa: UP006  (Python 3.8)
+        """A JSON-able object."""
+        return {**self._asdict(), "after": [list(place) for place in self.after]}
+
+
+class ReplicaLaunch(NamedTuple):
+    """What one launcher is told: in :data:`LAUNCH_FILE` where it is of this machine; in a pod ``boot.py`` tells it.
+
+    :param after: what must accept connections before the command starts.
+    :param grace: seconds that the command has between SIGTERM and SIGKILL.
+    :param report: file descriptor that takes a :class:`Report` a line.
+    :param leash: whether a supervisor holds its standard input, whose end is the supervisor's.
+    :param message: file that takes the :class:`LastWords`.
+    :param nonce: starts the end of both outputs.
+    """
+
+    command: List[str]  # noqa: UP006  (Python 3.8)
+    after: List[Place]  # noqa: UP006
+    grace: float
+    report: Optional[int] = None  # noqa: UP045
+    leash: bool = False
+    message: Optional[str] = None  # noqa: UP045
+    nonce: Optional[str] = None  # noqa: UP045
+
+    @classmethod
+    def from_json(cls, data: Dict[str, Any]) -> ReplicaLaunch:  # noqa: UP006  (Python 3.8)
+        """Inverse of :meth:`to_json`.
+
+        :raises TypeError: a field is missing, or there is another one.
+        """
+        return cls(**{**data, "after": [Place(*place) for place in data["after"]]})
+
+    def to_json(self) -> Dict[str, Any]:  # noqa: UP006  (Python 3.8)
+        """A JSON-able object."""
+        return {**self._asdict(), "after": [list(place) for place in self.after]}
 
 
 class Unreached(NamedTuple):
@@ -298,6 +376,11 @@ class Report(NamedTuple):
         if self.end is not None:
             return {"event": "ended", **self.end.to_json()}
         return {"event": "started", "pid": self.pid}
+
+
+def template_file(role: str) -> str:
+    """Name of the file in a pod's ConfigMap that has the template of an elastic role's pods."""
+    return f"pod-{role}.json"
 
 
 def parsed(text: Union[str, bytes], limit: int) -> object:  # noqa: UP007  (Python 3.8)

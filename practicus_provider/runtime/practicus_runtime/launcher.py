@@ -4,7 +4,7 @@
 forwards SIGTERM (and kills at the second one, or after the grace time), reaps orphans, and leaves no descendant behind.
 Its exit code is the command's, or 128 + the signal's number.
 
-Where a supervisor holds our standard input (``"leash": true``), its end of file means that the supervisor died: then
+Where a supervisor holds our standard input (``leash``), its end of file means that the supervisor died: then
 everything here dies at once. What happens is reported as JSON lines on the file descriptor ``report``, if there is one.
 Where there is none to read them, the end and the application's result become the container's last words in the file
 ``message``, and, after the ``nonce``, the last line of both outputs: who follows those knows of the end at once.
@@ -25,7 +25,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from .contract import (
     END_MARK,
@@ -37,6 +37,7 @@ from .contract import (
     End,
     Env,
     LastWords,
+    ReplicaLaunch,
     Report,
     parsed,
 )
@@ -57,15 +58,15 @@ NAMELESS = "practicus"
 class Launcher:
     """One command's life."""
 
-    def __init__(self, launch: dict[str, Any]) -> None:
-        self.command: list[str] = launch["command"]
-        self.after: list[list[Any]] = launch["after"]
-        self.grace: float = launch["grace"]
-        self.report_fd: int | None = launch.get("report")
-        self.message: str | None = launch.get("message")
-        self.nonce: str | None = launch.get("nonce")
+    def __init__(self, launch: ReplicaLaunch) -> None:
+        self.command = launch.command
+        self.after = launch.after
+        self.grace = launch.grace
+        self.report_fd = launch.report
+        self.message = launch.message
+        self.nonce = launch.nonce
         self.last_words = ""
-        self.leash = bool(launch.get("leash"))
+        self.leash = launch.leash
         self.kill_at: float | None = None
         self.stopping = False
         self.child: subprocess.Popen[bytes] | None = None
@@ -296,6 +297,6 @@ def _kill(pids: set[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def main(launch: dict[str, Any]) -> NoReturn:
+def main(launch: ReplicaLaunch) -> NoReturn:
     """The whole process."""
     os._exit(Launcher(launch).run())  # at once: a SIGTERM while the interpreter winds up would change the exit code

@@ -28,7 +28,7 @@ from practicus_runtime.driver import Driver
 from practicus_runtime.executor import STANDALONE
 from practicus_runtime.waiting import Wait
 
-from .contract import Env
+from .contract import Env, template_file
 
 LEAST_JAVA = 17  # Spark 4's (https://spark.apache.org/docs/latest/)
 API_SERVER = "kubernetes.default.svc"
@@ -229,7 +229,7 @@ def write_settings(folder: str, told: Dict[str, str]) -> None:  # noqa: UP006  (
 
 def executors_template() -> str:
     """Path of the template of the pods that Spark makes; there is none where it makes none."""
-    return os.path.join(os.environ.get(Env.BUNDLE, ""), "pod-worker.json")
+    return os.path.join(os.environ.get(Env.BUNDLE, ""), template_file("worker"))
 
 
 def found(key: str, name: str, folder: str) -> str:

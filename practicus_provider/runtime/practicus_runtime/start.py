@@ -10,5 +10,5 @@ from importlib import import_module
 if __name__ == "__main__":
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # after Python's own modules
     with open(sys.argv[1]) as file:
-        launch = json.load(file)
+        launch = import_module("practicus_runtime.contract").ReplicaLaunch.from_json(json.load(file))
     import_module("practicus_runtime.launcher").main(launch)
