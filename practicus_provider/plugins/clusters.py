@@ -47,8 +47,6 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 CLUSTER = "/api/clusters/{dag_id}/{conn_id}/{cluster}"
-SOON = 3.0
-"""Seconds for which the list waits for a connection."""
 WHO = "who may read it in Airflow sees why"
 GONE = "It is there while the job runs, and for an hour after it where teardown= keeps it."
 
@@ -117,7 +115,7 @@ async def static(name: str) -> Response:
 async def clusters(user: GetUserDep) -> Response:
     """All clusters whose DAGs this user may read, and what could not be looked at."""
     places = [Place(conn_id) for conn_id in await run_in_threadpool(connection_ids)]
-    looks = dict(zip(places, await asyncio.gather(*map(_look_soon, places)), strict=True))
+    looks = dict(zip(places, await asyncio.gather(*map(board.glance, places)), strict=True))
     dags = {dag_of(listing) for look in looks.values() for listing in look.listings}
     shown = await run_in_threadpool(_permitted, user, dags, READ)
     troubles = {place.conn_id: look.error for place, look in looks.items() if look.error}
@@ -202,15 +200,6 @@ async def _unreachable(request: Request, error: BackendError) -> Response:
 
 
 # ---- helpers
-
-
-async def _look_soon(place: Place) -> Look:
-    """Nobody waits for the slowest of all connections; what it says is there for who asks next."""
-    try:
-        async with asyncio.timeout(SOON):
-            return await board.look(place)
-    except TimeoutError:
-        return Look(0, error="it has not answered yet")
 
 
 async def _lines(user: BaseUser, conn_id: str, lines: AsyncGenerator[LogLine, None]) -> AsyncGenerator[LogLine, None]:
