@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import re
 
 from practicus_provider.adapters import DOCKERFILE, NO_RESULT, Adapter, Program
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Framework, Here, Host, Launch, Part, Port, Role, Text
-from practicus_provider.runtime.practicus_runtime.contract import Env
+from practicus_provider.runtime.practicus_runtime.contract import Env, Limits
 from practicus_provider.runtime.practicus_runtime.waiting import PATIENCE
 from practicus_provider.spec import JobSpec
 
@@ -56,7 +57,7 @@ class DaskAdapter(Adapter):
         preloads = ["practicus_runtime.dask_scheduler"]
         if spec.elastic:
             preloads.append("practicus_runtime.dask_elastic")
-            config[Env.ELASTIC] = f"{spec.elastic.min},{spec.elastic.max}"
+            config[Env.ELASTIC] = json.dumps(Limits(spec.elastic.min, spec.elastic.max).to_json())
         coordinator = Launch(
             command=(Here.PYTHON, "-m", "distributed.cli.dask_scheduler", "--host", Here.URL_HOST, "--port", SCHEDULER)
             + ("--dashboard-address", ("127.0.0.1:", DASHBOARD), *_preload(spec, "scheduler", *preloads)),

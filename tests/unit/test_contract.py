@@ -33,8 +33,10 @@ from practicus_provider.runtime.practicus_runtime.contract import (
     End,
     Env,
     LastWords,
+    Limits,
     Report,
     Unreached,
+    WaitLine,
     parsed,
 )
 from practicus_provider.runtime.practicus_runtime.files import left_in
@@ -127,6 +129,31 @@ def test_of_a_command_that_failed_for_another_process_that_ones_end_is_told():
     own, cause = End(1, oom=True, stopped=True), End(signal=11, rank=2)
     assert own.because(cause) == End(signal=11, rank=2, oom=True, stopped=True)
     assert [own.because(no_failure) for no_failure in (End(), End(0), End(at=1.0))] == [own, own, own]
+
+
+@pytest.mark.parametrize(
+    ("wait", "line"),
+    [
+        (
+            WaitLine("rank 0 (w-0:1)", 12, "connection refused"),
+            "waiting for rank 0 (w-0:1) since 12 s: connection refused",
+        ),
+        (WaitLine("worker-0 ([fd00::7]:1)", 40), "reached worker-0 ([fd00::7]:1) after 40 s"),
+        (WaitLine("driver-0 (d)", 300, "x: y", given_up=True), "gave up waiting for driver-0 (d) after 300 s: x: y"),
+    ],
+)
+def test_a_line_that_tells_of_a_wait_is_found_whatever_stands_before_it(wait, line):
+    assert (wait.text(), WaitLine.found_in(f"[rank 1] {line}")) == (line, wait)
+
+
+def test_other_lines_tell_of_no_wait():
+    lines = ["", "waiting for godot", "waiting for x (y) since long: z", "waiting for " * 10**5, "reached (" * 10**5]
+    assert [WaitLine.found_in(line) for line in lines] == [None] * 5
+
+
+def test_what_an_elastic_cluster_may_have_is_one_object_with_defaults():
+    data = {"minimum": 1, "maximum": 4, "max_restarts": 3, "join_timeout": 600, "last_call_timeout": 10}
+    assert (Limits(1, 4).to_json(), Limits.from_json({"minimum": 1, "maximum": 4})) == (data, Limits(1, 4))
 
 
 # ---- what a job says

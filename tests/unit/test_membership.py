@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from practicus_runtime.contract import End
-from practicus_runtime.membership import Group, Limits, Member, Phase
+from practicus_runtime.contract import End, Limits
+from practicus_runtime.membership import Group, Member, Phase
 
 
 class Job:

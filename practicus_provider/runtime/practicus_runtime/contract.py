@@ -86,7 +86,7 @@ class Env:
     # ---- of trainings and clusters that change while they run
 
     ELASTIC = "PRACTICUS_ELASTIC"
-    """Of who leads them: how many workers there may be."""
+    """Of who leads them: :class:`Limits`, as a JSON object."""
     SPAWNS = "PRACTICUS_SPAWNS"
     """Of who makes other replicas: their role."""
     COORDINATOR = "PRACTICUS_COORDINATOR"
@@ -110,6 +110,12 @@ LAUNCH_FILE = "launch.json"
 """In a local replica's scratch folder: its :class:`ReplicaLaunch`."""
 LAUNCHES_FILE = "launches.json"
 """In a pod's ConfigMap: role -> its :class:`RoleLaunch`."""
+NO_DNS = "its name does not resolve, as no DNS server answers"
+NO_NAME = "its name does not resolve: DNS knows no such name"
+REFUSED = "connection refused"
+TIMED_OUT = "connection timed out"
+"""What is in the way of who waits for another replica; all else are words of the system's."""
+
 RESULT_FILE = "result.json"
 """Name of the file ``Env.RESULT`` in a folder of the replica's own."""
 FAILURE_FILE = "failure.json"
@@ -147,6 +153,34 @@ class Place(NamedTuple):
     who: str
     host: str
     port: int
+
+
+class Limits(NamedTuple):
+    """How many workers an elastic cluster may have, and what an elastic training allows, by torchrun's names where that
+    has them. As JSON it is ``Env.ELASTIC``; Dask's scheduler has no use for more than the bounds.
+
+    :param max_restarts: rounds that may begin because a rank has failed; of lost members there may be any number.
+    :param join_timeout: seconds for which fewer members than ``minimum`` wait for others.
+    :param last_call_timeout: seconds for which so many wait for still others.
+    """
+
+    minimum: int
+    maximum: int
+    max_restarts: int = 3
+    join_timeout: float = 600
+    last_call_timeout: float = 10
+
+    @classmethod
+    def from_json(cls, data: Dict[str, Any]) -> Limits:  # noqa: UP006  (Python 3.8)
+        """Inverse of :meth:`to_json`.
+
+        :raises TypeError: a bound is missing, or there is another field.
+        """
+        return cls(**data)
+
+    def to_json(self) -> Dict[str, Any]:  # noqa: UP006  (Python 3.8)
+        """A JSON-able object."""
+        return self._asdict()
 
 
 class RoleLaunch(NamedTuple):
@@ -215,7 +249,7 @@ class Unreached(NamedTuple):
     """Whom a process has waited for in vain.
 
     :param who: a replica, and where.
-    :param why: what was in the way last, in the words of ``practicus_runtime.waiting``.
+    :param why: what was in the way last, such as :data:`REFUSED`.
     :param seconds: for which it has waited.
     """
 
@@ -233,6 +267,41 @@ class Unreached(NamedTuple):
     def to_json(self) -> Dict[str, Any]:  # noqa: UP006  (Python 3.8)
         """A JSON-able object."""
         return self._asdict()
+
+
+class WaitLine(NamedTuple):
+    """A line of a replica's log that tells of its wait for another one.
+
+    :param who: is waited for, and where, such as ``worker-0 (10.0.0.7:29500)``.
+    :param seconds: for which it has waited.
+    :param why: what is in the way; empty: nothing any more, it was reached.
+    :param given_up: whether it waits no longer although that is so.
+    """
+
+    who: str
+    seconds: int
+    why: str = ""
+    given_up: bool = False
+
+    @classmethod
+    def found_in(cls, line: str) -> Optional[WaitLine]:  # noqa: UP045  (Python 3.8)
+        """The one that a line of a log ends with, whatever stands before it; None: there is none."""
+        found = _WAIT_LINE.search(line)
+        return found and cls(found["who"], int(found["seconds"]), found["why"] or "", bool(found["gave_up"]))
+
+    def text(self) -> str:
+        """As it is written."""
+        if not self.why:
+            return f"reached {self.who} after {self.seconds} s"
+        if self.given_up:
+            return f"gave up waiting for {self.who} after {self.seconds} s: {self.why}"
+        return f"waiting for {self.who} since {self.seconds} s: {self.why}"
+
+
+_WAIT_LINE = re.compile(
+    r"(?:reached|(?P<gave_up>gave up )?waiting for) (?P<who>\S.{0,63}? \(\S{1,300}\))"
+    r" (?:since|after) (?P<seconds>[0-9]{1,9}) s(?:: (?P<why>.+))?$"
+)
 
 
 class End(NamedTuple):

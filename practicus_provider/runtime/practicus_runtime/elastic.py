@@ -17,9 +17,9 @@ from typing import Optional
 from practicus_runtime import control
 from practicus_runtime.channel import Channel, Listener, Message
 from practicus_runtime.horovod_store import Store
-from practicus_runtime.membership import Group, Limits, Member, Phase
+from practicus_runtime.membership import Group, Member, Phase
 
-from .contract import End, Env
+from .contract import End, Env, Limits
 
 TICK = 0.5
 """Seconds between two looks at what time alone brings about."""
@@ -115,7 +115,7 @@ def say(*lines: str) -> None:
 
 def main(framework: str, address: str, port: str, store_port: str) -> int:
     """Lead a job; the exit code."""
-    limits = Limits(**json.loads(os.environ[Env.ELASTIC]))
+    limits = Limits.from_json(json.loads(os.environ[Env.ELASTIC]))
     group = Group(limits, stops=framework == "torch")
     coordinator = Coordinator(address, int(port), group)
     if framework == "horovod":

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Callable, List, NamedTuple, Optional
 
-from .contract import End
+from .contract import End, Limits
 
 
 class Failure(NamedTuple):
@@ -21,22 +21,6 @@ class Failure(NamedTuple):
 
     end: End
     tail: List[str]  # noqa: UP006  (Python 3.8)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a job allows; those that torchrun has are named as there.
-
-    :param max_restarts: rounds that may begin because a rank has failed; of lost members there may be any number.
-    :param join_timeout: seconds for which fewer members than ``minimum`` wait for others.
-    :param last_call_timeout: seconds for which so many wait for still others.
-    """
-
-    minimum: int
-    maximum: int
-    max_restarts: int
-    join_timeout: float
-    last_call_timeout: float
 
 
 @dataclass
