@@ -34,7 +34,11 @@ from practicus_provider.runtime.practicus_runtime.contract import (
     Env,
     LastWords,
     Limits,
+    Place,
+    ReplicaLaunch,
     Report,
+    RoleLaunch,
+    Scale,
     Unreached,
     WaitLine,
     parsed,
@@ -73,6 +77,48 @@ def test_what_only_documents_is_no_name():
 def test_no_other_module_names_a_variable_of_ours_by_itself(path):
     found = [word for word in words(path.read_text()) if PREFIX in word]
     assert found == [], "name it in practicus_runtime/contract.py, and take it from there"
+
+
+KEYS = {*End._fields, "result_lines", *ReplicaLaunch._fields, *RoleLaunch._fields, *Unreached._fields}
+COMMON = {"command", "env", "files", "message", "nonce", "rank", "replica", "report", "result", "seconds"}
+"""Of these, what formats of others, such as a pod's, and a channel's messages have, too."""
+OWN_FORMATS = {
+    "backends/codec.py": "a plan in the folder of a local cluster",
+    "backends/local/folder.py": "the same",
+    "backends/local/__init__.py": "what the provider asks a supervisor that it started",
+    "plugins/rows.py": "what the page of a cluster reads",
+    "status.py": "a status, and a verdict, as they are stored",
+}
+"""Modules that have some of them in a format of their own, which no replica sees."""
+
+
+def keys(source: str) -> Iterator[str]:
+    """The strings by which the code makes, or looks into, a dict."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Dict(keys=found):
+                yield from (key.value for key in found if isinstance(key, ast.Constant))
+            case ast.Subscript(slice=ast.Constant(value=str(key))):
+                yield key
+            case ast.Call(func=ast.Attribute(attr="get" | "pop"), args=[ast.Constant(value=str(key)), *_]):
+                yield key
+            case ast.Compare(left=ast.Constant(value=str(key)), ops=[ast.In() | ast.NotIn()]):
+                yield key
+
+
+@pytest.mark.parametrize(
+    "code", ['x = {"grace": 1}', 'x["grace"]', 'x["grace"] = 1', 'x.get("grace", 1)', 'x.pop("grace")', '"grace" in x']
+)
+def test_a_key_of_a_format_is_found_however_it_is_used(code):
+    assert list(keys(code)) == ["grace"]
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_other_module_makes_or_reads_a_format_by_its_keys(path):
+    found = {key for key in keys(path.read_text()) if key in KEYS - COMMON}
+    assert bool(found) == (str(path.relative_to(PACKAGE)) in OWN_FORMATS), (
+        f"{found}: use a value of practicus_runtime/contract.py; a format that no replica sees is one of OWN_FORMATS"
+    )
 
 
 def test_each_variable_is_named_as_its_constant_is():
@@ -149,6 +195,30 @@ def test_a_line_that_tells_of_a_wait_is_found_whatever_stands_before_it(wait, li
 def test_other_lines_tell_of_no_wait():
     lines = ["", "waiting for godot", "waiting for x (y) since long: z", "waiting for " * 10**5, "reached (" * 10**5]
     assert [WaitLine.found_in(line) for line in lines] == [None] * 5
+
+
+def test_a_request_for_replicas_is_one_or_none():
+    data = {"do": "scale", "role": "worker", "replicas": 3}
+    assert (Scale("worker", 3).to_json(), Scale.from_json(data)) == (data, Scale("worker", 3))
+    for wrong in ({**data, "do": "delete"}, {**data, "role": 1}, {**data, "replicas": True}, [], None, {}):
+        assert Scale.from_json(wrong) is None
+
+
+LAUNCH = {"command": ["a"], "after": [["worker-0", "w", 1]], "grace": 2.5}
+
+
+def test_a_launcher_is_told_a_command_what_it_waits_for_and_how_it_is_held():
+    launch = ReplicaLaunch(["a"], [Place("worker-0", "w", 1)], 2.5, report=3, leash=True)
+    data = {**LAUNCH, "report": 3, "leash": True, "message": None, "nonce": None}
+    assert (launch.to_json(), ReplicaLaunch.from_json(data)) == (data, launch)
+    assert ReplicaLaunch.from_json(LAUNCH) == ReplicaLaunch(["a"], [Place("worker-0", "w", 1)], 2.5)
+
+
+def test_a_role_is_launched_with_references_to_what_only_its_pods_know():
+    here = [["a", {"here": "index"}]]
+    launch = RoleLaunch(here, {"A": ["b"]}, {}, [Place("worker-0", "w", 1)], 2.5, None)
+    data = {**LAUNCH, "command": here, "env": {"A": ["b"]}, "files": {}, "spawns": None}
+    assert (launch.to_json(), RoleLaunch.from_json(data)) == (data, launch)
 
 
 def test_what_an_elastic_cluster_may_have_is_one_object_with_defaults():

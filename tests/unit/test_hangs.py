@@ -18,7 +18,7 @@ from practicus_runtime.hangs import EXIT_CODE, PATIENCE, Watch, failure, stack_f
 
 from practicus_provider import runtime
 
-HANG = {"rank": 2, "at": 100.0, "silent": 30.5}
+HANG = End(EXIT_CODE, rank=2, at=100.0, silent=30.5)
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 def test_the_replica_of_the_rank_that_hung_failed_before_all_others():
-    assert failure(HANG, {2: 11, 3: 12}) == End(EXIT_CODE, **HANG)
-    assert failure(HANG, {0: 11, 1: 12}) == End(EXIT_CODE, **{**HANG, "rank": 0, "at": 101.0})
+    assert failure(HANG, {2: 11, 3: 12}) == HANG
+    assert failure(HANG, {0: 11, 1: 12}) == HANG._replace(rank=0, at=101.0)
     assert failure(HANG, {}).rank is None
 
 
@@ -108,7 +108,7 @@ def test_a_replica_without_the_key_is_not_heard_and_keeps_nobody_from_being_hear
 
 def test_who_only_pretends_to_be_the_first_replica_is_not_believed(watch):
     other = watch(first=False)
-    impostor = Listener(*other.address, "another", lambda channel: channel.send(hang=HANG))
+    impostor = Listener(*other.address, "another", lambda channel: channel.send(hang=HANG.to_json()))
     impostor.start()
     refused(other)
     assert other.look({1: None}, {}) is None

@@ -35,7 +35,7 @@ from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.names import is_dns_label
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
-from practicus_provider.runtime.practicus_runtime.contract import Env
+from practicus_provider.runtime.practicus_runtime.contract import Env, Scale
 from practicus_provider.status import Reason, State, Status, Verdict
 from practicus_provider.tail import TAIL_LINES
 
@@ -151,7 +151,7 @@ class LocalBackend(Backend):
     async def scale(self, handle: Handle, role: str, replicas: int) -> None:
         """See :meth:`Backend.scale`."""
         folder = self._folder(handle)
-        ask = {"do": "scale", "role": role, "replicas": replicas}
+        ask = Scale(role, replicas).to_json()
         try:
             async with asyncio.timeout(STOP_PATIENCE), control.request(folder.control, ask) as answers:
                 answer = await anext(answers, {"error": "its supervisor hung up"})

@@ -30,7 +30,7 @@ from practicus_provider.backends.local.replica import GRACE, Replica, Surroundin
 from practicus_provider.errors import BackendError
 from practicus_provider.overdue import out_of_time, with_last_lines
 from practicus_provider.plan import Plan, Port, Role
-from practicus_provider.runtime.practicus_runtime.contract import Env
+from practicus_provider.runtime.practicus_runtime.contract import REQUEST_LIMIT, Env, Scale, parsed
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, explain_exit, precedence
 
 GRACE_SERVING = 0.5
@@ -278,12 +278,12 @@ class Supervisor:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # asyncio's streams log a connection's task that ends cancelled, as it does with the cluster, as an error.
         with contextlib.suppress(ConnectionError, asyncio.CancelledError), contextlib.closing(writer):
-            request = json.loads(await reader.readline() or "{}")
+            request = parsed(await reader.readline(), REQUEST_LIMIT)
+            if scale := Scale.from_json(request):
+                await _answer(writer, self._scale(scale))
             match request:
                 case {"do": "watch", "lease": lease}:
                     await self._watched(reader, writer, lease)
-                case {"do": "scale", "role": str(role), "replicas": int(replicas)}:
-                    await _answer(writer, self._scale(role, replicas))
                 case {"do": "delete", "after": after} if after > 0:
                     self._close_in(after)
                     await _answer(writer, {})
@@ -321,7 +321,8 @@ class Supervisor:
             self._finish(Verdict(State.CANCELLED, Reason.ABANDONED, message))
             self.close_now()
 
-    def _scale(self, role_name: str, replicas: int) -> dict[str, str]:
+    def _scale(self, asked: Scale) -> dict[str, str]:
+        role_name, replicas = asked
         role = next((role for role in self.plan.roles if role.name == role_name), None)
         if role is None or role.elastic is None:
             return {"error": f"{role_name!r} is not an elastic role of this cluster"}

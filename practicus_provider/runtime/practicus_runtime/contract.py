@@ -137,6 +137,8 @@ END_MARK = "\x1epracticus-end "
 
 LATEST = 250_000_000_000
 """Seconds since the epoch up to which something may be said to happen: ``datetime`` ends after it, in year 9999."""
+REQUEST_LIMIT = 4096
+"""Bytes of a request at ``Env.CONTROL``."""
 TEXT_LIMIT = 500
 """Characters of a text that somebody may read in a verdict."""
 NAME = re.compile(r"[a-z0-9-]{1,63}")
@@ -445,6 +447,24 @@ class Report(NamedTuple):
         if self.end is not None:
             return {"event": "ended", **self.end.to_json()}
         return {"event": "started", "pid": self.pid}
+
+
+class Scale(NamedTuple):
+    """A request at ``Env.CONTROL``: have so many replicas of an elastic role in all."""
+
+    role: str
+    replicas: int
+
+    @classmethod
+    def from_json(cls, data: object) -> Optional[Scale]:  # noqa: UP045  (Python 3.8)
+        """Inverse of :meth:`to_json`; None: it is none."""
+        fields = _object(data)
+        role, replicas = _text(fields.get("role")), _whole(fields.get("replicas"), -(1 << 31), 1 << 31)
+        return None if fields.get("do") != "scale" or role is None or replicas is None else cls(role, replicas)
+
+    def to_json(self) -> Dict[str, Any]:  # noqa: UP006  (Python 3.8)
+        """A JSON-able object."""
+        return {"do": "scale", **self._asdict()}
 
 
 def template_file(role: str) -> str:

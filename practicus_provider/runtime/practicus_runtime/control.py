@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 from typing import Iterator
 
-from .contract import Env
+from .contract import Env, Scale
 
 
 def scale(role: str, replicas: int, timeout: float = 10.0) -> None:
@@ -26,8 +26,7 @@ def scale(role: str, replicas: int, timeout: float = 10.0) -> None:
     with connectable(os.environ[Env.CONTROL]) as path, socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout)
         connection.connect(path)
-        request = {"do": "scale", "role": role, "replicas": replicas}
-        connection.sendall(json.dumps(request).encode() + b"\n")
+        connection.sendall(json.dumps(Scale(role, replicas).to_json()).encode() + b"\n")
         with connection.makefile("rb") as answers:
             answer = json.loads(answers.readline() or b'{"error": "the supervisor hung up"}')
     if "error" in answer:

@@ -21,7 +21,7 @@ from typing import IO, Any, Deque, Dict, List
 
 from practicus_runtime.driver import die_with_parent, leave
 
-from .contract import Env
+from .contract import End, Env
 
 STANDALONE = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 """Class of an executor that a standalone worker starts."""
@@ -65,8 +65,8 @@ class Executor:
             copy.join(1.0)  # what it has left behind may hold them open
         start.join()
         if code and not self.stopped:
-            how = {"exit_code": code, "signal": None} if code > 0 else {"exit_code": None, "signal": -code}
-            self._tell({**how, "seconds": time.monotonic() - began, "tail": list(self.tail)})
+            end = End(code) if code > 0 else End(signal=-code)
+            self._tell({"end": end.to_json(), "seconds": time.monotonic() - began, "tail": list(self.tail)})
         return code
 
     def _stop(self, number: int, frame: object) -> None:

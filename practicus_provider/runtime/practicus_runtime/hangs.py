@@ -19,7 +19,7 @@ import signal
 import socket
 import threading
 import time
-from typing import Any, Mapping
+from typing import Mapping
 
 from practicus_runtime.channel import Channel, Listener, Message
 from practicus_runtime.waiting import Wait
@@ -147,7 +147,7 @@ class Watch:
         spoke = {rank: at for rank, at in everyone.items() if at is not None} or dict.fromkeys(everyone, self.last)
         rank = min(spoke, key=lambda rank: (spoke[rank], rank))
         silent = round(now - spoke[rank], 1)
-        return self._end({"rank": rank, "at": time.time(), "silent": silent}, pids)
+        return self._end(End(EXIT_CODE, rank=rank, at=time.time(), silent=silent), pids)
 
     def _attend(self, channel: Channel) -> None:
         """Hear another replica until it is gone."""
@@ -175,7 +175,7 @@ class Watch:
             self.channel.connection.close()
             self.channel = None
             return None
-        hang = next((message["hang"] for message in said if "hang" in message), None)
+        hang = next((End.from_json(message["hang"]) for message in said if "hang" in message), None)
         if hang is None:
             return None
         found = stacks(pids)
@@ -186,11 +186,11 @@ class Watch:
             self.channel.take()  # nothing comes: it closes once it has written all
         return failure(hang, pids)
 
-    def _end(self, hang: dict[str, Any], pids: Mapping[int, int]) -> End:
+    def _end(self, hang: End, pids: Mapping[int, int]) -> End:
         """Have every replica show its stacks, and end."""
         peers = [peer for peer in self.peers if peer.open]
         for peer in peers:
-            peer.channel.send(hang=hang)
+            peer.channel.send(hang=hang.to_json())
         found = stacks(pids)
         with self.changed:
             self.changed.wait_for(lambda: all(peer.stacks is not None or not peer.open for peer in peers), PATIENCE)
@@ -204,10 +204,9 @@ class Watch:
         return failure(hang, pids)
 
 
-def failure(hang: Mapping[str, Any], pids: Mapping[int, int]) -> End:
+def failure(hang: End, pids: Mapping[int, int]) -> End:
     """As which a replica's failure counts: that of the one which has the rank comes first."""
-    own = hang if hang["rank"] in pids else {**hang, "rank": min(pids, default=None), "at": hang["at"] + 1}
-    return End(EXIT_CODE, rank=own["rank"], at=own["at"], silent=own["silent"])
+    return hang if hang.rank in pids else hang._replace(rank=min(pids, default=None), at=(hang.at or 0.0) + 1)
 
 
 def stack_file(rank: int) -> str:
