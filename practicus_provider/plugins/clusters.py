@@ -27,10 +27,9 @@ from practicus_provider.backends.base import Backend, Listing
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plugins.board import Board, Look, Place
 from practicus_provider.plugins.login import log_in
-from practicus_provider.plugins.places import connection_ids
+from practicus_provider.plugins.places import backend_of, connection_ids
 from practicus_provider.plugins.rows import dag_of, page_of, rows_of
 from practicus_provider.plugins.stream import events
-from practicus_provider.plugins.tunnel import backend_of
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
