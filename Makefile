@@ -15,7 +15,7 @@ EXTRAS := --extra dask --extra spark
 BIN := .venv/bin
 # In the order given, from both ends: see tests/conftest.py.
 PYTEST := $(BIN)/pytest -q --no-loadscope-reorder
-SLOW_TESTS := tests/e2e tests/integration tests/contract tests/cluster tests/matrix
+SLOW_TESTS := tests/e2e tests/attacks tests/integration tests/contract tests/cluster tests/matrix
 
 # Imports take twice as long where no bytecode may be written later; so it is compiled at once.
 export UV_COMPILE_BYTECODE := 1

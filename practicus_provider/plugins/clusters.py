@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated, Any
 
-from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
-from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails, DagAccessEntity, DagDetails
-from airflow.api_fastapi.core_api.security import GetUserDep, get_user, requires_access_dag
+from airflow.api_fastapi.core_api.security import GetUserDep, get_user
 from airflow.api_fastapi.logging.decorators import action_logging
-from airflow.models import Connection, DagModel
-from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -30,12 +24,11 @@ from practicus_provider.backends.base import Backend, Listing, LogLine
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plugins.board import Board, Look, Place
 from practicus_provider.plugins.login import log_in
-from practicus_provider.plugins.places import connection_ids
+from practicus_provider.plugins.permissions import CLEAR, READ, READ_LOGS, may, permitted, readable, reasons_for
+from practicus_provider.plugins.places import backend_of, connection_ids
 from practicus_provider.plugins.rows import dag_of, page_of, rows_of
 from practicus_provider.plugins.stream import events
-from practicus_provider.plugins.tunnel import backend_of
 
-log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {
@@ -47,7 +40,6 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 CLUSTER = "/api/clusters/{dag_id}/{conn_id}/{cluster}"
-WHO = "who may read it in Airflow sees why"
 GONE = "It is there while the job runs, and for an hour after it where teardown= keeps it."
 
 
@@ -57,38 +49,6 @@ async def _backend_of(place: Place) -> Backend:
 
 board = Board(_backend_of)
 app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, exception_handlers={HTTPException: log_in})
-
-
-Right = tuple[ResourceMethod, DagAccessEntity]
-READ: Right = ("GET", DagAccessEntity.TASK_INSTANCE)
-READ_LOGS: Right = ("GET", DagAccessEntity.TASK_LOGS)
-CLEAR: Right = ("PUT", DagAccessEntity.TASK_INSTANCE)
-
-
-def _is_there(dag_id: str) -> None:
-    """A dependency: a user who may do something to all DAGs may do it to one that Airflow does not have."""
-    with create_session() as session:
-        if session.get(DagModel, dag_id) is None:
-            raise HTTPException(404, f"there is no DAG {dag_id}")
-
-
-def may(right: Right) -> list[Any]:
-    """Dependencies: who asks has that right to the DAG in the path, which Airflow has."""
-    return [Depends(requires_access_dag(*right)), Depends(_is_there)]
-
-
-@contextlib.asynccontextmanager
-async def _reasons_for(user: BaseUser, conn_id: str) -> AsyncIterator[None]:
-    """Why a connection fails is told to those who may read it, because it says where the connection leads."""
-    try:
-        yield
-    except NotFound:
-        raise
-    except BackendError as error:
-        if await run_in_threadpool(_readable, user, [conn_id]):
-            raise
-        log.info("connection %s cannot be used: %s", conn_id, error)
-        raise BackendError(f"connection {conn_id} cannot be used; {WHO}") from None
 
 
 # ---- files
@@ -117,9 +77,9 @@ async def clusters(user: GetUserDep) -> Response:
     places = [Place(conn_id) for conn_id in await run_in_threadpool(connection_ids)]
     looks = dict(zip(places, await asyncio.gather(*map(board.glance, places)), strict=True))
     dags = {dag_of(listing) for look in looks.values() for listing in look.listings}
-    shown = await run_in_threadpool(_permitted, user, dags, READ)
+    shown = await run_in_threadpool(permitted, user, dags, READ)
     troubles = {place.conn_id: look.error for place, look in looks.items() if look.error}
-    told = await run_in_threadpool(_readable, user, troubles)
+    told = await run_in_threadpool(readable, user, troubles)
     rows = [row for row in rows_of(looks) if row["dag_id"] in shown]
     unmeasured = {place.conn_id for place in places if looks[place].usage is None}
     return _json(
@@ -135,14 +95,14 @@ async def clusters(user: GetUserDep) -> Response:
 async def cluster(user: GetUserDep, dag_id: str, conn_id: str, cluster: str, namespace: str | None = None) -> Response:
     """One cluster, and what this user may do with it."""
     place = Place(conn_id, namespace)
-    async with _reasons_for(user, conn_id):
+    async with reasons_for(user, conn_id):
         look = await board.look(place)
         listing = _listing(look, dag_id, cluster)
     return _json(
         {
             **page_of(place, listing, look),
             "may": {
-                name: bool(await run_in_threadpool(_permitted, user, [dag_id], right))
+                name: bool(await run_in_threadpool(permitted, user, [dag_id], right))
                 for name, right in {"logs": READ_LOGS, "delete": CLEAR}.items()
             },
             "measured": look.usage is not None,
@@ -163,7 +123,7 @@ async def logs(
 ) -> Response:
     """A replica's log as it is written, as server-sent events; whoever was cut off goes on where they were."""
     place = Place(conn_id, namespace)
-    async with _reasons_for(user, conn_id):
+    async with reasons_for(user, conn_id):
         listing = _listing(await board.look(place), dag_id, cluster, uid)
         if replica not in {one.name for one in listing.status.replicas}:
             raise NotFound(f"cluster {cluster} has no replica {replica}")
@@ -179,7 +139,7 @@ async def delete(
 ) -> Response:
     """Delete it."""
     place = Place(conn_id, namespace)
-    async with _reasons_for(user, conn_id):
+    async with reasons_for(user, conn_id):
         listing = _listing(await board.look(place), dag_id, cluster, uid)
         await (await _backend_of(place)).delete(listing.handle, wait=False)
     board.forget(place)
@@ -203,7 +163,7 @@ async def _unreachable(request: Request, error: BackendError) -> Response:
 
 
 async def _lines(user: BaseUser, conn_id: str, lines: AsyncGenerator[LogLine, None]) -> AsyncGenerator[LogLine, None]:
-    async with _reasons_for(user, conn_id), contextlib.aclosing(lines):
+    async with reasons_for(user, conn_id), contextlib.aclosing(lines):
         async for line in lines:
             yield line
 
@@ -222,31 +182,6 @@ def _listing(look: Look, dag_id: str, cluster: str, uid: str | None = None) -> L
                 return listing
             raise NotFound(f"cluster {cluster} is another one now")
     raise NotFound(f"DAG {dag_id} has no cluster {cluster}")
-
-
-def _permitted(user: BaseUser, dag_ids: Collection[str], right: Right) -> set[str]:
-    """Those of these DAGs that a user has that right to."""
-    method, entity = right
-    manager, teams = get_auth_manager(), DagModel.get_dag_id_to_team_name_mapping(sorted(dag_ids))
-    return {
-        dag_id
-        for dag_id in dag_ids
-        if manager.is_authorized_dag(
-            method=method, access_entity=entity, details=DagDetails(dag_id, teams.get(dag_id)), user=user
-        )
-    }
-
-
-def _readable(user: BaseUser, conn_ids: Collection[str]) -> set[str]:
-    """Those of these connections whose errors, which say where they lead, a user may read."""
-    manager, teams = get_auth_manager(), Connection.get_conn_id_to_team_name_mapping(sorted(conn_ids))
-    return {
-        conn_id
-        for conn_id in conn_ids
-        if manager.is_authorized_connection(
-            method="GET", details=ConnectionDetails(conn_id, teams.get(conn_id)), user=user
-        )
-    }
 
 
 def _json(data: Any, status: int = 200) -> Response:
