@@ -45,7 +45,7 @@ browser = httpx.Client(timeout=PATIENCE)
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     dags = tmp_path_factory.mktemp("dags")
-    (dags / "d.py").write_text(f"from airflow.sdk import DAG\n\nDAG({TASK['dag_id']!r}, schedule=None)\n")
+    (dags / "d.py").write_text(f"from airflow.sdk import DAG\n\ndag = DAG({TASK['dag_id']!r}, schedule=None)\n")
     with running(tmp_path_factory.mktemp("airflow"), [dags], all_admins=False) as airflow:
         eventually("the DAG is parsed", lambda: airflow.found(f"/api/v2/dags/{TASK['dag_id']}"))
         yield airflow
