@@ -10,10 +10,14 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .contract import RESULT_LIMIT, Env
+from . import contract
+from .contract import Env
 
 if TYPE_CHECKING:
     from practicus_runtime.task import Context
+
+RESULT_LIMIT = contract.RESULT_LIMIT
+"""Bytes of JSON that a result may have: it becomes an XCom, a row in Airflow's database."""
 
 __all__ = ["RESULT_LIMIT", "Context", "context", "get_client", "progress", "set_result"]
 
