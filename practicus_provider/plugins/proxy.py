@@ -7,6 +7,7 @@ it did not answer. Nothing is read here that a replica has sent, but frames of t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from typing import NoReturn
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import practicus_provider
 from practicus_provider.aiotasks import first
@@ -205,7 +206,8 @@ async def relay(websocket: WebSocket, channel: Channel) -> None:
     """Pass on the messages of a WebSocket, both ways, until either side ends it."""
     try:
         await websocket.receive()  # that it would be connected
-        await first(_inward(websocket, channel), _outward(websocket, channel))
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it has closed it meanwhile
+            await first(_inward(websocket, channel), _outward(websocket, channel))
     finally:
         await channel.close()
 
@@ -217,7 +219,8 @@ async def _inward(websocket: WebSocket, channel: Channel) -> None:
         if len(data) > MESSAGE:
             await websocket.close(TOO_BIG, f"a message is larger than {MESSAGE // MIB} MiB")
             return
-        await channel.send(kind, data)
+        with contextlib.suppress(OSError):  # the process has gone, which ends it below
+            await channel.send(kind, data)
 
 
 async def _outward(websocket: WebSocket, channel: Channel) -> None:

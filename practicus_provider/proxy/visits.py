@@ -58,6 +58,7 @@ class Cluster:
         self._lined_up = 0
         self._of_proxy = Share(budgets.OF_PROXY)
         self._of_server = Share(budgets.OF_SERVER)
+        self._passing = asyncio.Lock()
         self._kept: dict[Port, dict[Link, asyncio.Task[None]]] = {}
 
     @contextlib.asynccontextmanager
@@ -91,8 +92,9 @@ class Cluster:
     async def passes(self, size: int, seconds_per_byte: float) -> None:
         """The API server gets something to pass on."""
         seconds = budgets.FRAME + size * seconds_per_byte
-        await self._of_server.spend(seconds)
-        await self._visits.of_server.spend(seconds)
+        async with self._passing:  # so that the others wait for one thing of each cluster, and not for all it has
+            await self._of_server.spend(seconds)
+            await self._visits.of_server.spend(seconds)
 
     def keep(self, port: Port, link: Link) -> None:
         """A connection that nobody uses now."""

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from practicus_provider import aiotasks
-from practicus_provider.aiotasks import stop
+from practicus_provider.aiotasks import first, stop
 from tests.plans import PATIENCE
 
 
@@ -157,3 +157,20 @@ async def test_the_error_of_a_task_is_for_who_asks_it():
     await asyncio.sleep(0)
     await stop(task)
     assert repr(task.exception()) == "ValueError('it broke')"
+
+
+async def test_the_first_to_end_ends_the_others():
+    work = Work()
+    await first(work.run(), asyncio.sleep(0.01))
+    assert (work.told, work.done) == (1, True)
+
+
+async def test_an_error_of_either_is_not_lost_as_the_other_has_ended():
+    async def breaks() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ConnectionError("it broke")
+
+    with pytest.raises(ConnectionError, match=r"^it broke$"):
+        await first(breaks(), asyncio.sleep(0.01))

@@ -10,8 +10,10 @@ from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
 from practicus_provider.backends.base import Connection, Handle
+from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import BackendError
 from practicus_provider.links import base_path, dashboard_path
+from practicus_provider.plugins import places
 from practicus_provider.plugins.ticket import LIFE, Expired, Refused, Ticket
 from practicus_provider.proxy.content import SANDBOX, STORAGE, moved, passed_on, shown, with_storage
 from practicus_provider.proxy.visits import Cluster, Visits
@@ -76,6 +78,25 @@ def test_a_link_is_a_path_on_whatever_host_airflow_is_seen_at(monkeypatch, base_
     assert dashboard_path("d", "c", "n", **more) == f"{path}/practicus/clusters/d/c/n?namespace=jobs&label=Spark+UI"
     assert dashboard_path("d", "c", "n", namespace=None) == f"{path}/practicus/clusters/d/c/n"
     assert dashboard_path("Größe.x", "conn/1?", "c-1") == f"{path}/practicus/clusters/Gr%C3%B6%C3%9Fe.x/conn%2F1%3F/c-1"
+
+
+# ---- connections of Airflow's
+
+
+async def test_a_connection_is_not_read_for_each_file_of_a_page_and_yet_soon_again(monkeypatch, tmp_path):
+    read: list[str] = []
+
+    async def backend_of(conn_id: str, namespace: str | None) -> LocalBackend:
+        read.append(conn_id)
+        return LocalBackend(tmp_path)
+
+    monkeypatch.setattr(places, "backend_of", backend_of)
+    for conn_id in ("a", "b", "a"):
+        assert await places.lately_backend_of(conn_id, None) == LocalBackend(tmp_path)
+    assert read == ["a", "b"]
+    monkeypatch.setattr(places, "FRESH", -1)
+    await places.lately_backend_of("a", None)
+    assert read == ["a", "b", "a"]
 
 
 # ---- headers

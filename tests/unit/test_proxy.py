@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -19,24 +20,28 @@ import pytest
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
-from practicus_provider.backends.base import Connection, Handle
+from practicus_provider.backends.base import Backend, Connection, Handle
+from practicus_provider.backends.kubernetes import KubernetesBackend
+from practicus_provider.backends.kubernetes.access import Access
+from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Port
 from practicus_provider.plugins import proxy as plugin
 from practicus_provider.plugins.proxy import Proxy
+from practicus_provider.pricing import Pricing
 from practicus_provider.proxy import budgets, visits
 from practicus_provider.proxy.budgets import Beyond, Busy, Slow
 from practicus_provider.proxy.content import compressible
 from practicus_provider.proxy.http1 import Link, Unreadable
 from practicus_provider.proxy.visits import Cluster, Share, Visits, within
 from practicus_provider.proxy.websocket import WebSocketClient
-from practicus_provider.proxy.wire import Asked, Kind
+from practicus_provider.proxy.wire import Asked, Channel, Kind
 
 HANDLE, PORT = Handle("c-sales-1", "uid"), Port("driver", "ui")
 
 
-def asked(backend: LocalBackend, **more: Any) -> Asked:
+def asked(backend: Backend, **more: Any) -> Asked:
     return Asked("ticket", backend, HANDLE, PORT, "GET", b"/", [("accept", "text/html")], "/p", **more)
 
 
@@ -264,6 +269,20 @@ async def test_one_page_takes_neither_the_whole_cluster_s_place_nor_another_one_
         await occupy(cluster, "a", stack, budgets.PER_TICKET)
 
 
+async def test_one_cluster_s_many_messages_hold_up_another_one_s_for_one_of_them(monkeypatch):
+    monkeypatch.setattr(budgets, "BURST", 0.0)
+    monkeypatch.setattr(budgets, "FRAME", 0.01)
+    everybody = Visits()
+    hostile, honest = everybody.of(HANDLE), everybody.of(Handle("c-other", "uid2"))
+    flood = asyncio.gather(*(hostile.passes(0, 0) for _ in range(50)))
+    await asyncio.sleep(0)
+    await honest.passes(0, 0)
+    assert not flood.done()
+    flood.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await flood
+
+
 async def test_who_comes_when_too_many_wait_is_refused_at_once(cluster, monkeypatch):
     monkeypatch.setattr(budgets, "LINED_UP", 0)
     with pytest.raises(Busy, match="0 requests of this cluster wait already"):
@@ -280,6 +299,25 @@ async def test_a_timeout_of_somebody_else_s_stays_theirs():
 
 
 # ---- its process
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        LocalBackend(Path("/x"), pythons={"dask": "python3"}),
+        KubernetesBackend(
+            Access(inline="{}"), Site("jobs", "image", {"spec": {}}, {"dask": "image"}), Pricing(currency="EUR")
+        ),
+    ],
+)
+async def test_a_request_reaches_it_as_it_was_made(backend):
+    request = asked(backend, subprotocols=("bokeh",))
+    ours, theirs = [await Channel.over(end) for end in socket.socketpair()]
+    await ours.ask(request)
+    assert await theirs.asked() == request
+    await ours.close()
+    assert await theirs.receive() is None
+    await theirs.close()
 
 
 @pytest.fixture
