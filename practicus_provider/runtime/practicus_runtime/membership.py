@@ -9,13 +9,11 @@ are there the next round begins.
 from __future__ import annotations
 
 import secrets
-import signal
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Optional
 
-Failure = Dict[str, Any]
-"""How a rank has failed: ``rank``, ``exit_code``, ``signal``, ``at``, its last lines ``tail``, and ``replica``."""
+from practicus_runtime.failures import Failure, first
 
 
 @dataclass(frozen=True)
@@ -139,9 +137,8 @@ class Group:
 
     @property
     def cause(self) -> Optional[Failure]:  # noqa: UP045
-        """The failure that came first; as elsewhere, nobody is sent SIGKILL because another has failed."""
-        order = sorted(self.failures, key=lambda failure: (failure["signal"] != signal.SIGKILL, failure["at"]))
-        return order[0] if order else None
+        """The failure that came first."""
+        return first(self.failures) if self.failures else None
 
     def step(self, now: float) -> None:
         """Do what is due."""

@@ -165,9 +165,10 @@ class Ranks:
             os.read(self.wakeup, 4096)
         ended = {rank: process.poll() for rank, process in self.processes.items()}
         if any(ended.values()) and not self.status:
-            # Nobody is sent SIGKILL because another rank failed; of all else, one may be the other's consequence.
+            from practicus_runtime.failures import first
+
             failures = [failure for rank in ended if (failure := self._failure(rank, ended[rank]))]
-            self._fail(min(failures, key=lambda failure: (failure["signal"] != signal.SIGKILL, failure["at"])))
+            self._fail(first(failures))
         self.processes = {rank: process for rank, process in self.processes.items() if ended[rank] is None}
         if self.watch is not None and not (self.stopping or self.status):
             heard = {rank: self.outputs[rank].heard_at for rank in self.processes}
