@@ -292,14 +292,6 @@ def of_rank(rank: int | None, replica: str | None) -> str:
     return str(replica) if rank is None else f"rank {rank} ({replica})"
 
 
-def precedence(replica: ReplicaStatus) -> tuple[bool, float]:
-    """Of replicas that failed, the least is the cause: the others failed later, in consequence.
-
-    Nobody is sent SIGKILL because another failed. Such a replica may have had no time to say when it was.
-    """
-    return replica.signal != "SIGKILL", replica.ended_at or 0.0
-
-
 def with_tail(verdict: Verdict, tail: Sequence[str], lacks: Mapping[str, str] | None = None) -> Verdict:
     """The verdict with its replica's last lines, and with what they tell of its cause.
 

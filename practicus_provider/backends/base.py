@@ -114,8 +114,6 @@ class Connection(ABC):
         """End it, for the replica too."""
 
 
-CRASHES_PER_WORKER = 3
-"""An elastic role's lost replicas are tolerated up to this many times its maximum."""
 Lease = float | None | Literal["keep"]
 """Seconds that a cluster may live after its last watcher has gone; None: until its timeout; ``"keep"``: as it was."""
 

@@ -16,6 +16,7 @@ from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Here, Host, Plan, Port
 from practicus_provider.spec import Elastic, Resources
 from practicus_provider.status import Reason, State, Verdict
+from tests.judged import JUDGED, Judged
 from tests.plans import PATIENCE, SLEEP, TASK, created, end, page, plan, read, role, server, until
 
 SUCCEED = "import practicus_runtime as p; p.set_result({'answer': 42})"
@@ -142,32 +143,23 @@ async def test_the_cluster_runs_once_all_replicas_run(backend: Backend) -> None:
 # ---- failure ends the job at once
 
 
-async def test_a_replica_that_dies_while_the_driver_waits_ends_the_job_at_once(backend: Backend) -> None:
-    worker = role("worker", "import time; time.sleep(0.5); raise SystemExit(3)", replicas=2)
-    async with created(backend, "job", plan(worker, role("driver", SLEEP))) as handle:
-        await until(backend, handle, lambda status: status.state is State.RUNNING)
-        began = time.monotonic()
-        verdict = (await end(backend, handle)).verdict
-    assert verdict is not None
-    assert verdict.reason is Reason.REPLICA_LOST
-    assert verdict.message in {f"worker-{i} exited with code 3 while the job was running" for i in (0, 1)}
-    assert time.monotonic() - began < PATIENCE / 4
+HAPPENS = {name: judged for name, judged in JUDGED.items() if judged.happens}
 
 
-async def test_the_first_rank_that_fails_is_named_and_the_others_are_stopped(backend: Backend) -> None:
-    code = "import sys, time; sys.exit(7) if sys.argv[1] == '1' else time.sleep(600)"
-    ranks = role("worker", code, Here.INDEX, replicas=3)
-    async with created(backend, "job", plan(ranks, decides="worker")) as handle:
-        verdict = (await end(backend, handle)).verdict
-    assert verdict is not None
-    assert (verdict.replica, verdict.exit_code) == ("worker-1", 7)
-
-
-async def test_all_ranks_must_end_well(backend: Backend) -> None:
-    code = "import sys, time; time.sleep(float(sys.argv[1]) / 5)"
-    async with created(backend, "job", plan(role("worker", code, Here.INDEX, replicas=3), decides="worker")) as handle:
+@pytest.mark.parametrize("judged", HAPPENS.values(), ids=HAPPENS)
+async def test_a_job_ends_as_the_table_of_all_cases_says_and_by_the_replica_that_it_names(
+    backend: Backend, judged: Judged
+) -> None:
+    async with created(backend, "job", judged.plan) as handle:
         status = await end(backend, handle)
-    assert [replica.state for replica in status.replicas] == [State.SUCCEEDED] * 3
+    assert status.verdict is not None
+    assert status.verdict.reason is judged.reason
+    if judged.reason is Reason.COMPLETED:
+        assert [replica.state for replica in status.replicas] == [State.SUCCEEDED] * len(judged.ends)
+    else:
+        code = next(told.code for told in judged.ends if told.replica == judged.cause)
+        alike = {told.replica for told in judged.ends if told.code == code}  # of which any may be the one
+        assert (status.verdict.replica in alike, status.verdict.exit_code) == (True, code)
 
 
 async def test_a_cluster_that_outlives_its_timeout_ends_with_that_verdict_and_what_the_driver_wrote_last(

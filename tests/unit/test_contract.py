@@ -86,6 +86,7 @@ OWN_FORMATS = {
     "backends/codec.py": "a plan in the folder of a local cluster",
     "backends/local/folder.py": "the same",
     "backends/local/__init__.py": "what the provider asks a supervisor that it started",
+    "plugins/proxy.py": "what the process that fetches pages tells the API server",
     "plugins/rows.py": "what the page of a cluster reads",
     "status.py": "a status, and a verdict, as they are stored",
 }

@@ -10,6 +10,7 @@ import pytest
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.labels import CLUSTER, COMPLETE, INDEX, QUEUE, RELEASED, ROLE, TOLD
 from practicus_provider.backends.kubernetes.observe import Observation, Pod, observe
+from practicus_provider.judge import APART
 from practicus_provider.plan import Plan
 from practicus_provider.result import refused
 from practicus_provider.runtime.practicus_runtime.contract import End, LastWords
@@ -247,6 +248,18 @@ def test_of_several_ranks_the_first_that_failed_is_named():
     assert found == Observation(Status(FAILED, ended_all, failed("driver-1", 4)), failed=Pod(pods[1]))
     found = observe(job(RANKS, *ends("BackoffLimitExceeded")), pods)
     assert found == Observation(Status(FAILED, replicas, failed("driver-1", 4)), failed=Pod(pods[1]))
+
+
+def test_what_is_said_of_a_failure_holds_once_nothing_else_was_heard_for_long_enough():
+    first, later = (pod("driver", n, ended(4, 7 - n, exit_code=4)) for n in range(2))
+    third = pod("driver", 2, runs())
+    found = observe(job(RANKS), [first, third], now=100.0)
+    assert (found.status.verdict, found.ending, found.due) == (None, failed("driver-0", 4), 100.0 + APART)
+    heard = dict.fromkeys(found.heard, 100.0)
+    found = observe(job(RANKS), [first, later, third], heard=heard, now=101.0)
+    assert (found.status.verdict, found.ending, found.due) == (None, failed("driver-1", 4), 100.0 + APART)
+    found = observe(job(RANKS), [first, later, third], heard=heard, now=100.0 + APART)
+    assert (found.status.verdict, found.ending, found.failed) == (failed("driver-1", 4), None, Pod(later))
 
 
 def failed_rank(rank: int, when: float, signal: int | None = None, *, finished: int = 9) -> Manifest:

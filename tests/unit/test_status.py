@@ -14,7 +14,6 @@ from practicus_provider.status import (
     Unreached,
     Verdict,
     explain_exit,
-    precedence,
 )
 from practicus_provider.tail import CHAINED
 
@@ -231,13 +230,6 @@ def test_a_traceback_that_torch_has_marked_is_shown_as_python_writes_it(mark):
 def test_lines_of_a_replica_of_one_rank_do_not_say_whose_they_are():
     failed = replace(ended(1, role="worker"), rank=3)
     assert explain_exit(failed, tail=["start", *TRACEBACK], decides=True).log_tail == tuple(TRACEBACK)
-
-
-def test_of_replicas_that_failed_the_first_is_the_cause_and_a_killed_one_before_all():
-    early, late = (ReplicaStatus("worker", i, State.FAILED, 1, ended_at=9.5 + i) for i in (0, 1))
-    killed = ReplicaStatus("worker", 2, State.FAILED, signal="SIGKILL", ended_at=20.0)
-    aborted = ReplicaStatus("worker", 3, State.FAILED, signal="SIGABRT", ended_at=11.0)
-    assert sorted([late, aborted, killed, early], key=precedence) == [killed, early, late, aborted]
 
 
 def test_only_the_last_traceback_is_shown_with_what_follows_it():

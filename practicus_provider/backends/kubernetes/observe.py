@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from practicus_provider.backends.base import CRASHES_PER_WORKER
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, in_the_way, taken_away, vanished
 from practicus_provider.backends.kubernetes.facts import Facts, RoleFacts, facts_of, told_by
@@ -14,11 +14,14 @@ from practicus_provider.backends.kubernetes.labels import COMPLETE, QUEUE, RELEA
 from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod, time_of
 from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, NO_POD, USED_UP, VOLUME_TYPE
 from practicus_provider.backends.kubernetes.standing import STANDS
+from practicus_provider.judge import APART, Case, Decision, End, judge
 from practicus_provider.overdue import out_of_time
 from practicus_provider.result import refused
 from practicus_provider.runtime.practicus_runtime.contract import LastWords
-from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, precedence
+from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
 
+GONE = "a pod that is gone"
+"""In :attr:`Observation.heard`."""
 A_POD = re.compile(r'pods "[^"]*" is')
 """How the API server begins to say what a pod may not."""
 
@@ -27,13 +30,14 @@ A_POD = re.compile(r'pods "[^"]*" is')
 class Observation:
     """One look at a cluster.
 
-    :param ending: verdict of a replica that failed; it stands unless, soon, the deciding role ends, or the failure of
-        another replica turns out to be the cause.
+    :param ending: what it comes to, at :attr:`due`, unless something else is heard until then.
     :param failed: the pod whose end is the verdict's cause; its log has the last lines.
     :param late: where time was over, replica -> its pod, of those whose last lines the verdict lacks.
     :param result_in: the pod whose log holds a long result, and in how many lines.
     :param done: pods that have said all, and that they ended well, before the server knows; with them the job is done.
     :param troubles: pod or Job -> the words for what stands in its way, and may not for ever.
+    :param due: see :attr:`~practicus_provider.judge.Decision.due`.
+    :param heard: what has ended by now, as :func:`observe` takes it with its time.
     """
 
     status: Status
@@ -43,11 +47,67 @@ class Observation:
     result_in: tuple[Pod, int] | None = None
     done: tuple[Pod, ...] = ()
     troubles: Mapping[str, str] = field(default_factory=dict, compare=False)
+    due: float = field(default=math.inf, compare=False)
+    heard: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def lacks_room(self) -> bool:
         """Whether a replica waits for a node that has enough left."""
         return any(INSUFFICIENT.search(replica.detail) for replica in self.status.replicas)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A cluster's objects, read.
+
+    :param pods: those of this run of its roles, by role and index.
+    :param replicas: pod -> what it is a replica of, and how it stands.
+    :param jobs: its Jobs by their roles, as far as they are there, the root among them.
+    :param warnings: of Jobs.
+    """
+
+    root: Manifest
+    facts: Facts
+    pods: Sequence[Pod]
+    replicas: Mapping[str, ReplicaStatus]
+    jobs: Mapping[str, Manifest]
+    warnings: Sequence[Manifest]
+
+    @property
+    def shown(self) -> list[Pod]:
+        """Without those of elastic roles that have left, or are about to."""
+        return [pod for pod in self.pods if not (self._elastic(pod) and (pod.ended is not None or pod.leaving))]
+
+    @property
+    def decisive(self) -> list[Pod]:
+        """Those whose end is the job's."""
+        return [pod for pod in self.shown if pod.role in self.facts.deciding]
+
+    @property
+    def expected(self) -> int:
+        """Replicas that decide."""
+        return sum(self.facts.roles[role].replicas for role in self.facts.deciding)
+
+    @property
+    def deciding_jobs(self) -> list[Manifest]:
+        """Those of the roles that decide."""
+        return [job for role, job in self.jobs.items() if role in self.facts.deciding]
+
+    @property
+    def taken(self) -> Verdict | None:
+        """A replica that the cluster takes away, unless there may be fewer of them."""
+        fixed = (pod for pod in self.shown if not self._elastic(pod))
+        return next(filter(None, (taken_away(pod, self.replicas[pod.name].name) for pod in fixed)), None)
+
+    def status(self) -> Status:
+        """As its replicas have it."""
+        order, replicas = list(self.facts.roles), [self.replicas[pod.name] for pod in self.shown]
+        why, first = _why_no_pods(self.jobs, self.warnings), _role(self.root)
+        why[first] = held_by(self.root) or why.get(first, "")
+        return Status(_state(self.facts.roles, replicas), tuple(_complete(order, self.facts.roles, replicas, why)))
+
+    def _elastic(self, pod: Pod) -> bool:
+        return self.facts.roles[pod.role].elastic is not None
 
 
 def observe(
@@ -58,6 +118,8 @@ def observe(
     jobs: Sequence[Manifest] = (),
     largest: Mapping[str, str] | None = None,
     standing: Collection[str] = (),
+    heard: Mapping[str, float] | None = None,
+    now: float = 0.0,
 ) -> Observation:
     """The cluster's status.
 
@@ -68,123 +130,134 @@ def observe(
     :param told: pod -> its last words, as far as they are known from its log.
     :param largest: resource -> the most of it that one node has, where that is known.
     :param standing: of what was in :attr:`Observation.troubles`, what has stood for too long to heal.
+    :param heard: what was in :attr:`Observation.heard` -> when it first was, by the clock of ``now``; else it is now.
     """
-    facts = facts_of(root)
     told = {**told_by(root), **(told or {})}
-    roles, order = facts.roles, list(facts.roles)
-    name = root["metadata"]["name"]
-    found = (Pod(pod, largest or {}) for pod in pods if cluster_of(pod) == name)
-    all_pods = [pod for pod in found if pod.role in roles and pod.index >= 0]
-    jobs = [job for job in jobs if cluster_of(job) == name]
-    all_pods.sort(key=lambda pod: (order.index(pod.role), pod.index))
-    first, held = _role(root), held_by(root)
-    all_pods = [pod for pod in all_pods if pod.role != first or (not held and _of_this_run(root, pod))]
-    shown = [pod for pod in all_pods if not (_elastic(roles, pod) and (pod.ended is not None or pod.leaving))]
+    look = _looked(root, pods, events, jobs, largest or {})
+    status, gone = look.status(), _gave_up(look)
+    over = (*(pod.name for pod in look.pods if pod.ended), *([GONE] if gone else []))
+    since = {what: (heard or {}).get(what, now) for what in over}
+    if unseen := _unseen(look, status, told):
+        return unseen
+    case = Case(
+        look.facts.decides,
+        tuple(look.facts.roles.values()),
+        [_end(pod, look.replicas[pod.name], since[pod.name]) for pod in look.pods if pod.ended],
+        APART,
+        awaits=_awaits(look),
+        closing=_condition(root) is not None,
+        doomed=look.taken or hopeless(look.shown, look.replicas, standing) or _refused(root, look.warnings, standing),
+        late=_deadline(look, status),
+        gone=gone,
+        gone_at=since.get(GONE, now),
+    )
+    decision = judge(case)
+    found = _observed(look, status, decision)
+    if found.status.verdict is None and found.ending is not None and decision.due <= now:
+        found = replace(found, status=_ended(status, found.ending), ending=None)
+    if found.status.verdict is None and found.ending is None:
+        found = replace(found, done=_done(look, told))
+    troubles = {**in_the_way(look.shown), **_in_the_way_of_pods(look.warnings)}
+    return replace(found, troubles=troubles, due=decision.due, heard=over)
+
+
+def _looked(
+    root: Manifest,
+    pods: Iterable[Manifest],
+    events: Sequence[Manifest],
+    jobs: Sequence[Manifest],
+    largest: Mapping[str, str],
+) -> _Look:
+    facts, name, first, held = facts_of(root), root["metadata"]["name"], _role(root), held_by(root)
+    order = list(facts.roles)
+    found = (Pod(pod, largest) for pod in pods if cluster_of(pod) == name)
+    known = [
+        pod
+        for pod in found
+        if pod.role in order and pod.index >= 0 and (pod.role != first or (not held and _of_this_run(root, pod)))
+    ]
+    known.sort(key=lambda pod: (order.index(pod.role), pod.index))
     warnings = [event for event in events if _about(event).get("kind") != "Pod"]
     troubles = {_about(event).get("uid"): event.get("message", "") for event in events if event not in warnings}
     replicas = {
-        pod.name: pod.replica(ready=roles[pod.role].ready, trouble=troubles.get(pod.manifest["metadata"].get("uid")))
-        for pod in shown
-    }
-    why = _why_no_pods((root, *jobs), warnings)
-    why[first] = held or why.get(first, "")
-    complete = _complete(order, roles, replicas.values(), why)
-    status = Status(_state(roles, replicas.values()), tuple(complete))
-    deciding = facts.deciding
-    expected = sum(roles[name].replicas for name in deciding)
-    decisive = [pod for pod in shown if pod.role in deciding]
-    settled = len(deciding) == 1 and bool(_condition(root, "Failed"))
-    observation = _decided(status, facts, decisive, replicas, told, expected=expected, settled=settled)
-    deciding_jobs = [job for name, job in {_role(job): job for job in (*jobs, root)}.items() if name in deciding]
-    done = sum(_condition(job, "Complete") is not None for job in deciding_jobs) == len(deciding) > 0
-    if observation.status.verdict is None and done and all(pod.ended for pod in decisive):
-        observation = _completed(name, status, facts.coordinator, expected, told)
-    late = next(filter(_is_late, deciding_jobs or [root]), None)
-    if late and observation.failed is not None and observation.failed.leaving:  # as the Job controller ended it
-        return _overdue(status, late, root, {replicas[pod.name].name: pod for pod in shown})
-    if observation.status.verdict is None:
-        verdict = (
-            _taken(shown, roles, replicas) or hopeless(shown, replicas, standing) or _refused(root, warnings, standing)
+        pod.name: pod.replica(
+            ready=facts.roles[pod.role].ready, trouble=troubles.get(pod.manifest["metadata"].get("uid"))
         )
-        if verdict is None and late is not None:
-            return _overdue(status, late, root, {replicas[pod.name].name: pod for pod in shown})
-        if verdict is not None:
-            return Observation(_ended(status, verdict))
-        observation = replace(observation, troubles={**in_the_way(shown), **_in_the_way_of_pods(warnings)})
-    if observation.status.verdict is not None or observation.ending is not None:
-        return observation
-    lost = _lost(all_pods, deciding, roles)
-    ending = explain(lost, lost.replica(ready=False), facts, decides=False) if lost else None
-    gave_up = _gave_up([root, *jobs], all_pods, roles)
-    if gave_up and (lost is None or lost.leaving):  # the Job controller ended it after the one that is gone
-        lost, ending = None, gave_up
-    if ending and _condition(root):
-        return Observation(_ended(status, ending), failed=lost)
-    return replace(observation, ending=ending, failed=lost)
+        for pod in known
+    }
+    by_role = {_role(job): job for job in jobs if cluster_of(job) == name}
+    return _Look(root, facts, known, replicas, {first: root} | by_role | {first: root}, warnings)
 
 
-def _decided(
-    status: Status,
-    facts: Facts,
-    decisive: list[Pod],
-    replicas: Mapping[str, ReplicaStatus],
-    told: Mapping[str, LastWords],
-    *,
-    expected: int,
-    settled: bool,
-) -> Observation:
-    """By the role whose end is the job's.
+def _end(pod: Pod, replica: ReplicaStatus, heard_at: float) -> End:
+    """A pod's end, as the judge takes it.
 
-    :param expected: replicas that decide.
-    :param settled: whether no pod of it is left that might say more.
+    A node that refuses its pods does so at once: not counted, they would come and go for ever.
     """
-    failed = [pod for pod in decisive if replicas[pod.name].state is State.FAILED]
-    if failed:
-        first = min(failed, key=lambda pod: _precedence(pod, replicas[pod.name]))
-        spoilt = next((pod for pod in decisive if pod.failed_sidecar), None)
-        if spoilt and first.leaving and not first.disrupted[0]:  # as the Job controller then ends them
-            first = spoilt
-        verdict = explain(first, replicas[first.name], facts, decides=True)
-        if settled or all(pod.ended for pod in decisive):
-            return Observation(_ended(status, verdict), failed=first)
-        return Observation(status, verdict, first)
-    good = [pod for pod in decisive if replicas[pod.name].state is State.SUCCEEDED]
-    done = [pod for pod in decisive if pod.ended is None and told.get(pod.name, LastWords()).complete]
-    if not expected or len(good) + len(done) < expected:
-        return Observation(status)
-    if done:
-        return Observation(status, done=tuple(done))
-    last = max(good, key=lambda pod: replicas[pod.name].ended_at or 0)
-    verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{replicas[last.name].name} ended", exit_code=0)
-    words = good[0].last_words
-    if words.unreadable:
-        return Observation(_ended(status, refused(verdict, words.unreadable)))
+    return End(
+        replica,
+        heard_at,
+        taken=bool(pod.disrupted[0]),
+        told_at=pod.told_to_leave if pod.leaving else None,
+        stamped=pod.last_words.end.at is not None,
+        spoilt=pod.failed_sidecar is not None,
+        innocent=pod.leaving or (any(pod.disrupted) and not pod.refused),
+    )
+
+
+def _awaits(look: _Look) -> bool:
+    """Whether a pod that decides may say more."""
+    all_said = len(look.facts.deciding) == 1 and _condition(look.root, "Failed")
+    return not all_said and any(pod.ended is None for pod in look.decisive)
+
+
+def _observed(look: _Look, status: Status, decision: Decision) -> Observation:
+    """What was decided, with what is still to be read for it."""
+    verdict, pod = decision.verdict, None
+    if decision.end is not None:
+        pod = next(pod for pod in look.pods if look.replicas[pod.name] is decision.end.replica)
+    if verdict is not None and verdict.state is State.SUCCEEDED and pod is not None:
+        return _succeeded(_ended(status, verdict), pod)
+    if verdict is None and pod is not None:
+        verdict = explain(pod, look.replicas[pod.name], look.facts, decides=pod.role in look.facts.deciding)
+    found = Observation(status, verdict, pod)
+    if verdict is not None and verdict.reason is Reason.DEADLINE_EXCEEDED:
+        pods = {look.replicas[pod.name].name: pod for pod in look.shown}
+        names = filter(None, (verdict.replica, verdict.suspect))
+        found = replace(found, late={name: pods[name] for name in names if name in pods})
+    return found
+
+
+def _succeeded(status: Status, first: Pod) -> Observation:
+    """With the result that the first of those that decide has said, or where it is."""
+    words = first.last_words
+    if status.verdict is not None and words.unreadable:
+        return Observation(_ended(status, refused(status.verdict, words.unreadable)))
     if words.result_lines is not None:
-        return Observation(_ended(status, verdict), result_in=(good[0], words.result_lines))
-    return Observation(replace(_ended(status, verdict), result=words.result))
+        return Observation(status, result_in=(first, words.result_lines))
+    return Observation(replace(status, result=words.result))
 
 
-def _precedence(pod: Pod, replica: ReplicaStatus) -> tuple[bool, bool, bool, float]:
-    """Of pods that failed, the least is the cause.
-
-    None is taken off its node because another failed. Once one has failed the Job controller deletes the others, and
-    how those end is no cause. One that somebody else deletes is: the others fail after that was asked for, which is
-    known to the second.
-    """
-    killed, at = precedence(replica)
-    taken = bool(pod.disrupted[0])
-    if pod.leaving:
-        return not taken, pod.last_words.end.at is None, True, min(at, pod.told_to_leave + 1)
-    return not taken, False, killed, at
+def _done(look: _Look, told: Mapping[str, LastWords]) -> tuple[Pod, ...]:
+    """Pods that have said that they ended well, where with them all that decide have."""
+    good = [pod for pod in look.decisive if look.replicas[pod.name].state is State.SUCCEEDED]
+    done = [pod for pod in look.decisive if pod.ended is None and told.get(pod.name, LastWords()).complete]
+    return tuple(done) if look.expected and len(good) + len(done) >= look.expected else ()
 
 
-def _completed(name: str, status: Status, decides: str, expected: int, told: Mapping[str, LastWords]) -> Observation:
-    """The Job says that all went well, but pods are gone before we saw them end; what they told holds."""
+def _unseen(look: _Look, status: Status, told: Mapping[str, LastWords]) -> Observation | None:
+    """The Jobs say that all went well, but pods are gone before we saw them end; what they told holds."""
+    complete = [job for job in look.deciding_jobs if _condition(job, "Complete")]
+    if not look.facts.deciding or len(complete) < len(look.facts.deciding) or len(look.decisive) >= look.expected:
+        return None
+    if any(look.replicas[pod.name].state is not State.SUCCEEDED for pod in look.decisive):
+        return None
     words = {pod: told[pod] for pod in sorted(told) if told[pod].complete}
-    if len(words) < expected:
+    if len(words) < look.expected:
         message = "the job completed, but its pods were removed before its result was read"
         return Observation(_ended(status, Verdict(State.FAILED, Reason.CLUSTER_LOST, message)))
-    verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{decides} ended", exit_code=0)
+    verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{look.facts.decides} ended", exit_code=0)
+    name = look.root["metadata"]["name"]
     first = next((pod for pod in words if pod.startswith(f"{name}-0-")), next(iter(words)))
     return Observation(replace(_ended(status, verdict), result=words[first].result))
 
@@ -221,29 +294,20 @@ def _about(event: Manifest) -> Manifest:
     return about
 
 
-def _taken(
-    pods: Iterable[Pod], roles: Mapping[str, RoleFacts], replicas: Mapping[str, ReplicaStatus]
-) -> Verdict | None:
-    """A replica that the cluster takes away, unless there may be fewer of them."""
-    fixed = (pod for pod in pods if not _elastic(roles, pod))
-    return next(filter(None, (taken_away(pod, replicas[pod.name].name) for pod in fixed)), None)
-
-
-def _gave_up(jobs: Iterable[Manifest], pods: Iterable[Pod], roles: Mapping[str, RoleFacts]) -> Verdict | None:
+def _gave_up(look: _Look) -> Verdict | None:
     """A Job that failed, of whose pods none says why."""
-    for job in jobs:
-        role = _role(job)
-        if role in roles and _condition(job):
-            own = [pod for pod in pods if pod.role == role]
-            if verdict := vanished(role, roles[role].replicas, own):
+    for role, job in look.jobs.items():
+        if role in look.facts.roles and _condition(job):
+            own = [pod for pod in look.pods if pod.role == role]
+            if verdict := vanished(role, look.facts.roles[role].replicas, own):
                 return verdict
     return None
 
 
-def _why_no_pods(jobs: Iterable[Manifest], events: Iterable[Manifest]) -> dict[str, str]:
+def _why_no_pods(jobs: Mapping[str, Manifest], events: Iterable[Manifest]) -> dict[str, str]:
     """Role -> why its Job has no pods, in words that are the same for each try, which is for another pod."""
     last = {_about(event).get("name"): event.get("message", "") for event in events}
-    roles = {_role(job): last.get(job["metadata"].get("name"), "") for job in jobs}
+    roles = {role: last.get(job["metadata"].get("name"), "") for role, job in jobs.items()}
     return {role: A_POD.sub("its pods are", words) for role, words in roles.items()}
 
 
@@ -281,41 +345,20 @@ def _is_late(job: Manifest) -> bool:
     return (_condition(job) or {}).get("reason") == "DeadlineExceeded"
 
 
-def _overdue(status: Status, job: Manifest, root: Manifest, pods: Mapping[str, Pod]) -> Observation:
-    """With the verdict, and those of the replicas' pods whose last lines it lacks, as far as they are left."""
-    known = [replica for replica in status.replicas if replica.detail or replica.name in pods]
-    verdict = _deadline_of(job, root, known)
-    names = filter(None, (verdict.replica, verdict.suspect))
-    return Observation(_ended(status, verdict), late={name: pods[name] for name in names if name in pods})
-
-
-def _deadline_of(job: Manifest, root: Manifest, replicas: Sequence[ReplicaStatus]) -> Verdict:
-    """Whose a Job's deadline was: the cluster's timeout, its lease's end, or that of what is left after its release."""
-    facts = facts_of(root)
-    if RELEASED in root["metadata"]["annotations"]:
+def _deadline(look: _Look, status: Status) -> Verdict | None:
+    """Whose the deadline was that one of the Jobs that decide has met: the cluster's timeout, its lease's end, or that
+    of what is left after its release."""
+    late = next(filter(_is_late, look.deciding_jobs or [look.root]), None)
+    if late is None:
+        return None
+    if RELEASED in look.root["metadata"]["annotations"]:
         return Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
-    if job["spec"]["activeDeadlineSeconds"] < facts.timeout:
+    if late["spec"]["activeDeadlineSeconds"] < look.facts.timeout:
         message = "nobody has watched the cluster for as long as its lease allows: its task is over"
         return Verdict(State.CANCELLED, Reason.ABANDONED, message)
-    return out_of_time(facts.timeout, replicas, facts.deciding)
-
-
-def _lost(pods: Iterable[Pod], deciding: Sequence[str], roles: Mapping[str, RoleFacts]) -> Pod | None:
-    """The first replica that should serve and does not; of an elastic role, the last of too many that failed."""
-    crashes: dict[str, int] = {}
-    lost = []
-    for pod in pods:
-        if pod.role in deciding or pod.ended is None:
-            continue
-        if elastic := roles[pod.role].elastic:
-            # A node that refuses its pods does so at once: not counted, they would come and go for ever.
-            innocent = pod.leaving or (any(pod.disrupted) and not pod.refused)
-            crashed = pod.replica(ready=False).state is State.FAILED and not innocent
-            crashes[pod.role] = crashes.get(pod.role, 0) + crashed
-            if crashes[pod.role] <= CRASHES_PER_WORKER * elastic.max:
-                continue
-        lost.append(pod)
-    return min(lost, key=lambda pod: (pod.leaving, pod.replica(ready=False).ended_at or 0), default=None)
+    there = {look.replicas[pod.name].name for pod in look.shown}
+    known = [replica for replica in status.replicas if replica.detail or replica.name in there]
+    return out_of_time(look.facts.timeout, known, look.facts.deciding)
 
 
 def _state(roles: Mapping[str, RoleFacts], replicas: Iterable[ReplicaStatus]) -> State:
@@ -342,7 +385,3 @@ def _complete(
 
 def _ended(status: Status, verdict: Verdict) -> Status:
     return replace(status, state=verdict.state, verdict=verdict)
-
-
-def _elastic(roles: Mapping[str, RoleFacts], pod: Pod) -> bool:
-    return roles[pod.role].elastic is not None

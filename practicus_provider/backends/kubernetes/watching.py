@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import replace
 
 from practicus_provider.backends.base import Handle
@@ -26,18 +27,13 @@ from practicus_provider.runtime.practicus_runtime.contract import RESULT_MARK
 from practicus_provider.status import Reason, State, Status, Verdict, with_tail
 from practicus_provider.tail import LINES_READ
 
-SETTLE_FAILED = 1.5
-"""Seconds that a serving replica's failure waits for the deciding role's end, which may be its cause: two kubelets may
-report what happened at once this far apart."""
-SETTLE_EXITED = 10.0
-"""Likewise after exit code 0, as when an application shuts its own cluster down before it ends."""
 DELETED = Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
 
 
 async def observations(mirror: Mirror, handle: Handle) -> AsyncIterator[Observation]:
     """What the mirror shows of a cluster, now and at each change; the last one is final."""
-    seen = False
-    deadline: float | None = None
+    seen, ends = False, math.inf
+    heard: dict[str, float] = {}
     waits: dict[str, Wait] = {}
     with mirror.changes(handle.name) as changed:
         while True:
@@ -52,27 +48,24 @@ async def observations(mirror: Mirror, handle: Handle) -> AsyncIterator[Observat
                 return
             else:
                 seen = True
-                observation = _seen(mirror, root)
+                now = time.monotonic()
+                observation = _seen(mirror, root, heard, now)
                 if mirror.largest is None and observation.lacks_room:
                     await mirror.look_at_nodes()
-                    observation = _seen(mirror, root)
-                waits = going_on(waits, observation.troubles, time.monotonic())
-                if stands := standing(waits, time.monotonic()):
-                    observation = _seen(mirror, root, stands)
-                if observation.ending and not observation.status.state.final:
-                    settle = SETTLE_EXITED if observation.ending.exit_code == 0 else SETTLE_FAILED
-                    deadline = deadline or time.monotonic() + settle
-                    if time.monotonic() >= deadline:
-                        ended = replace(observation.status, state=observation.ending.state, verdict=observation.ending)
-                        observation = replace(observation, status=ended)
+                    observation = _seen(mirror, root, heard, now)
+                waits = going_on(waits, observation.troubles, now)
+                if stands := standing(waits, now):
+                    observation = _seen(mirror, root, heard, now, stands)
+                heard = {what: heard.get(what, now) for what in observation.heard}
+                ends = observation.due
                 if not await _suspended(mirror.api, handle, observation):
                     yield observation
                     if observation.status.state.final:
                         return
             now = time.monotonic()
-            ends = [at for at in (deadline, due(waits, now)) if at is not None]
+            wakes = [at for at in (ends, due(waits, now)) if at is not None and now < at < math.inf]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(ends) - now if ends else None):
+                async with asyncio.timeout(min(wakes) - now if wakes else None):
                     await changed.wait()
 
 
@@ -127,7 +120,9 @@ async def final(mirror: Mirror, handle: Handle, observation: Observation) -> Sta
     return status
 
 
-def _seen(mirror: Mirror, root: Manifest, standing: Collection[str] = ()) -> Observation:
+def _seen(
+    mirror: Mirror, root: Manifest, heard: Mapping[str, float], now: float, standing: Collection[str] = ()
+) -> Observation:
     name = root["metadata"]["name"]
     pods, events, jobs = mirror.pods(name), mirror.events(name), mirror.jobs(name)
-    return observe(root, pods, events, mirror.told(name), jobs, mirror.largest, standing)
+    return observe(root, pods, events, mirror.told(name), jobs, mirror.largest, standing, heard, now)

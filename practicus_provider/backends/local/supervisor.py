@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from practicus_provider.aiotasks import stop
-from practicus_provider.backends.base import CRASHES_PER_WORKER, Handle
+from practicus_provider.backends.base import Handle
 from practicus_provider.backends.codec import load_plan
 from practicus_provider.backends.local import control
 from practicus_provider.backends.local.folder import ClusterFolder
@@ -28,22 +29,16 @@ from practicus_provider.backends.local.ports import LOOPBACK, PortReservations
 from practicus_provider.backends.local.processes import kill_marked
 from practicus_provider.backends.local.replica import GRACE, Replica, Surroundings
 from practicus_provider.errors import BackendError
+from practicus_provider.judge import NEARBY, Case, End, judge
 from practicus_provider.overdue import out_of_time, with_last_lines
 from practicus_provider.plan import Plan, Port, Role
 from practicus_provider.runtime.practicus_runtime.contract import REQUEST_LIMIT, Env, Scale, parsed
-from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict, explain_exit, precedence
+from practicus_provider.status import Reason, State, Status, Verdict, explain_exit
 
 GRACE_SERVING = 0.5
 """Seconds between SIGTERM and SIGKILL where the job is over: what merely served it has nothing left to save."""
 KEEP_ENDED = 60.0
 """Seconds that a cluster waits for its deletion after its job ended; K8s' ``ttlSecondsAfterFinished``."""
-SETTLE_FAILED = 0.2
-"""Seconds that a serving replica's failure waits for the deciding role's end, which may be its cause."""
-SETTLE_RANKS = 1.5
-"""Seconds that a deciding replica's failure waits for the other replicas' ends, one of which may be its cause: a
-replica of ranks ends only once it has ended the others of its own (``practicus_runtime.ranks.PATIENCE``)."""
-SETTLE_EXITED = 10.0
-"""Likewise after exit code 0, as when an application shuts its own cluster down before it ends."""
 READY_POLL = 0.05
 
 
@@ -62,11 +57,13 @@ class Supervisor:
         self.ports: dict[str, dict[str, int]] = {}
         self.replicas: dict[str, Replica] = {}
         self.next_index = {role.name: role.replicas for role in self.plan.roles}
-        self.crashes: dict[str, int] = {}
+        self.ends: list[End] = []
+        self.doomed: Verdict | None = None
         self.status = Status(State.PENDING)
         self.watchers: set[asyncio.Queue[Status]] = set()
         self.changed = asyncio.Event()
         self.close_at = self.deadline
+        self.due = math.inf
         self.closing = False
         self.jobs: set[asyncio.Task[None]] = set()
 
@@ -109,14 +106,10 @@ class Supervisor:
         while (left := self.close_at - time.time()) > 0:
             self.changed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(min(left, self.due - time.time())):
                     await self.changed.wait()
-        if time.time() >= self.deadline:
-            replicas = [replica.status for replica in self.replicas.values()]
-            deciding = {replica.role.name for replica in self._deciding()}
-            late = out_of_time(self.plan.timeout, replicas, deciding)
-            names = filter(None, (late.replica, late.suspect))
-            self._finish(with_last_lines(late, {name: self.folder.tail(name) for name in names}))
+            self._judge()
+        self._judge()
 
     def _close_in(self, seconds: float) -> None:
         self.close_at = min(time.time() + seconds, self.deadline)
@@ -181,7 +174,8 @@ class Supervisor:
                 else:
                     self._spawn(self._mark_running(replica))
         except (OSError, ValueError) as error:  # Python's own refusals, as of a NUL, are of the latter kind
-            self._finish(replica.cannot_start(error))
+            self.doomed = replica.cannot_start(error)
+            self._judge()
         finally:
             await asyncio.to_thread(kill_marked, Env.REPLICA, replica.mark)
             replica.ended.set()
@@ -202,51 +196,51 @@ class Supervisor:
 
     def _ended(self, replica: Replica) -> None:
         """What one replica's end means for the job."""
-        role, status = replica.role, replica.status
         if self.closing or self.status.state.final:
             return
-        if self.plan.decisive(role):
-            peers = self._deciding()
-            if all(peer.status.state is State.SUCCEEDED for peer in peers):
-                self._finish(Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{replica.name} ended", exit_code=0))
-            elif all(peer.status.state.final for peer in peers):
-                self._finish_failed()
-            else:
-                self._publish()
-                if status.state is State.FAILED:
-                    self._spawn(self._finish_settled())
-        else:
+        self.ends.append(End(replica.status, time.time()))
+        if not self._judge():
             self._publish()
-            if not self._tolerates(role, status.state):
-                verdict = self._explain(status, decides=False)
-                self._spawn(self._finish_later(verdict, SETTLE_EXITED if status.exit_code == 0 else SETTLE_FAILED))
 
-    def _finish_failed(self) -> None:
-        """By the failure that came first, which is not always the first that we have heard of."""
-        failed = [peer.status for peer in self._deciding() if peer.status.state is State.FAILED]
-        first = min(failed, key=precedence)
-        self._finish(self._explain(first, decides=True))
-
-    def _explain(self, replica: ReplicaStatus, *, decides: bool) -> Verdict:
-        return explain_exit(replica, tail=self.folder.tail(replica.name), decides=decides, lacks=self.around.lacks)
-
-    async def _finish_settled(self) -> None:
-        await asyncio.sleep(SETTLE_RANKS)
-        if not (self.closing or self.status.state.final):
-            self._finish_failed()
-
-    def _tolerates(self, role: Role, state: State) -> bool:
-        """Whether an elastic role may go on without that replica: retired ones leave with exit code 0."""
-        if role.elastic is None:
+    def _judge(self) -> bool:
+        """Whether the job is over, by all that is known now; else it is looked at again once it may be."""
+        if self.closing or self.status.state.final:
+            self.due = math.inf
+            return True
+        now, deciding = time.time(), self._deciding()
+        decision = judge(
+            Case(
+                self.plan.decides,
+                self.plan.roles,
+                self.ends,
+                NEARBY,
+                awaits=not all(replica.status.state.final for replica in deciding),
+                doomed=self.doomed,
+                late=self._late() if now >= self.deadline else None,
+            )
+        )
+        if now < decision.due:
+            if decision.due != self.due:
+                self.due = decision.due
+                self.changed.set()
             return False
-        if state is State.FAILED:
-            self.crashes[role.name] = self.crashes.get(role.name, 0) + 1
-        return self.crashes.get(role.name, 0) <= CRASHES_PER_WORKER * role.elastic.max
+        verdict = decision.verdict
+        if verdict is None and decision.end is not None:
+            ended = decision.end.replica
+            decides = self.plan.decisive(self.plan.role(ended.role))
+            tail = self.folder.tail(ended.name)
+            verdict = explain_exit(ended, tail=tail, decides=decides, lacks=self.around.lacks)
+        if verdict is not None:
+            self.due = math.inf
+            self._finish(verdict)
+        return True
 
-    async def _finish_later(self, verdict: Verdict, seconds: float) -> None:
-        if self.plan.decides is not None:
-            await asyncio.sleep(seconds)
-        self._finish(verdict)
+    def _late(self) -> Verdict:
+        """The verdict where the cluster's time is over."""
+        replicas = [replica.status for replica in self.replicas.values()]
+        late = out_of_time(self.plan.timeout, replicas, {replica.role.name for replica in self._deciding()})
+        names = filter(None, (late.replica, late.suspect))
+        return with_last_lines(late, {name: self.folder.tail(name) for name in names})
 
     async def _follow_parent(self, parent: Handle) -> None:
         """End with the shared cluster that this job runs on."""

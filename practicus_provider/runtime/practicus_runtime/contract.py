@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 PREFIX = "PRACTICUS_"
@@ -247,6 +246,17 @@ class ReplicaLaunch(NamedTuple):
         return {**self._asdict(), "after": [list(place) for place in self.after]}
 
 
+def precedence(signal: Union[int, str, None], at: float) -> Tuple[bool, float]:  # noqa: UP006, UP007  (Python 3.8)
+    """Of several failures the least is the cause: the others failed later, in consequence.
+
+    Nobody is sent SIGKILL because another failed, and it leaves no time to say when it was.
+
+    :param signal: its number or its name, where one ended it.
+    :param at: when it failed, seconds since the epoch.
+    """
+    return signal not in (9, "SIGKILL"), at
+
+
 class Unreached(NamedTuple):
     """Whom a process has waited for in vain.
 
@@ -345,9 +355,8 @@ class End(NamedTuple):
 
     @property
     def precedence(self) -> Tuple[bool, float]:  # noqa: UP006  (Python 3.8)
-        """Of several failures the least is the cause: nobody is sent SIGKILL because another one failed, and of all
-        else one may be the other's consequence."""
-        return self.signal != signal.SIGKILL, self.at or 0.0
+        """See :func:`precedence`."""
+        return precedence(self.signal, self.at or 0.0)
 
     def because(self, cause: End) -> End:
         """The end of the process for which this one failed; this one's own where that tells of no failure."""
