@@ -15,7 +15,7 @@ EXTRAS := --extra dask --extra spark
 BIN := .venv/bin
 # In the order given, from both ends: see tests/conftest.py.
 PYTEST := $(BIN)/pytest -q --no-loadscope-reorder
-SLOW_TESTS := tests/e2e tests/integration tests/contract tests/cluster tests/matrix/test_install.py
+SLOW_TESTS := tests/e2e tests/attacks tests/integration tests/contract tests/cluster tests/matrix
 
 # Imports take twice as long where no bytecode may be written later; so it is compiled at once.
 export UV_COMPILE_BYTECODE := 1
@@ -95,7 +95,7 @@ test-kubernetes: venv
 	$(PYTEST) -n 2 -m cluster $(SLOW_TESTS)
 
 # On every older Airflow that is supported, each in an environment of its own, which is built once: all that meets it,
-# and a bare machine's first jobs. make test takes the newest.
+# and a bare machine's first jobs. make test takes the newest, and another one of these each day.
 test-matrix: venv
 	PRACTICUS_TEST_ALL_AIRFLOWS=1 $(PYTEST) -n 0 tests/matrix
 

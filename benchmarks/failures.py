@@ -32,9 +32,10 @@ from practicus_provider.adapters import make_plan
 from practicus_provider.backends.base import Backend, Handle
 from practicus_provider.backends.kubernetes.labels import CLUSTER, INDEX
 from practicus_provider.backends.local import LocalBackend
-from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
+from practicus_provider.backends.local.processes import marked
 from practicus_provider.lifecycle import Policy
 from practicus_provider.plan import Here, Plan
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.spec import JobSpec
 from tests.cluster import target
 
@@ -160,7 +161,7 @@ async def _local() -> AsyncIterator[Place]:
         return at
 
     def left(handle: Handle) -> list[str]:
-        processes = [f"process {process.pid}" for process in marked(CLUSTER_MARK, handle.uid)]
+        processes = [f"process {process.pid}" for process in marked(Env.CLUSTER, handle.uid)]
         return [*processes, *map(str, Path(folder).glob(handle.name))]
 
     with tempfile.TemporaryDirectory() as folder:

@@ -56,6 +56,24 @@ def get_provider_info() -> dict[str, Any]:
                 *("SparkUILink", "SparkHistoryLink", "DaskDashboardLink"),
             )
         ],
+        "config": {
+            "practicus": {
+                "description": "Of clusters, for all connections.",
+                "options": {
+                    "trust_kubeconfigs": {
+                        "description": (
+                            "Whether the API server runs the programs that a connection's kubeconfig names (``exec``, "
+                            "``auth-provider``), and reads the files that one with its content names. Whoever may edit "
+                            "connections can then run programs there. Workers and triggerers always do."
+                        ),
+                        "version_added": __version__,
+                        "type": "boolean",
+                        "example": None,
+                        "default": "False",
+                    }
+                },
+            }
+        },
         "connection-types": [
             {
                 "connection-type": "practicus",
@@ -94,8 +112,13 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "kubeconfig": {
                         "label": "Kubeconfig",
-                        "description": "Path, or content; empty: KUBECONFIG or ~/.kube/config.",
+                        "description": "Path; empty: KUBECONFIG or ~/.kube/config.",
                         "schema": {"type": ["string", "null"]},
+                    },
+                    "kubeconfig_secret": {
+                        "label": "Kubeconfig's content",
+                        "description": "Instead of a path, as kubectl config view --raw --minify -o json prints it.",
+                        "schema": {"type": ["string", "null"], "format": "password"},
                     },
                     "context": {
                         "label": "Context",

@@ -12,7 +12,7 @@ from math import inf
 from typing import Protocol
 
 from practicus_provider.plan import decisive
-from practicus_provider.runtime.practicus_runtime import failures
+from practicus_provider.runtime.practicus_runtime.contract import precedence
 from practicus_provider.spec import Elastic
 from practicus_provider.status import Reason, ReplicaStatus, State, Verdict
 
@@ -163,7 +163,7 @@ def first_failure(ends: Iterable[End]) -> End:
 
 
 def _precedence(end: End) -> tuple[bool, bool, bool, bool, float]:
-    unhurt, at = failures.order(end.replica.signal, _ended_at(end))
+    unhurt, at = precedence(end.replica.signal, _ended_at(end))
     if end.told_at is not None:
         return not end.failed, not end.taken, not end.stamped, True, min(at, end.told_at + 1)
     return not end.failed, not end.taken, False, unhurt, at

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from practicus_provider.runtime.practicus_runtime.contract import WaitLine
 from practicus_provider.status import WAY_OUT, WAYS_OUT, Reason, ReplicaStatus, State, Verdict
 from practicus_provider.tail import last_lines
 
 NAMED = 3
 """Replicas that are named; of more, their number is told."""
-ENDS = re.compile(r"(?:waiting for|reached) (\S+ \(\S+\)) ")
-"""How a line begins that tells of a wait's state, with whom it is for: ``practicus_runtime.waiting``."""
-WAITS = re.compile(r"waiting for (\S+ \(\S+\)) since (\d+) s: (.+)")
 
 
 def out_of_time(timeout: float, replicas: Sequence[ReplicaStatus], deciding: Collection[str]) -> Verdict:
@@ -61,19 +58,12 @@ def with_last_lines(verdict: Verdict, tails: Mapping[str, Sequence[str]]) -> Ver
     """
     lines, suspects = (last_lines(tails.get(name or "", ())) for name in (verdict.replica, verdict.suspect))
     verdict = replace(verdict, log_tail=lines, suspect_tail=suspects)
-    if waits := _waits(lines):
-        who, seconds, why = waits
-        message = f"{verdict.message}; {verdict.replica} had waited {seconds} s for {who}: {why}"
-        suspected = verdict.suspect is not None
-        return replace(verdict, message=message, advice=verdict.advice if suspected else WAYS_OUT.get(why, WAY_OUT))
-    return verdict
-
-
-def _waits(lines: Sequence[str]) -> tuple[str, str, str] | None:
-    """For whom the last of these lines that tells of a wait says that it goes on, for how long, and why."""
-    told = next((line for line in reversed(lines) if ENDS.search(line)), "")
-    found = WAITS.search(told)
-    return (found[1], found[2], found[3]) if found else None
+    wait = next(filter(None, map(WaitLine.found_in, reversed(lines))), None)  # the last one tells how it is
+    if wait is None or wait.given_up or not wait.why:
+        return verdict
+    message = f"{verdict.message}; {verdict.replica} had waited {wait.seconds} s for {wait.who}: {wait.why}"
+    suspected = verdict.suspect is not None
+    return replace(verdict, message=message, advice=verdict.advice if suspected else WAYS_OUT.get(wait.why, WAY_OUT))
 
 
 def _named(replicas: Sequence[ReplicaStatus]) -> str:

@@ -6,13 +6,10 @@ import json
 from dataclasses import replace
 from typing import NoReturn
 
-from practicus_provider.runtime.practicus_runtime import RESULT_LIMIT
-from practicus_provider.runtime.practicus_runtime.launcher import RESULT_LINE
+from practicus_provider.runtime.practicus_runtime.contract import RESULT_LIMIT
 from practicus_provider.runtime.practicus_runtime.results import unsafe
 from practicus_provider.status import Reason, State, Verdict
 
-RESULT_LINES = RESULT_LIMIT // RESULT_LINE + 1
-"""Lines of a log that a result takes at most, where it does not fit into a pod's last words."""
 ADVICE = "practicus_runtime.set_result() writes what can be taken, and says what cannot where it is called."
 
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from itertools import chain
 from typing import Any
 
-from practicus_provider.runtime.practicus_runtime import waiting
+from practicus_provider.runtime.practicus_runtime.contract import NO_DNS, NO_NAME, REFUSED
 from practicus_provider.tail import SPARK_WORKER, cause_in
 
 
@@ -123,7 +123,7 @@ class Unreached:
     """Whom a replica has waited for in vain.
 
     :param who: another replica, and where.
-    :param why: what was in the way last, in the words of ``practicus_runtime.waiting``.
+    :param why: what was in the way last, in the words of ``practicus_runtime.contract``.
     :param seconds: for which it has waited.
     """
 
@@ -271,12 +271,12 @@ def explain_exit(
 
 
 WAYS_OUT = {
-    waiting.NO_DNS: "A cluster's NetworkPolicy lets its pods ask DNS on ports 53 and 5353, wherever that is: if it "
+    NO_DNS: "A cluster's NetworkPolicy lets its pods ask DNS on ports 53 and 5353, wherever that is: if it "
     "listens on another one, name its address by egress=. Else a policy or firewall of others is in the way, or a "
     "dnsPolicy or dnsConfig of pod_overrides= names another DNS.",
-    waiting.NO_NAME: "DNS answers, but does not know this cluster's Service: see whether a dnsPolicy or dnsConfig of "
+    NO_NAME: "DNS answers, but does not know this cluster's Service: see whether a dnsPolicy or dnsConfig of "
     "pod_overrides= names another DNS than the cluster's own. A NetworkPolicy or egress= has no part in it.",
-    waiting.REFUSED: "It has an address, but nothing listens there: look at its log. If it needs longer for its start, "
+    REFUSED: "It has an address, but nothing listens there: look at its log. If it needs longer for its start, "
     "raise start_timeout=.",
 }
 """What was in the way of who waited in vain -> what to do about it."""
@@ -302,14 +302,15 @@ def with_tail(verdict: Verdict, tail: Sequence[str], lacks: Mapping[str, str] | 
     if verdict.rank is not None:
         tail = lines_of(verdict.rank, tail)
     cause = cause_in(tail)
+    told = cause.before + cause.lines
     lacked = (module for module in _missing(cause.before) if module in (lacks or {}))
     missing = next(chain(_missing(cause.lines), lacked), None)  # what was missing before may have been done without
-    if verdict.exit_code and any(sign in line for line in cause.shown for sign in PORT_TAKEN):
+    if verdict.exit_code and any(sign in line for line in told for sign in PORT_TAKEN):
         reason = Reason.PORT_IN_USE
         advice = "A port that it listens on is taken: free it, or leave its choice to us by not naming one."
     elif verdict.exit_code and missing:
         there = f"Where {verdict.replica} ran"
-        if any(sign in line for line in cause.shown for sign in SENT):
+        if any(sign in line for line in told for sign in SENT):
             there = f"Where a worker ran what {verdict.replica} had sent"
         own = f"{there} there is no Python module {missing!r}: install it there, or give files=."
         advice = (lacks or {}).get(missing, own)

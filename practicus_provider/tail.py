@@ -12,6 +12,10 @@ TAIL_LINES = 20
 """Lines that a verdict carries where none of them tells more than the others."""
 LINES_READ = 50 * TAIL_LINES
 """Lines of a log that are looked at: what is told at the end of a program may be long."""
+LINE_SHOWN = 2_000
+"""Characters of a line that a verdict shows: of a longer one its beginning and its end."""
+SHOWN = 32_000
+"""Characters of all the lines that it shows: it is stored in Airflow's database, and read by people."""
 
 SPARK_WORKER = "An exception was thrown from the Python worker"
 """What Spark says in its driver's traceback before that of an executor."""
@@ -26,6 +30,9 @@ _ASIDE = re.compile(
     r"Exception ignored |Exception in thread |Error in atexit|--- Logging error ---|future: <|Task exception was never"
 )
 """What stands before a traceback that ends no program: of a destructor, a thread, an exit handler, a logger, a task."""
+_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""All but tabs: a newline ends a line."""
 _JAVA_MAIN = 'Exception in thread "main"'
 _NO_JAVA = "JAVA_GATEWAY_EXITED"
 
@@ -43,8 +50,8 @@ class Cause:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """All of it."""
-        return self.before + self.lines
+        """All of it; of what is very long, the last lines."""
+        return _bounded(self.before + self.lines)
 
 
 def cause_in(tail: Sequence[str]) -> Cause:
@@ -71,11 +78,32 @@ def cause_in(tail: Sequence[str]) -> Cause:
 
 def last_lines(tail: Sequence[str]) -> tuple[str, ...]:
     """What was written last, whatever it tells."""
-    return tuple(_written(tail)[-TAIL_LINES:])
+    return _bounded(_written(tail)[-TAIL_LINES:])
+
+
+def _bounded(lines: Sequence[str]) -> tuple[str, ...]:
+    room, first = SHOWN, len(lines)
+    while first and (room := room - len(lines[first - 1])) >= 0:
+        first -= 1
+    return (f"(... {first} lines before these are left out ...)", *lines[first:]) if first else tuple(lines)
 
 
 def _written(tail: Sequence[str]) -> list[str]:
-    return [line.rstrip() for line in tail if line.strip()]
+    """Lines with something to read."""
+    return [_cut(text) for line in tail if (text := plain(line).rstrip())]
+
+
+def plain(text: str) -> str:
+    """What a job has written, as it may be shown anywhere: without colours, and with what a terminal or a database
+    would take for more than text as Python writes it in a string."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), _COLOURS.sub("", text))
+
+
+def _cut(line: str) -> str:
+    if len(line) <= LINE_SHOWN:
+        return line
+    half = LINE_SHOWN // 2
+    return f"{line[:half]} (... {len(line) - 2 * half} characters are left out ...) {line[-half:]}"
 
 
 def _chains(lines: Sequence[str]) -> list[list[int]]:

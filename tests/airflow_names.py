@@ -22,9 +22,15 @@ except ImportError:  # 3.1
 
     BundleDagBag = None
 
+try:
+    from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied as AccessDenied
+except ImportError:  # 3.1: a place for secrets denies access by an error of its own
+    AccessDenied = PermissionError
+
 __all__ = [
     "BACKOFFS",
     "DOUBLED",
+    "AccessDenied",
     "DagSerialization",
     "TaskDeferralError",
     "TaskDeferralTimeout",

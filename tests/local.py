@@ -9,7 +9,8 @@ import psutil
 
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.local import LocalBackend
-from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
+from practicus_provider.backends.local.processes import marked
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.status import State
 from tests.plans import until
 
@@ -25,13 +26,13 @@ def supervisor_of(backend: LocalBackend, handle: Handle) -> psutil.Process:
 
 def processes_of(handle: Handle, replica: str) -> list[psutil.Process]:
     """Launcher first."""
-    found = marked("PRACTICUS_REPLICA", f"{handle.uid}/{replica}")
+    found = marked(Env.REPLICA, f"{handle.uid}/{replica}")
     return sorted(found, key=lambda process: process.create_time())
 
 
 async def nothing_left(handle: Handle) -> None:
     give_up = time.monotonic() + GONE_WITHIN
-    while left := marked(CLUSTER_MARK, handle.uid):
+    while left := marked(Env.CLUSTER, handle.uid):
         assert time.monotonic() < give_up, left
         await asyncio.sleep(0.05)
 

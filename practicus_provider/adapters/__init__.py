@@ -17,6 +17,7 @@ from typing import ClassVar
 from practicus_provider.archives import importable
 from practicus_provider.errors import AdapterError, PracticusError, SpecError
 from practicus_provider.plan import Framework, Here, Plan, Port, Role, Text, parts
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.spec import JobSpec
 
 BUILT_IN = {
@@ -33,7 +34,7 @@ DOCKERFILE = "Dockerfile of airflow-provider-practicus"
 """In a folder of ``images``, which is no part of what is installed."""
 TRAINING = f"images/training/{DOCKERFILE}"
 
-NO_RESULT: dict[str, Text] = {"PRACTICUS_RESULT_OF": "driver"}
+NO_RESULT: dict[str, Text] = {Env.RESULT_OF: "driver"}
 """Has ``set_result()`` refuse, where what it is given would be lost, and name the role that it is for."""
 
 Program = tuple[Text, ...]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import re
 
 from practicus_provider.adapters import DOCKERFILE, NO_RESULT, Adapter, Program
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Framework, Here, Host, Launch, Part, Port, Role, Text
+from practicus_provider.runtime.practicus_runtime.contract import Env, Limits
 from practicus_provider.runtime.practicus_runtime.waiting import PATIENCE
 from practicus_provider.spec import JobSpec
 
@@ -55,11 +57,11 @@ class DaskAdapter(Adapter):
         preloads = ["practicus_runtime.dask_scheduler"]
         if spec.elastic:
             preloads.append("practicus_runtime.dask_elastic")
-            config["PRACTICUS_ELASTIC"] = f"{spec.elastic.min},{spec.elastic.max}"
+            config[Env.ELASTIC] = json.dumps(Limits(spec.elastic.min, spec.elastic.max).to_json())
         coordinator = Launch(
             command=(Here.PYTHON, "-m", "distributed.cli.dask_scheduler", "--host", Here.URL_HOST, "--port", SCHEDULER)
             + ("--dashboard-address", ("127.0.0.1:", DASHBOARD), *_preload(spec, "scheduler", *preloads)),
-            env={**spec.env, **config, "PRACTICUS_CLIENTS_PORT": CLIENTS},
+            env={**spec.env, **config, Env.CLIENTS_PORT: CLIENTS},
             ports={"scheduler": 8786, "dashboard": 8787, "clients": 8788},
             ready="scheduler",
             spawns="worker" if spec.elastic else None,

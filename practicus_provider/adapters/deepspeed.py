@@ -15,6 +15,7 @@ from practicus_provider.adapters import TRAINING, Program
 from practicus_provider.adapters.spmd import SpmdAdapter, procs, world_size
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Framework, Here, Text
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.spec import JobSpec
 
 FILE: Text = (Here.SCRATCH, "/ds_config.json")
@@ -38,7 +39,7 @@ class DeepSpeedAdapter(SpmdAdapter):
     def env(self, spec: JobSpec) -> dict[str, Text]:
         """See :meth:`SpmdAdapter.env`."""
         config: dict[str, Text] = {"DS_CONFIG": _path(spec)} if spec.conf else {}
-        local_rank: dict[str, Text] = {"PRACTICUS_LOCAL_RANK": "--local_rank"} if spec.local_rank else {}
+        local_rank: dict[str, Text] = {Env.LOCAL_RANK: "--local_rank"} if spec.local_rank else {}
         return {**super().env(spec), "LOCAL_SIZE": str(procs(spec)), **local_rank, **config}
 
     def arguments(self, spec: JobSpec) -> Program:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 from math import inf
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from practicus_provider.adapters import Program
 from practicus_provider.adapters.spmd import SpmdAdapter, procs, shared_memory, threads
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Port, Role, Text
+from practicus_provider.runtime.practicus_runtime.contract import Env, Limits
 from practicus_provider.spec import Elastic, JobSpec
 
 COORDINATOR = Port("coordinator", "rendezvous")
 STORE = Port("coordinator", "store")
-SETTINGS: dict[str, float] = {"max_restarts": 3, "join_timeout": 600, "last_call_timeout": 10}
-"""Keys of an elastic job's ``conf``, and their defaults; what they mean: ``practicus_runtime.membership.Limits``."""
+SETTINGS: dict[str, float] = Limits._field_defaults
+"""Keys of an elastic job's ``conf``, and their defaults."""
 
 
 class ElasticAdapter(SpmdAdapter):
@@ -59,10 +60,10 @@ class ElasticAdapter(SpmdAdapter):
         return {}
 
     def _coordinator(self, spec: JobSpec, bounds: Elastic) -> Launch:
-        limits = {"minimum": bounds.min, "maximum": bounds.max, **settings(spec)}
+        limits = Limits(bounds.min, bounds.max)._replace(**settings(spec))
         return Launch(
             command=(Here.PYTHON, "-m", "practicus_runtime.elastic", self.rules, Here.HOST, COORDINATOR, STORE),
-            env={"PRACTICUS_KEY": Here.KEY, "PRACTICUS_ELASTIC": json.dumps(limits)},
+            env={Env.KEY: Here.KEY, Env.ELASTIC: json.dumps(limits.to_json())},
             ports={"rendezvous": 29500, "store": 29501},
             ready="rendezvous",
             spawns="worker",
@@ -77,9 +78,9 @@ class ElasticAdapter(SpmdAdapter):
                 **spec.env,
                 "LOCAL_WORLD_SIZE": str(procs(spec)),
                 "MASTER_PORT": Port("worker", "rendezvous"),
-                "PRACTICUS_KEY": Here.KEY,
-                "PRACTICUS_COORDINATOR": (Host("coordinator"), ":", COORDINATOR),
-                "PRACTICUS_STORE": (Host("coordinator"), ":", STORE),
+                Env.KEY: Here.KEY,
+                Env.COORDINATOR: (Host("coordinator"), ":", COORDINATOR),
+                Env.STORE: (Host("coordinator"), ":", STORE),
                 **self.elastic_env(),
             },
             ports={"rendezvous": 29500},
@@ -87,7 +88,7 @@ class ElasticAdapter(SpmdAdapter):
         )
 
 
-def settings(spec: JobSpec) -> dict[str, float]:
+def settings(spec: JobSpec) -> dict[str, Any]:
     """What ``conf`` says, over :data:`SETTINGS`.
 
     :raises SpecError: there is no such setting, or it is not such a number.

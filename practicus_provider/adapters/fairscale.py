@@ -8,6 +8,7 @@ from __future__ import annotations
 from practicus_provider.adapters import TRAINING
 from practicus_provider.adapters.spmd import SpmdAdapter
 from practicus_provider.plan import Framework, Text
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.spec import JobSpec
 
 
@@ -20,4 +21,4 @@ class FairScaleAdapter(SpmdAdapter):
 
     def env(self, spec: JobSpec) -> dict[str, Text]:
         """See :meth:`SpmdAdapter.env`."""
-        return {**super().env(spec), "PRACTICUS_PREPARE": "practicus_runtime.fairscale_cpu"}
+        return {**super().env(spec), Env.PREPARE: "practicus_runtime.fairscale_cpu"}

@@ -11,6 +11,7 @@ from practicus_provider.adapters.elastic import ElasticAdapter
 from practicus_provider.adapters.spmd import RENDEZVOUS, procs, views, world_size
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Framework, Here, Host, Text
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.spec import JobSpec
 
 GLOO: dict[str, Text] = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
@@ -29,7 +30,7 @@ class HorovodAdapter(ElasticAdapter):
 
     def elastic_env(self) -> dict[str, Text]:
         """See :meth:`ElasticAdapter.elastic_env`."""
-        return {**GLOO, "HOROVOD_ELASTIC": "1", "PRACTICUS_PREPARE": "practicus_runtime.horovod_elastic"}
+        return {**GLOO, "HOROVOD_ELASTIC": "1", Env.PREPARE: "practicus_runtime.horovod_elastic"}
 
     def env(self, spec: JobSpec) -> dict[str, Text]:
         """See :meth:`SpmdAdapter.env`."""

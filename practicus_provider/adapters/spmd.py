@@ -7,12 +7,14 @@ Sources: torch's *Environment variable initialization* (https://docs.pytorch.org
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
 
 from practicus_provider.adapters import Adapter, Program
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Port, Role, Text
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.spec import JobSpec, Resources
 
 RENDEZVOUS = Port("worker", "rendezvous", first=True)
@@ -43,7 +45,7 @@ class SpmdAdapter(Adapter):
             return (self._role(spec, program),)
         found, workers, ranks = [], 0, 0
         for number, (group, part) in enumerate(zip(spec.groups, views(spec), strict=True), start=1):
-            role = self._role(part, program, PRACTICUS_WORKERS_BEFORE=str(workers), PRACTICUS_RANKS_BEFORE=str(ranks))
+            role = self._role(part, program, {Env.WORKERS_BEFORE: str(workers), Env.RANKS_BEFORE: str(ranks)})
             role = replace(role, replicas=group.count, image=group.image, node_selector=group.node_selector)
             if number > 1:
                 launch = replace(role.launch, ports={})
@@ -52,11 +54,11 @@ class SpmdAdapter(Adapter):
             workers, ranks = workers + group.count, ranks + group.count * procs(part)
         return tuple(found)
 
-    def _role(self, spec: JobSpec, program: Program, **env: Text) -> Role:
+    def _role(self, spec: JobSpec, program: Program, place: Mapping[str, Text] | None = None) -> Role:
         python, *application = (*program, *self.arguments(spec))
         launch = Launch(
             command=(python, "-S", "-m", self.runner, *application),  # it needs no site-packages: a third of its start
-            env={"OMP_NUM_THREADS": threads(spec), **spec.env, **self.env(spec), **_hangs(spec), **env},
+            env={"OMP_NUM_THREADS": threads(spec), **spec.env, **self.env(spec), **_hangs(spec), **(place or {})},
             files=self.files(spec),
             ports={"rendezvous": 29500, **({} if spec.progress_timeout is None else {"hangs": 29501})},
         )
@@ -71,7 +73,7 @@ class SpmdAdapter(Adapter):
             "LOCAL_WORLD_SIZE": str(procs(spec)),
             "GROUP_RANK": Here.INDEX,
             "GROUP_WORLD_SIZE": str(spec.min_workers),
-            **({"PRACTICUS_MEETS": self.meets} if self.meets else {}),
+            **({Env.MEETS: self.meets} if self.meets else {}),
         }
 
     def arguments(self, spec: JobSpec) -> Program:
@@ -132,10 +134,10 @@ def _hangs(spec: JobSpec) -> dict[str, Text]:
     if spec.progress_timeout is None:
         return {}
     return {
-        "PRACTICUS_PROGRESS_TIMEOUT": str(spec.progress_timeout),
-        "PRACTICUS_KEY": Here.KEY,
-        "PRACTICUS_HANGS_ADDR": Host("worker"),
-        "PRACTICUS_HANGS_PORT": Port("worker", "hangs", first=True),
+        Env.PROGRESS_TIMEOUT: str(spec.progress_timeout),
+        Env.KEY: Here.KEY,
+        Env.HANGS_ADDR: Host("worker"),
+        Env.HANGS_PORT: Port("worker", "hangs", first=True),
     }
 
 

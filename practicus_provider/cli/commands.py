@@ -19,6 +19,7 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 from practicus_provider import lifecycle
 from practicus_provider.errors import BackendError, PracticusError
 from practicus_provider.hooks.practicus import PracticusHook
+from practicus_provider.tail import plain
 
 if TYPE_CHECKING:
     import argparse
@@ -186,7 +187,7 @@ def _print_yaml(data: Any) -> None:
 
 def _task(task: Mapping[str, Any]) -> str:
     mapped = f"[{task['map_index']}]" if task.get("map_index", -1) >= 0 else ""
-    return f"{task.get('dag_id')}.{task.get('task_id')}{mapped} ({task.get('run_id')})"
+    return plain(f"{task.get('dag_id')}.{task.get('task_id')}{mapped} ({task.get('run_id')})")
 
 
 def _confirmed(args: argparse.Namespace, question: str) -> bool:
@@ -206,5 +207,6 @@ async def _print_logs(backend: Backend, name: str, role: str | None) -> None:
     roles = {replica.role for replica in status.replicas}
     if role is not None and role not in roles:
         raise BackendError(f"cluster {name} has no role {role!r}; it has {', '.join(sorted(roles))}")
+    shown = plain if sys.stdout.isatty() else str  # who has it in a file or a pipe gets what was written
     async for line in backend.logs(listing.handle, [role] if role else roles, whole=True):
-        print(f"[{line.role}-{line.index}] {line.text}", flush=True)
+        print(f"[{line.role}-{line.index}] {shown(line.text)}", flush=True)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ class PracticusHook(BaseHook):
 
     :param practicus_conn_id: the connection's id.
     :param namespace: of the pods on Kubernetes, instead of the connection's.
+    :param is_trusted: whether the connection's kubeconfig may have programs run here.
     """
 
     conn_name_attr = "practicus_conn_id"
@@ -39,10 +41,17 @@ class PracticusHook(BaseHook):
     conn_type = "practicus"
     hook_name = "Practicus"
 
-    def __init__(self, practicus_conn_id: str = default_conn_name, namespace: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        practicus_conn_id: str = default_conn_name,
+        namespace: str | None = None,
+        is_trusted: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.practicus_conn_id = practicus_conn_id
         self.namespace = namespace
+        self.is_trusted = is_trusted
 
     def get_conn(self) -> Backend:
         """The backend, ready to use.
@@ -194,15 +203,23 @@ class PracticusHook(BaseHook):
         """Ours, or that of a connection of cncf-kubernetes."""
         from practicus_provider.backends.kubernetes.access import Access
 
-        kubeconfig = extra.get("kubeconfig") or other.get("kube_config_path") or other.get("kube_config")
         context = extra.get("context") or other.get("cluster_context")
         if extra.get("in_cluster") or other.get("in_cluster"):
             return Access(in_cluster=True)
-        if isinstance(kubeconfig, str) and "apiVersion" not in kubeconfig:
-            return Access(str(Path(kubeconfig).expanduser()), None, context)
-        if isinstance(kubeconfig, Mapping):
-            return Access(None, json.dumps(kubeconfig), context)
-        return Access(None, kubeconfig, context)
+        secret, plain = extra.get("kubeconfig_secret"), extra.get("kubeconfig")
+        given = secret or plain or other.get("kube_config_path") or other.get("kube_config")
+        if given is None or not (secret or isinstance(given, Mapping) or "apiVersion" in given):
+            path = None if given is None else str(Path(given).expanduser())
+            return Access(path, None, context, is_trusted=self.is_trusted)
+        if given is plain:
+            warnings.warn(
+                f"connection {self.practicus_conn_id!r} has a kubeconfig's content in its extra kubeconfig, which all "
+                "can read who may read the connection: move it to kubeconfig_secret, which Airflow masks",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        content = json.dumps(given) if isinstance(given, Mapping) else given
+        return Access(None, content, context, is_trusted=self.is_trusted)
 
     def _wrong(self, extra: Mapping[str, Any], name: str, way_out: str) -> ConnectionConfigError:
         return ConnectionConfigError(

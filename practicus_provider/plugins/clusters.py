@@ -8,29 +8,26 @@ them, which ends a job too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+import contextlib
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated, Any
 
-from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
-from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails, DagAccessEntity, DagDetails
-from airflow.api_fastapi.core_api.security import GetUserDep, get_user, requires_access_dag
+from airflow.api_fastapi.core_api.security import GetUserDep, get_user
 from airflow.api_fastapi.logging.decorators import action_logging
-from airflow.models import Connection, DagModel
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
-from practicus_provider.backends.base import Backend, Listing
+from practicus_provider.backends.base import Backend, Listing, LogLine
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plugins.board import Board, Look, Place
 from practicus_provider.plugins.login import log_in
-from practicus_provider.plugins.places import connection_ids
+from practicus_provider.plugins.permissions import CLEAR, READ, READ_LOGS, may, permitted, readable, reasons_for
+from practicus_provider.plugins.places import backend_of, connection_ids
 from practicus_provider.plugins.rows import dag_of, page_of, rows_of
 from practicus_provider.plugins.stream import events
-from practicus_provider.plugins.tunnel import backend_of
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -43,8 +40,6 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 CLUSTER = "/api/clusters/{dag_id}/{conn_id}/{cluster}"
-SOON = 3.0
-"""Seconds for which the list waits for a connection."""
 GONE = "It is there while the job runs, and for an hour after it where teardown= keeps it."
 
 
@@ -54,17 +49,6 @@ async def _backend_of(place: Place) -> Backend:
 
 board = Board(_backend_of)
 app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, exception_handlers={HTTPException: log_in})
-
-
-Right = tuple[ResourceMethod, DagAccessEntity]
-READ: Right = ("GET", DagAccessEntity.TASK_INSTANCE)
-READ_LOGS: Right = ("GET", DagAccessEntity.TASK_LOGS)
-CLEAR: Right = ("PUT", DagAccessEntity.TASK_INSTANCE)
-
-
-def may(right: Right) -> Any:
-    """A dependency: who asks has that right to the DAG in the path."""
-    return Depends(requires_access_dag(*right))
 
 
 # ---- files
@@ -91,11 +75,11 @@ async def static(name: str) -> Response:
 async def clusters(user: GetUserDep) -> Response:
     """All clusters whose DAGs this user may read, and what could not be looked at."""
     places = [Place(conn_id) for conn_id in await run_in_threadpool(connection_ids)]
-    looks = dict(zip(places, await asyncio.gather(*map(_look_soon, places)), strict=True))
+    looks = dict(zip(places, await asyncio.gather(*map(board.glance, places)), strict=True))
     dags = {dag_of(listing) for look in looks.values() for listing in look.listings}
-    shown = await run_in_threadpool(_permitted, user, dags, READ)
+    shown = await run_in_threadpool(permitted, user, dags, READ)
     troubles = {place.conn_id: look.error for place, look in looks.items() if look.error}
-    told = await run_in_threadpool(_readable, user, troubles)
+    told = await run_in_threadpool(readable, user, troubles)
     rows = [row for row in rows_of(looks) if row["dag_id"] in shown]
     unmeasured = {place.conn_id for place in places if looks[place].usage is None}
     return _json(
@@ -107,17 +91,18 @@ async def clusters(user: GetUserDep) -> Response:
     )
 
 
-@app.get(CLUSTER, dependencies=[may(READ)])
+@app.get(CLUSTER, dependencies=may(READ))
 async def cluster(user: GetUserDep, dag_id: str, conn_id: str, cluster: str, namespace: str | None = None) -> Response:
     """One cluster, and what this user may do with it."""
     place = Place(conn_id, namespace)
-    look = await board.look(place)
-    listing = _listing(look, dag_id, cluster)
+    async with reasons_for(user, conn_id):
+        look = await board.look(place)
+        listing = _listing(look, dag_id, cluster)
     return _json(
         {
             **page_of(place, listing, look),
             "may": {
-                name: bool(await run_in_threadpool(_permitted, user, [dag_id], right))
+                name: bool(await run_in_threadpool(permitted, user, [dag_id], right))
                 for name, right in {"logs": READ_LOGS, "delete": CLEAR}.items()
             },
             "measured": look.usage is not None,
@@ -125,8 +110,9 @@ async def cluster(user: GetUserDep, dag_id: str, conn_id: str, cluster: str, nam
     )
 
 
-@app.get(f"{CLUSTER}/logs/{{replica}}", dependencies=[may(READ_LOGS)])
+@app.get(f"{CLUSTER}/logs/{{replica}}", dependencies=may(READ_LOGS))
 async def logs(
+    user: GetUserDep,
     dag_id: str,
     conn_id: str,
     cluster: str,
@@ -137,20 +123,25 @@ async def logs(
 ) -> Response:
     """A replica's log as it is written, as server-sent events; whoever was cut off goes on where they were."""
     place = Place(conn_id, namespace)
-    listing = _listing(await board.look(place), dag_id, cluster, uid)
-    if replica not in {one.name for one in listing.status.replicas}:
-        raise NotFound(f"cluster {cluster} has no replica {replica}")
-    lines = (await _backend_of(place)).logs(listing.handle, [replica], whole=True)
+    async with reasons_for(user, conn_id):
+        listing = _listing(await board.look(place), dag_id, cluster, uid)
+        if replica not in {one.name for one in listing.status.replicas}:
+            raise NotFound(f"cluster {cluster} has no replica {replica}")
+        backend = await _backend_of(place)
+    lines = _lines(user, conn_id, backend.logs(listing.handle, [replica], whole=True))
     return StreamingResponse(events(lines, last_event_id), headers=HEADERS, media_type="text/event-stream")
 
 
 # As in Airflow's own API, the browser lets no other site send this: its method is none of a form's.
-@app.delete(CLUSTER, dependencies=[may(CLEAR), Depends(action_logging("delete_practicus_cluster"))])
-async def delete(dag_id: str, conn_id: str, cluster: str, uid: str, namespace: str | None = None) -> Response:
+@app.delete(CLUSTER, dependencies=[*may(CLEAR), Depends(action_logging("delete_practicus_cluster"))])
+async def delete(
+    user: GetUserDep, dag_id: str, conn_id: str, cluster: str, uid: str, namespace: str | None = None
+) -> Response:
     """Delete it."""
     place = Place(conn_id, namespace)
-    listing = _listing(await board.look(place), dag_id, cluster, uid)
-    await (await _backend_of(place)).delete(listing.handle, wait=False)
+    async with reasons_for(user, conn_id):
+        listing = _listing(await board.look(place), dag_id, cluster, uid)
+        await (await _backend_of(place)).delete(listing.handle, wait=False)
     board.forget(place)
     return Response(status_code=204)
 
@@ -171,13 +162,10 @@ async def _unreachable(request: Request, error: BackendError) -> Response:
 # ---- helpers
 
 
-async def _look_soon(place: Place) -> Look:
-    """Nobody waits for the slowest of all connections; what it says is there for who asks next."""
-    try:
-        async with asyncio.timeout(SOON):
-            return await board.look(place)
-    except TimeoutError:
-        return Look(0, error="it has not answered yet")
+async def _lines(user: BaseUser, conn_id: str, lines: AsyncGenerator[LogLine, None]) -> AsyncGenerator[LogLine, None]:
+    async with reasons_for(user, conn_id), contextlib.aclosing(lines):
+        async for line in lines:
+            yield line
 
 
 def _listing(look: Look, dag_id: str, cluster: str, uid: str | None = None) -> Listing:
@@ -194,31 +182,6 @@ def _listing(look: Look, dag_id: str, cluster: str, uid: str | None = None) -> L
                 return listing
             raise NotFound(f"cluster {cluster} is another one now")
     raise NotFound(f"DAG {dag_id} has no cluster {cluster}")
-
-
-def _permitted(user: BaseUser, dag_ids: Collection[str], right: Right) -> set[str]:
-    """Those of these DAGs that a user has that right to."""
-    method, entity = right
-    manager, teams = get_auth_manager(), DagModel.get_dag_id_to_team_name_mapping(sorted(dag_ids))
-    return {
-        dag_id
-        for dag_id in dag_ids
-        if manager.is_authorized_dag(
-            method=method, access_entity=entity, details=DagDetails(dag_id, teams.get(dag_id)), user=user
-        )
-    }
-
-
-def _readable(user: BaseUser, conn_ids: Collection[str]) -> set[str]:
-    """Those of these connections whose errors, which say where they lead, a user may read."""
-    manager, teams = get_auth_manager(), Connection.get_conn_id_to_team_name_mapping(sorted(conn_ids))
-    return {
-        conn_id
-        for conn_id in conn_ids
-        if manager.is_authorized_connection(
-            method="GET", details=ConnectionDetails(conn_id, teams.get(conn_id)), user=user
-        )
-    }
 
 
 def _json(data: Any, status: int = 200) -> Response:

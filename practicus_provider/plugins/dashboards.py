@@ -1,46 +1,52 @@
 """Clusters' web pages below Airflow's own URL, for those whom Airflow lets read the task's log.
 
 ``/clusters/{dag}/{connection}/{cluster}`` is where the button leads. It asks Airflow who looks, and goes on to
-``/pages/{ticket}/``, which :mod:`.proxy` serves from the replica.
+``/pages/{ticket}/``, which the proxy's process answers (:mod:`.proxy`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import html
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import httpcore
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.core_api.security import requires_access_dag
-from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
+from airflow.api_fastapi.core_api.security import GetUserDep
+from fastapi import FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import HTMLResponse, Response
 
+from practicus_provider.backends.base import Handle
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.links import PREFIX, base_path, dashboard_path
+from practicus_provider.plan import Port
 from practicus_provider.plugins.login import log_in, redirect
-from practicus_provider.plugins.proxy import PREFLIGHT, SANDBOX, fetch, relay
+from practicus_provider.plugins.permissions import READ_LOGS, may, reasons_for
+from practicus_provider.plugins.places import backend_of, lately_backend_of
+from practicus_provider.plugins.proxy import INTERNAL_ERROR, Answer, Proxy, relay
 from practicus_provider.plugins.ticket import Expired, Refused, Ticket
-from practicus_provider.plugins.tunnel import backend_of
+from practicus_provider.proxy.content import PREFLIGHT, SANDBOX, message
+from practicus_provider.proxy.wire import Asked
 
-log = logging.getLogger(__name__)
 POLICY_VIOLATION = 1008
 """Why a WebSocket is closed (RFC 6455, 7.4.1)."""
-INTERNAL_ERROR = 1011
 
+proxy = Proxy()
 app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, exception_handlers={HTTPException: log_in})
 
 
 @app.get(
     "/clusters/{dag_id}/{conn_id}/{cluster}",
-    dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.TASK_LOGS))],
+    dependencies=may(READ_LOGS),
 )
 async def enter(
-    dag_id: str, conn_id: str, cluster: str, namespace: str | None = None, label: str | None = None
+    user: GetUserDep,
+    dag_id: str,
+    conn_id: str,
+    cluster: str,
+    namespace: str | None = None,
+    label: str | None = None,
 ) -> Response:
     """To the cluster's page; where it has several, to a choice."""
-    listing = await (await backend_of(conn_id, namespace)).find(cluster)
+    async with reasons_for(user, conn_id):
+        listing = await (await backend_of(conn_id, namespace)).find(cluster)
     if listing.task.get("dag_id") != dag_id:
         raise NotFound(f"DAG {dag_id} has no cluster {cluster}")
     if label is None and len(listing.links) > 1:
@@ -58,11 +64,7 @@ async def enter(
 @app.api_route("/pages/{ticket}/{path:path}", methods=["GET", "HEAD"])
 async def page(request: Request, ticket: str) -> Response:
     """What the replica answers. Only to look: no other methods, so nothing to write."""
-    Ticket.read(ticket)
-    return await fetch(
-        ticket, request.method, _inner_path(request, ticket), request.scope["query_string"], request.headers.items(),
-        _pages(ticket),
-    )  # fmt: skip
+    return Answer(await proxy.ask(await _asked(request, ticket, request.method)))
 
 
 @app.options("/pages/{ticket}/{path:path}")
@@ -75,15 +77,14 @@ async def preflight() -> Response:
 async def page_socket(websocket: WebSocket, ticket: str) -> None:
     """A page's own WebSocket, such as Bokeh's."""
     try:
-        Ticket.read(ticket)
-        path = _inner_path(websocket, ticket).decode()
-        await relay(websocket, ticket, path, websocket.scope["query_string"].decode())
+        subprotocols: Sequence[str] = websocket.scope.get("subprotocols", ())
+        channel = await proxy.ask(await _asked(websocket, ticket, "GET", subprotocols))
     except Refused as error:
         await websocket.close(POLICY_VIOLATION, str(error))
-    except BackendError as error:
-        log.info("a dashboard's WebSocket ends: %s", error)
-        with contextlib.suppress(RuntimeError):  # the browser has closed it
-            await websocket.close(INTERNAL_ERROR, "the cluster cannot be reached")
+    except BackendError:
+        await websocket.close(INTERNAL_ERROR, "the cluster cannot be reached")
+    else:
+        await relay(websocket, channel)
 
 
 # ---- what goes wrong
@@ -114,18 +115,31 @@ async def _unreachable(request: Request, error: BackendError) -> Response:
     return _message(502, "The cluster's page cannot be reached", f"{error}")
 
 
-@app.exception_handler(httpcore.TimeoutException)
-async def _slow(request: Request, error: httpcore.TimeoutException) -> Response:
-    return _message(504, "The cluster's page does not answer", f"{error}")
-
-
-@app.exception_handler(httpcore.NetworkError)
-@app.exception_handler(httpcore.ProtocolError)
-async def _broken(request: Request, error: Exception) -> Response:
-    return _message(502, "The cluster's page cannot be read", f"{error}")
-
-
 # ---- helpers
+
+
+async def _asked(
+    request: Request | WebSocket, ticket: str, method: str, subprotocols: Sequence[str] | None = None
+) -> Asked:
+    """What the proxy is asked for, by somebody who has a ticket.
+
+    :raises Refused: it is none.
+    :raises NotFound: its connection is gone.
+    """
+    path, query = _inner_path(request, ticket), request.scope["query_string"]
+    request.scope["path"] = request.scope["path"].replace(ticket, "...")  # the log of who asked for what shows it
+    to = Ticket.read(ticket)
+    return Asked(
+        ticket,
+        await lately_backend_of(to.conn_id, to.namespace),
+        Handle(to.cluster, to.uid),
+        Port(to.role, to.port),
+        method,
+        path + (b"?" + query if query else b""),
+        request.headers.items(),
+        _pages(ticket),
+        subprotocols,
+    )
 
 
 def _pages(ticket: str) -> str:
@@ -147,8 +161,5 @@ def _choice(paths: Mapping[str, str]) -> Response:
 
 
 def _message(status: int, title: str, words: str) -> Response:
-    body = f"<h1>{html.escape(title)}</h1><p>{html.escape(words)}</p>"
-    style = "body { font-family: sans-serif; margin: 10% auto; max-width: 40em }"
-    return HTMLResponse(
-        f"<!doctype html><title>{html.escape(title)}</title><style>{style}</style>{body}", status, SANDBOX
-    )
+    status, headers, page = message(status, title, words)
+    return Response(page, status, headers)

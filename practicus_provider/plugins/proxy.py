@@ -1,165 +1,237 @@
-"""Passes on what a browser asks of a web page that a replica serves, and what the replica answers.
+"""The proxy's process (:mod:`practicus_provider.proxy`), as the API server starts it and passes its answers on.
 
-The replica runs a user's code and is not trusted. It sees nothing that Airflow's cookie or token is in, and of what it
-answers only that comes through which says what the content is. The browser is told to keep the page in a sandbox, so
-that its scripts do not act on Airflow as whoever looks at it.
+Its first request starts it, and waits until it is there; so does the next one once it has died, or was killed because
+it did not answer. Nothing is read here that a replica has sent, but frames of the proxy's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from urllib.parse import urlsplit, urlunsplit
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
 
-import httpcore
-from starlette.responses import Response, StreamingResponse
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
-from practicus_provider.aiotasks import stop
-from practicus_provider.plugins.tunnel import Tunnels, connect
-from practicus_provider.plugins.websocket import WebSocketClient
+import practicus_provider
+from practicus_provider.aiotasks import first
+from practicus_provider.errors import BackendError
+from practicus_provider.proxy.budgets import MESSAGE, MIB
+from practicus_provider.proxy.content import message
+from practicus_provider.proxy.wire import Asked, Channel, Kind
 
-HOST = "localhost"
-"""What replicas are told that they are called."""
-ASKED = ("accept", "accept-language", "cache-control", "if-modified-since", "if-none-match", "range", "user-agent")
-"""Headers of a request that reach the replica."""
-ANSWERED = (
-    *("accept-ranges", "cache-control", "content-disposition", "content-encoding", "content-language"),
-    *("content-length", "content-range", "content-type", "etag", "expires", "last-modified"),
-)
-"""Headers of an answer that reach the browser; with ``location``, which is rewritten."""
-SANDBOX = {
-    "Content-Security-Policy": "sandbox allow-scripts allow-forms allow-popups allow-modals allow-downloads; "
-    "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    # A sandboxed page is of no origin, so it reads even its own data across origins. The ticket is in the URL, no
-    # cookie is looked at: whoever can ask may read.
-    "Access-Control-Allow-Origin": "*",
-}
-PREFLIGHT = {"Access-Control-Allow-Methods": "GET, HEAD", "Access-Control-Allow-Headers": "*"}
-STORAGE = b"""<script>
-for (const name of ["localStorage", "sessionStorage"]) {
-  const kept = new Map();
-  Object.defineProperty(window, name, {value: {
-    getItem: key => kept.has(String(key)) ? kept.get(String(key)) : null,
-    setItem: (key, value) => { kept.set(String(key), String(value)); },
-    removeItem: key => { kept.delete(String(key)); },
-    clear: () => kept.clear(),
-    key: index => [...kept.keys()][index] ?? null,
-    get length() { return kept.size; },
-  }});
-}
-</script>"""
-"""Stands in for what a sandboxed page may not touch, and Spark's pages fail without."""
-TIMEOUT = {"connect": 30.0, "read": 60.0, "write": 60.0, "pool": 30.0}
-
-_pool = httpcore.AsyncConnectionPool(max_connections=100, keepalive_expiry=5.0, network_backend=Tunnels())
+log = logging.getLogger(__name__)
+PATIENCE = 30.0
+"""Seconds that the process has to take a request, from its own start on; one that does not hangs, and is killed."""
+AGAIN = 5.0
+"""Seconds after the start of one that has ended before it took anything, until there is another."""
+PACKAGE = Path(practicus_provider.__file__).parents[1]
+TOO_BIG = 1009
+"""Why a WebSocket is closed (RFC 6455, 7.4.1)."""
+INTERNAL_ERROR = 1011
 
 
-async def fetch(
-    ticket: str, method: str, path: bytes, query: bytes, headers: Iterable[tuple[str, str]], prefix: str
-) -> Response:
-    """The replica's answer.
+class Cut(Exception):
+    """An answer ends too soon."""
 
-    :param path: in the replica, as it was asked for.
-    :param prefix: the path that the browser sees before it.
-    :raises BackendError: the replica cannot be reached.
-    :raises httpcore.TimeoutException: it does not answer.
-    :raises httpcore.NetworkError: or another of ``httpcore``: what it answers is not HTTP.
+
+class Proxy:
+    """One for each process of the API server."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline: socket.socket | None = None
+        self._started = float("-inf")
+        self._used = True
+        self._end = ""
+
+    async def ask(self, asked: Asked) -> Channel:
+        """Where the answer comes.
+
+        :raises BackendError: the process does not do its work.
+        """
+        channel = await Channel.over(self._hand_over())
+        process = self._process
+        try:
+            async with asyncio.timeout(PATIENCE):
+                taken = await channel.receive()
+            if taken is None:
+                raise BackendError(f"{self._ended()}; open the page again")
+            self._used = True
+            await channel.ask(asked)
+        except TimeoutError:
+            await channel.close()
+            if process is self._process:
+                self.close()
+            raise BackendError(
+                f"the process that fetches clusters' pages did not answer within {PATIENCE:g} s, and was ended; open "
+                "the page again, which starts another"
+            ) from None
+        except OSError as error:
+            await channel.close()
+            raise BackendError(f"{self._ended()}; open the page again") from error
+        except BaseException:
+            await channel.close()
+            raise
+        return channel
+
+    def close(self) -> None:
+        """End the process; the next request starts another."""
+        if self._lifeline is not None:
+            self._lifeline.close()
+            self._lifeline = None
+        if self._process is not None:
+            self._process.kill()  # unless it has ended
+            self._process.wait()
+            self._end = self._ended()
+            self._process = None
+
+    def _hand_over(self) -> socket.socket:
+        """This end of a socket whose other end the process has."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                while True:
+                    try:
+                        socket.send_fds(self._running(), [b"\0"], [theirs.fileno()])
+                        return ours
+                    except BlockingIOError:
+                        raise BackendError("too many pages of clusters are asked for at once; try again") from None
+                    except OSError:  # it has died since the last one
+                        self.close()
+            except BaseException:
+                ours.close()
+                raise
+
+    def _running(self) -> socket.socket:
+        """The process' lifeline.
+
+        :raises BackendError: the last one ended as it was started.
+        """
+        if self._lifeline is not None and self._process is not None and self._process.poll() is None:
+            return self._lifeline
+        self.close()
+        if self._end:
+            log.warning("%s", self._end)
+            if not self._used and time.monotonic() < self._started + AGAIN:
+                raise BackendError(f"{self._end} as it was started; the log of Airflow's API server says why")
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-P", "-m", "practicus_provider.proxy", str(theirs.fileno())]
+            self._process = subprocess.Popen(
+                command, env=_environment(), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+            )
+        ours.setblocking(False)
+        self._lifeline, self._started, self._used, self._end = ours, time.monotonic(), False, ""
+        return ours
+
+    def _ended(self) -> str:
+        code = self._process.poll() if self._process else None
+        how = "" if code is None else f" with exit code {code}" if code >= 0 else f" by signal {-code}"
+        return f"the process that fetches clusters' pages has ended{how}"
+
+
+def _environment() -> dict[str, str]:
+    """This process' own without what is Airflow's: who reads what jobs send has no use for it."""
+    kept = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW")}
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGE), kept.get("PYTHONPATH")]))}
+
+
+class Answer(Response):
+    """What the proxy answers, until the browser has gone."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass it on."""
+        try:
+            await first(_left(receive), self._pass_on(send))
+        finally:
+            await self._channel.close()
+
+    async def _pass_on(self, send: Send) -> None:
+        begun = False
+        while frame := await self._channel.receive():
+            match frame:
+                case Kind.HEAD, data:
+                    head, begun = json.loads(data), True
+                    await _start(send, head["status"], head["headers"])
+                case Kind.BYTES, data:
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                case Kind.END, _:
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+                    return
+                case Kind.CUT, data:
+                    await _cut(send, data.decode(errors="replace"))
+        if begun:
+            await _cut(send, "the process that fetches clusters' pages has ended")
+        words = "the process that fetches clusters' pages has ended; open the page again, which starts another"
+        status, headers, page = message(502, "The cluster's page cannot be reached", words)
+        await _start(send, status, headers)
+        await send({"type": "http.response.body", "body": page, "more_body": False})
+
+
+async def _start(send: Send, status: int, headers: dict[str, str]) -> None:
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+async def _cut(send: Send, why: str) -> NoReturn:
+    """End the connection to the browser, too, which would take the answer for whole.
+
+    :raises Cut: in any case. That is not enough: Starlette's ``BaseHTTPMiddleware`` ends the answer well before it lets
+        an error through. A message that is none stops it, as it does uvicorn.
     """
-    url = httpcore.URL(scheme=b"http", host=ticket.encode(), port=80, target=path + (b"?" + query if query else b""))
-    sent = passed_on(headers, prefix)
-    response = await _pool.handle_async_request(
-        httpcore.Request(method, url, headers=sent, extensions={"timeout": TIMEOUT})
-    )
-    answered = shown([(name.decode().lower(), value.decode("latin-1")) for name, value in response.headers], prefix)
-    chunks = _body(response)
-    if answered.get("content-type", "").startswith("text/html"):
-        answered.pop("content-length", None)
-        chunks = with_storage(chunks)
-    return StreamingResponse(chunks, response.status, answered)
+    await send({"type": "http.response.cut", "why": why})
+    raise Cut(why)
 
 
-def passed_on(headers: Iterable[tuple[str, str]], prefix: str) -> list[tuple[str, str]]:
-    """The headers that a replica gets for a request; Spark and others make their links with what we add."""
-    kept = [(name, value) for name, value in headers if name.lower() in ASKED]
-    told = [("host", HOST), ("accept-encoding", "identity")]
-    return [*kept, *told, ("x-forwarded-context", prefix), ("x-forwarded-prefix", prefix)]
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
-def shown(headers: Iterable[tuple[str, str]], prefix: str) -> dict[str, str]:
-    """The headers that a browser gets with an answer."""
-    found = dict(headers)
-    kept = {name: value for name, value in found.items() if name in ANSWERED}
-    if "location" in found:
-        kept["location"] = moved(found["location"], prefix)
-    return kept | SANDBOX
-
-
-def moved(location: str, prefix: str) -> str:
-    """Where a redirection leads, as the browser sees it."""
-    parts = urlsplit(location)
-    if parts.netloc and parts.hostname != HOST:
-        return location
-    path = parts.path or "/" if parts.netloc else parts.path
-    if path.startswith("/") and not path.startswith(f"{prefix}/"):
-        path = prefix + path
-    return urlunsplit(("", "", path, parts.query, parts.fragment))
-
-
-async def with_storage(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """An HTML page, with :data:`STORAGE` first in its head."""
-    done = False
-    async for chunk in chunks:
-        if not done and (found := chunk.lower().find(b"<head>")) >= 0:
-            at = found + len(b"<head>")
-            chunk, done = chunk[:at] + STORAGE + chunk[at:], True
-        yield chunk
-
-
-async def relay(outer: WebSocket, ticket: str, path: str, query: str) -> None:
-    """Pass on the messages of a WebSocket, both ways, until either side ends it.
-
-    :raises BackendError: the replica cannot be reached, or does not want to.
-    """
-    connection = await connect(ticket)
+async def relay(websocket: WebSocket, channel: Channel) -> None:
+    """Pass on the messages of a WebSocket, both ways, until either side ends it."""
     try:
-        inner = WebSocketClient(connection, path, query, outer.scope.get("subprotocols", ()))
-        await outer.accept(await inner.open())
-        with contextlib.suppress(WebSocketDisconnect):
-            await _first((_inward(outer, inner), _outward(outer, inner)))
+        await websocket.receive()  # that it would be connected
+        await first(_inward(websocket, channel), _outward(websocket, channel))
     finally:
-        await connection.close()
-    with contextlib.suppress(RuntimeError):  # the browser has closed it
-        await outer.close()
+        await channel.close()
 
 
-async def _first(works: Iterable[Coroutine[None, None, None]]) -> None:
-    """Until one of them ends, with which the others do; the first error of theirs is raised."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await stop(*tasks)
-    errors = [error for task in tasks if not task.cancelled() and (error := task.exception())]
-    if errors:
-        raise errors[0]
+async def _inward(websocket: WebSocket, channel: Channel) -> None:
+    while (received := await websocket.receive())["type"] == "websocket.receive":
+        text = received.get("text")
+        kind, data = (Kind.BYTES, received["bytes"]) if text is None else (Kind.TEXT, text.encode())
+        if len(data) > MESSAGE:
+            await websocket.close(TOO_BIG, f"a message is larger than {MESSAGE // MIB} MiB")
+            return
+        await channel.send(kind, data)
 
 
-async def _inward(outer: WebSocket, inner: WebSocketClient) -> None:
-    while (message := await outer.receive())["type"] == "websocket.receive":
-        await inner.send(message["text"] if message.get("text") is not None else message["bytes"])
-
-
-async def _outward(outer: WebSocket, inner: WebSocketClient) -> None:
-    while (message := await inner.receive()) is not None:
-        await (outer.send_text(message) if isinstance(message, str) else outer.send_bytes(message))
-
-
-async def _body(response: httpcore.Response) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in response.aiter_stream():
-            yield chunk
-    finally:
-        await response.aclose()
+async def _outward(websocket: WebSocket, channel: Channel) -> None:
+    code, reason = INTERNAL_ERROR, "the process that fetches clusters' pages has ended"
+    while frame := await channel.receive():
+        match frame:
+            case Kind.HEAD, data:
+                await websocket.accept(json.loads(data)["subprotocol"])
+            case Kind.TEXT, data:
+                await websocket.send_text(data.decode())
+            case Kind.BYTES, data:
+                await websocket.send_bytes(data)
+            case Kind.END, data:
+                end = json.loads(data)
+                code, reason = end["code"], end["reason"]
+                break
+    await websocket.close(code, reason)

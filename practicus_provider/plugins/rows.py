@@ -22,7 +22,7 @@ def dag_of(listing: Listing) -> str:
 def rows_of(looks: Mapping[Place, Look]) -> list[dict[str, Any]]:
     """A row for each cluster, the newest first; where several connections lead to it, that of the first of them."""
     rows = [row_of(place, listing, look) for place, look in looks.items() for listing in look.listings]
-    once = {row["uid"]: row for row in reversed(rows)}
+    once = {(row["uid"], row["cluster"]): row for row in reversed(rows)}
     return sorted(once.values(), key=lambda row: -row["created_at"])
 
 

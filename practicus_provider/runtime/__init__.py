@@ -4,4 +4,5 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 """Belongs on a replica's ``PYTHONPATH``; holds the package ``practicus_runtime``."""
-LAUNCHER = FOLDER / "practicus_runtime" / "launcher.py"
+START = FOLDER / "practicus_runtime" / "start.py"
+"""A replica's first process, where that is one of this machine."""

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -328,6 +329,41 @@ def test_a_connection_is_made_and_tested_in_its_form(window: Page, airflow: Airf
     picture(window, "trouble")
     for conn_id in said:
         airflow.call("DELETE", f"/api/v2/connections/{conn_id}")
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True, scope="module")  # what it is about is never reached
+def test_a_connection_runs_no_program_in_the_api_server_and_who_may_not_read_it_learns_nothing_of_it(
+    airflow: Airflow, cookies: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "touch", "args": [str(ran)]}
+    kubeconfig = {
+        **{"apiVersion": "v1", "kind": "Config", "current-context": "it"},
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        "clusters": [{"name": "it", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "it", "user": {"exec": plugin}}],
+    }
+    extra = json.dumps({"backend": "kubernetes", "kubeconfig_secret": json.dumps(kubeconfig)})
+    body = {"connection_id": "hostile", "conn_type": "practicus", "extra": extra}
+    assert str(ran) not in json.dumps(airflow.call("POST", "/api/v2/connections", body))
+    assert str(ran) not in json.dumps(airflow.call("GET", "/api/v2/connections/hostile"))
+
+    def asked(who: dict[str, str], path: str = "") -> httpx.Response:
+        return httpx.get(f"{airflow.url}/practicus/ui/api/clusters{path}", cookies=who, timeout=60)
+
+    admin, viewer = {"_token": airflow.token}, cookies["viewer"]
+    eventually("the DAG is parsed", lambda: airflow.found("/api/v2/dags/dashboard_dask"))
+    for path in ("/dashboard_dask/hostile/c-1", "/dashboard_dask/hostile/c-1/logs/driver-0?uid=u"):
+        told, kept = asked(admin, path), asked(viewer, path)
+        assert (told.status_code, kept.status_code) == (502, 502)
+        assert "the kubeconfig's user has 'exec'" in told.json()["detail"]
+        assert kept.json() == {"detail": "connection hostile cannot be used; who may read it in Airflow sees why"}
+    assert asked(admin, "/no_such_dag/hostile/c-1").json() == {"detail": "there is no DAG no_such_dag"}
+    assert asked(viewer, "/no_such_dag/hostile/c-1").status_code == 404
+    assert "'exec'" in asked(admin).json()["troubles"]["hostile"]
+    assert asked(viewer).json()["troubles"] == {"hostile": ""}
+    assert not ran.exists()
+    airflow.call("DELETE", "/api/v2/connections/hostile")
 
 
 def without_port(route: Route) -> None:

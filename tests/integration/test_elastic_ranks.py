@@ -15,8 +15,9 @@ from practicus_provider.adapters import make_plan
 from practicus_provider.backends.base import Backend, Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.local import LocalBackend
-from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK, kill_marked, marked
+from practicus_provider.backends.local.processes import kill_marked, marked
 from practicus_provider.plan import Here, Plan
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.spec import Elastic, JobSpec
 from practicus_provider.status import Reason, State, Status
 from tests.plans import PATIENCE, created, end
@@ -86,7 +87,7 @@ async def lose(backend: Backend, handle: Handle, index: int, request: pytest.Fix
         delete = ("delete", "pod", "-n", backend.site.namespace, "-l", selector, "--grace-period=0", "--force")
         await asyncio.to_thread(request.getfixturevalue("kubectl"), *delete)
     else:
-        kill_marked(REPLICA_MARK, f"{handle.uid}/worker-{index}")
+        kill_marked(Env.REPLICA, f"{handle.uid}/worker-{index}")
 
 
 # ---- torch's rules
@@ -176,11 +177,11 @@ async def test_too_few_workers_for_too_long_end_the_job_with_their_number(local:
 async def test_the_loss_of_the_coordinator_ends_the_job_and_leaves_nothing(local: LocalBackend) -> None:
     async with created(local, "job", training("time.sleep(600)", Elastic(2, 2))) as handle:
         await said(local, handle, "rank 0 of 2 is of worker-0")
-        kill_marked(REPLICA_MARK, f"{handle.uid}/coordinator-0")
+        kill_marked(Env.REPLICA, f"{handle.uid}/coordinator-0")
         verdict = (await end(local, handle)).verdict
         assert verdict is not None
         assert (verdict.reason, verdict.message) == (Reason.KILLED, "coordinator-0 was killed by SIGKILL")
-    assert marked(CLUSTER_MARK, handle.uid) == []
+    assert marked(Env.CLUSTER, handle.uid) == []
 
 
 # ---- who is not let in

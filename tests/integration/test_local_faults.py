@@ -14,10 +14,11 @@ import pytest
 
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.backends.local.folder import ClusterFolder
-from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
+from practicus_provider.backends.local.processes import marked
 from practicus_provider.backends.local.replica import GRACE
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Port
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.status import Reason, State
 from tests.local import GONE_WITHIN, nothing_left, processes_of, running, supervisor_of
 from tests.plans import SLEEP, TASK, created, end, plan, role, server
@@ -69,7 +70,7 @@ async def test_a_cluster_whose_supervisor_was_killed_is_replaced(backend: LocalB
     async with created(backend, "job", JOB) as second:
         assert second.uid != first.uid
         await running(backend, second)
-        assert marked(CLUSTER_MARK, first.uid) == []
+        assert marked(Env.CLUSTER, first.uid) == []
 
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["launcher", "command"])
@@ -100,7 +101,7 @@ async def test_deleting_takes_grandchildren_that_hide_in_sessions_of_their_own(b
     while len(processes_of(handle, "driver-0")) < 3:
         await asyncio.sleep(0.02)
     await backend.delete(handle)
-    assert marked(CLUSTER_MARK, handle.uid) == []
+    assert marked(Env.CLUSTER, handle.uid) == []
 
 
 async def test_a_command_has_as_long_to_save_as_its_grace_says(backend: LocalBackend, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ async def test_a_command_that_ignores_sigterm_is_killed(backend: LocalBackend) -
     handle = await backend.create("job", plan(role("driver", stubborn)), task=TASK)
     await running(backend, handle)
     await backend.delete(handle)
-    assert marked(CLUSTER_MARK, handle.uid) == []
+    assert marked(Env.CLUSTER, handle.uid) == []
 
 
 async def test_sigterm_lets_a_driver_clean_up(backend: LocalBackend, tmp_path: Path) -> None:
@@ -183,9 +184,26 @@ async def test_a_root_that_cannot_be_written_is_refused_with_the_way_out(tmp_pat
         await backend.create("job", JOB, task=TASK)
 
 
-async def test_only_this_user_may_look_into_the_root(backend: LocalBackend) -> None:
-    async with created(backend, "job", plan(role("driver", "pass"))):
-        assert backend.root.stat().st_mode & 0o077 == 0
+async def test_only_this_user_may_look_into_the_root_and_into_a_cluster_of_one_that_was_there(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    there.chmod(0o755)
+    async with created(LocalBackend(tmp_path / "made"), "job", plan(role("driver", "pass"))):
+        assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
+    async with created(LocalBackend(there), "job", plan(role("driver", "pass"))):
+        assert [path.stat().st_mode & 0o777 for path in (there, there / "job")] == [0o755, 0o700]
+
+
+async def test_no_process_of_a_cluster_has_airflows_secrets_in_its_environment(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", "secret")
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "secret")
+    async with created(backend, "job", plan(role("driver", SLEEP))) as handle:
+        await running(backend, handle)
+        found = [supervisor_of(backend, handle), *processes_of(handle, "driver-0")]
+        assert len(found) >= 3
+        assert [name for process in found for name in process.environ() if "AIRFLOW" in name] == []
 
 
 async def test_a_folder_that_was_written_but_never_started_is_started_by_the_next(backend: LocalBackend) -> None:

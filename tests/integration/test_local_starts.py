@@ -99,7 +99,14 @@ async def test_ports_are_not_reserved_in_what_is_another_users(
     folder = temporary / f"practicus-ports-{os.getuid()}"
     folder.mkdir() if is_folder else folder.touch()
     os.chown(folder, 65534, 65534)
-    await refused(backend, f"{re.escape(str(folder))}.*(not a folder of this user's own: remove it|File exists)")
+    await refused(backend, f"{re.escape(str(folder))}.*(no folder of this user's own .*: remove it|File exists)")
+
+
+async def test_ports_are_not_reserved_where_others_may_write(backend: LocalBackend, temporary: Path) -> None:
+    folder = temporary / f"practicus-ports-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    await refused(backend, f"{re.escape(str(folder))}.*nobody else may write to: remove it")
 
 
 async def test_where_there_is_no_port_left_a_cluster_is_refused(backend: LocalBackend, temporary: Path) -> None:

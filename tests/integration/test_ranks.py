@@ -16,8 +16,9 @@ import pytest
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.base import Backend, Handle, LogLine
 from practicus_provider.backends.local import LocalBackend
-from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
+from practicus_provider.backends.local.processes import marked
 from practicus_provider.plan import Here, Plan
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.spec import JobSpec, WorkerGroup
 from practicus_provider.status import Reason, State, Verdict
 from tests.plans import PATIENCE, TASK, created, end, read
@@ -90,7 +91,7 @@ async def failure(backend: Backend, handle: Handle) -> Verdict:
 
 
 def nothing_left(handle: Handle) -> bool:
-    return marked(CLUSTER_MARK, handle.uid) == []
+    return marked(Env.CLUSTER, handle.uid) == []
 
 
 async def test_all_ranks_meet_and_the_result_is_rank_0s(backend: Backend) -> None:

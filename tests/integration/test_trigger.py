@@ -103,6 +103,16 @@ async def states(asked: GetTaskStates) -> TaskStatesResult:
     return TaskStatesResult(task_states={"r": {"t": "failed", "t_3": "deferred"}})
 
 
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task does so on, where an Airflow is asked that has no ``on_kill``."""
+
+    async def states(asked: GetTaskStates) -> TaskStatesResult:
+        return TaskStatesResult(task_states={"r": {"t": "deferred"}})
+
+    monkeypatch.setitem(globals(), "states", states)
+
+
 def trigger(handle: Handle, *, map_index: int | None = -1, **more: Any) -> PracticusJobTrigger:
     policy = Policy(time.time() + PATIENCE, ("driver",))
     made = PracticusJobTrigger("there", handle.to_json(), policy.to_json(), **more)
@@ -311,6 +321,7 @@ async def cancelled(trigger: PracticusJobTrigger, log: list[Any], after: str) ->
         await following
 
 
+@pytest.mark.usefixtures("waits")
 async def test_a_trigger_that_is_cancelled_leaves_the_cluster_alone(backend, stored):
     async with running(backend, "print('at work', flush=True); " + SLEEP) as handle:
         with capture_logs() as log:
@@ -319,6 +330,7 @@ async def test_a_trigger_that_is_cancelled_leaves_the_cluster_alone(backend, sto
     assert stored == []
 
 
+@pytest.mark.usefixtures("waits")
 async def test_the_next_trigger_goes_on_where_the_cancelled_one_was(backend, tmp_path):
     code = (
         "import pathlib, sys, time\nprint('first', flush=True)\n"

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sys
 import time
 import tomllib
 from collections.abc import Iterable, Iterator
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,8 +28,10 @@ from tests.uv import REPO, uv
 
 SETS = {path.stem.removeprefix("airflow-"): path for path in Path(__file__).parent.glob("airflow-*.txt")}
 """Version of Airflow -> what its users give pip as ``--constraint``."""
-VERSIONS = sorted(SETS, key=Version)
-NEWEST = VERSIONS[-1]
+*OLDER, NEWEST = sorted(SETS, key=Version)
+CHOSEN = OLDER if os.environ.get("PRACTICUS_TEST_ALL_AIRFLOWS") else [OLDER[date.today().toordinal() % len(OLDER)]]
+"""Those of the older ones that are tested beside the newest: all where that is asked for, and else another one each
+day, so that none goes untested for longer than there are of them."""
 
 
 def resolved(requirements: Iterable[str], airflow: str, python: str = "3.11") -> dict[str, str]:

@@ -15,16 +15,15 @@ from packaging.metadata import RawMetadata, parse_email
 
 from tests.docs import FENCE, README, REPO
 from tests.e2e.airflow_home import LOCAL, settings
-from tests.matrix.environments import NEWEST, VERSIONS, install, kept, resolved
+from tests.matrix.environments import CHOSEN, NEWEST, OLDER, install, kept, resolved
 from tests.uv import uv
 
 EXTRAS = "dask,spark"
 """Those that bring what Airflow's sets do not have. Trainings' are gigabytes."""
 
 PYTHONS = ["3.11", "3.12", "3.13"]
-SUPPORTED = [*((airflow, PYTHONS[0]) for airflow in VERSIONS), *((NEWEST, python) for python in PYTHONS[1:])]
-OLDER = [version for version in VERSIONS if version != NEWEST]
-INSTALLED = OLDER if os.environ.get("PRACTICUS_TEST_ALL_AIRFLOWS") else [NEWEST]
+SUPPORTED = [*((airflow, PYTHONS[0]) for airflow in OLDER), *((NEWEST, python) for python in PYTHONS)]
+INSTALLED = [*CHOSEN, NEWEST]
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 

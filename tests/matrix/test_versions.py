@@ -1,8 +1,5 @@
 """What holds on the newest Airflow holds on every other that is supported: unit tests of what meets Airflow, the
-trigger, and a real scheduler with all that may happen to a task.
-
-It is what ``make test-matrix`` runs.
-"""
+trigger, and a real scheduler with all that may happen to a task."""
 
 from __future__ import annotations
 
@@ -13,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.matrix.environments import NEWEST, REPO, VERSIONS, environment
+from tests.matrix.environments import CHOSEN, REPO, environment
 
-OLDER = [version for version in VERSIONS if version != NEWEST]
 MEETS_AIRFLOW = re.compile(r"\b(airflow|practicus_provider\.(operators|sensors|decorators|hooks|plugins|triggers))\b")
 ELSEWHERE = ("test_docs.py", "test_dependencies.py")
 """They are about this tree, and not about what is installed."""
@@ -32,7 +28,7 @@ OLD = ("-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning", "-p", 
 """Airflow's packages of that day warn of what has been replaced since, and anyio's plugin does not fit our pytest."""
 
 
-@pytest.mark.parametrize("airflow", OLDER)
+@pytest.mark.parametrize("airflow", CHOSEN)
 def test_what_holds_on_the_newest_airflow_holds_on_an_older_one(airflow: str, tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "AIRFLOW"))}
     command = [environment(airflow) / "python", "-m", "pytest", "-q", "-n", "2", "--no-loadscope-reorder"]

@@ -55,6 +55,8 @@ def refused(message: str) -> pytest.RaisesExc[SpecError]:
     return pytest.raises(SpecError, match=f"^{re.escape(message)}$")
 
 
+BOUNDS = '{"minimum": 2, "maximum": 5, "max_restarts": 3, "join_timeout": 600, "last_call_timeout": 10}'
+
 # ---- the whole plan
 
 
@@ -68,7 +70,7 @@ def test_a_fixed_cluster_is_a_scheduler_workers_and_the_driver():
 
 
 def test_an_elastic_clusters_scheduler_is_told_the_bounds_and_starts_with_the_least_workers():
-    config = {"PRACTICUS_ELASTIC": "2,5"}
+    config = {"PRACTICUS_ELASTIC": BOUNDS}
     assert roles(workers=Elastic(2, 5)) == (
         Role(
             "coordinator",
@@ -189,7 +191,7 @@ def test_the_users_preloads_of_the_scheduler_come_after_ours():
 
 def test_the_bounds_cannot_be_replaced_by_the_environment():
     for role in roles(workers=Elastic(2, 5), env={"PRACTICUS_ELASTIC": "1,100"}):
-        assert role.launch.env["PRACTICUS_ELASTIC"] == "2,5"
+        assert role.launch.env["PRACTICUS_ELASTIC"] == BOUNDS
 
 
 # ---- the user's conf, as Dask reads it

@@ -19,7 +19,13 @@ from practicus_provider.backends.kubernetes.pod_template import MOUNT, SCRATCH, 
 from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.plan import Here, Launch, Plan, Role
 from practicus_provider.runtime.practicus_runtime.boot import MESSAGE
-from practicus_provider.runtime.practicus_runtime.launcher import END_MARK, MESSAGE_LIMIT, RESULT_LINE, RESULT_MARK
+from practicus_provider.runtime.practicus_runtime.contract import (
+    END_MARK,
+    FAILURE_LIMIT,
+    MESSAGE_LIMIT,
+    RESULT_LINE,
+    RESULT_MARK,
+)
 from practicus_provider.spec import Elastic
 from tests.plans import PATIENCE, TASK, plan, role
 
@@ -241,6 +247,39 @@ def test_a_long_result_stands_on_lines_of_its_own_though_the_commands_last_line_
         sum(line.startswith(RESULT_MARK) and line != RESULT_MARK for line in done.lines())
         == done.last_words()["result_lines"]
     )
+
+
+@pytest.mark.parametrize(
+    ("leaves", "result"),
+    [
+        ("open(path, 'wb').write(b'\\xff')", "\ufffd"),
+        ("os.mkfifo(path)", None),
+        ("os.symlink('/dev/zero', path)", None),
+        ("os.mkdir(path)", None),
+    ],
+    ids=["no UTF-8", "a pipe", "a link without an end", "a folder"],
+)
+def test_whatever_a_command_leaves_as_its_result_its_end_is_told(boot, leaves, result):
+    done = boot(python(f"import os; path = os.environ['PRACTICUS_RESULT']; {leaves}"))
+    assert (done.exit_code, done.last_words()) == (0, {"exit_code": 0, "signal": None, "result": result})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\xff",
+        b"[" * 1500,
+        b"[]",
+        b'{"exit_code": 0}',
+        b'{"exit_code": "1", "signal": NaN, "silent": "q"}',
+        b'{"exit_code": 1, "x": "' + b"x" * FAILURE_LIMIT + b'"}',
+    ],
+    ids=["no UTF-8", "deep", "no object", "no failure", "other types", "long"],
+)
+def test_a_command_that_fails_and_says_what_cannot_be_read_has_its_own_end(boot, said):
+    code = f"import os, sys; open(os.environ['PRACTICUS_FAILURE'], 'wb').write({said!r}); sys.exit(3)"
+    done = boot(python(code))
+    assert (done.exit_code, done.last_words()) == (3, {"exit_code": 3, "signal": None, "result": None})
 
 
 # ---- the end of its output

@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
+from typing import Any
 
 import pytest
 import yaml
 
-from practicus_provider.backends.base import Handle, Listing
+from practicus_provider.backends.base import Handle, Listing, LogLine
+from practicus_provider.backends.local import LocalBackend
 from practicus_provider.cli import commands
-from practicus_provider.status import State, Status
+from practicus_provider.status import ReplicaStatus, State, Status
 from tests.plans import PATIENCE
 
 ENDLESS = """
@@ -99,3 +101,28 @@ def test_ctrl_c_ends_a_command_without_a_word():
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 128 + signal.SIGINT
         assert b"KeyboardInterrupt" not in process.stderr.read()
+
+
+class Told(LocalBackend):
+    """Has one cluster that has written one line."""
+
+    async def find(self, name: str) -> Listing:
+        return Listing(Handle(name, "u"), Status(State.RUNNING), {}, 0.0)
+
+    async def watch(self, handle: Handle, **_: Any) -> AsyncGenerator[Status, None]:
+        yield Status(State.RUNNING, (ReplicaStatus("driver", 0, State.RUNNING),))
+
+    async def logs(self, handle: Handle, sources: Collection[str], **_: Any) -> AsyncGenerator[LogLine, None]:
+        yield LogLine("driver", 0, "\x1b[31mred\x1b[0m\x1b]0;title\x07")
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "printed"),
+    [(True, "[driver-0] red\\x1b]0;title\\x07\n"), (False, "[driver-0] \x1b[31mred\x1b[0m\x1b]0;title\x07\n")],
+)
+async def test_a_job_s_lines_do_not_steer_a_terminal_and_a_file_gets_what_was_written(
+    capsys, monkeypatch, tmp_path, is_terminal, printed
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    await commands._print_logs(Told(tmp_path), "c-1", None)
+    assert capsys.readouterr().out == printed

@@ -26,6 +26,7 @@ from practicus_provider.plugins.stream import events
 from practicus_provider.pricing import Pricing
 from practicus_provider.spec import Resources
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
+from tests.plans import PATIENCE
 
 TASK = {"dag_id": "sales", "run_id": "r 1", "task_id": "etl", "map_index": 2, "try_number": 1, "first_try": 1}
 RUNNING = Status(
@@ -207,6 +208,52 @@ async def test_a_backend_that_cannot_be_seen_is_a_look_that_says_why(error, why)
     backend.may_answer.set()
     look = await Board(of(backend)).look(Place("a"))
     assert (look.listings, look.error) == ((), why)
+
+
+async def test_a_place_that_does_not_answer_is_waited_for_once_and_not_by_who_looks_later(monkeypatch):
+    waited = []
+
+    async def wait(tasks: Any, timeout: float) -> None:  # noqa: ASYNC109
+        waited.append(timeout > 0)
+        await asyncio.sleep(timeout)
+
+    monkeypatch.setattr(board, "SOON", 0.05)
+    monkeypatch.setattr(board.asyncio, "wait", wait)
+    shared = Board(of(Counted()))
+    assert [await shared.glance(Place("a")) for _ in range(3)] == [Look(0, error="it has not answered yet")] * 3
+    assert waited == [True, False, False]
+
+
+async def test_of_a_place_that_is_dead_what_was_seen_last_is_shown_with_its_age_and_nobody_waits(monkeypatch):
+    monkeypatch.setattr(board, "FRESH", -1.0)
+    monkeypatch.setattr(board, "SOON", 600.0)
+    backend = Counted()
+    backend.may_answer.set()
+    shared = Board(of(backend))
+    good = await shared.glance(Place("a"))
+    backend.error = BackendError("it is out of reach")
+    said = "it is out of reach; what is shown of it was seen 0 s ago"
+    seen = await shared.glance(Place("a"))
+    assert (seen.listings, seen.at, seen.error) == ([LISTING], good.at, said)
+    backend.may_answer.clear()  # who asks next would wait
+    async with asyncio.timeout(PATIENCE):
+        assert (await shared.glance(Place("a"))).error == said
+    assert (await asyncio.gather(shared.glance(Place("a")), shared.glance(Place("a"))))[1].listings == [LISTING]
+    backend.error = None
+    backend.may_answer.set()
+    assert (await shared.look(Place("a"))).error == ""
+
+
+async def test_what_was_seen_of_a_place_is_forgotten_in_the_end(monkeypatch):
+    monkeypatch.setattr(board, "FRESH", -1.0)
+    monkeypatch.setattr(board, "REMEMBERED", -1.0)
+    backend = Counted()
+    backend.may_answer.set()
+    shared = Board(of(backend))
+    await shared.glance(Place("a"))
+    backend.error = BackendError("it is out of reach")
+    seen = await shared.glance(Place("a"))
+    assert (seen.listings, seen.error) == ((), "it is out of reach")
 
 
 # ---- logs

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import itsdangerous
 import pytest
-from starlette.websockets import WebSocket
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
-from practicus_provider.backends.base import Connection
+from practicus_provider.backends.base import Connection, Handle
 from practicus_provider.errors import BackendError
 from practicus_provider.links import base_path, dashboard_path
-from practicus_provider.plugins.proxy import SANDBOX, STORAGE, moved, passed_on, relay, shown, with_storage
 from practicus_provider.plugins.ticket import LIFE, Expired, Refused, Ticket
-from practicus_provider.plugins.tunnel import Tunnel
-from practicus_provider.plugins.websocket import WebSocketClient
+from practicus_provider.proxy.content import SANDBOX, STORAGE, moved, passed_on, shown, with_storage
+from practicus_provider.proxy.visits import Cluster, Visits
+from practicus_provider.proxy.websocket import WebSocketClient
 
+HANDLE = Handle("c-sales-1", "uid")
 TICKET = Ticket("sales", "practicus_default", None, "c-sales-1", "uid", "Spark UI", "driver", "ui")
 
 
@@ -143,6 +141,10 @@ async def test_an_html_page_is_given_a_storage_of_its_own(chunks, page):
 # ---- connections
 
 
+def cluster() -> Cluster:
+    return Visits().of(HANDLE)
+
+
 class Replica(Connection):
     """A replica's WebSocket server in memory.
 
@@ -180,7 +182,7 @@ async def test_a_websocket_carries_texts_and_bytes_however_they_are_cut():
         Frame(Opcode.CONT, "größe".encode()[3:]),
         Frame(Opcode.BINARY, b"\0\xff"),
     )
-    client = WebSocketClient(replica, "/status%2F/ws", "a=%20", ["other", "bokeh"])
+    client = WebSocketClient(replica, cluster(), "/status%2F/ws", "a=%20", ["other", "bokeh"])
     assert await client.open() == "bokeh"
     await client.send("größe")
     await client.send(b"\0")
@@ -194,48 +196,8 @@ async def test_a_websocket_carries_texts_and_bytes_however_they_are_cut():
 
 
 async def test_a_replica_that_wants_no_websocket_is_an_error():
-    client = WebSocketClient(Replica(accepts=False), "/", "", [])
+    client = WebSocketClient(Replica(accepts=False), cluster(), "/", "", [])
     with pytest.raises(
         BackendError, match="the WebSocket is not opened: server rejected WebSocket connection: HTTP 403"
     ):
         await client.open()
-
-
-class Breaking(Replica):
-    """It says nothing, and its connection breaks as it is left."""
-
-    async def read(self) -> bytes:
-        if data := await super().read():
-            return data
-        try:
-            await asyncio.Event().wait()
-        finally:
-            raise BackendError("the connection broke")
-
-
-async def test_an_error_of_either_side_is_not_lost_as_the_other_has_ended(monkeypatch):
-    async def connect(ticket: str) -> Breaking:
-        return Breaking()
-
-    async def receive() -> dict[str, Any]:
-        return told.pop(0)
-
-    async def send(message: Any) -> None:
-        sent.append(message["type"])
-
-    monkeypatch.setattr("practicus_provider.plugins.proxy.connect", connect)
-    told, sent = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1001}], []
-    with pytest.raises(BackendError, match=r"^the connection broke$"):
-        await relay(WebSocket({"type": "websocket", "subprotocols": ["bokeh"]}, receive, send), "", "/", "")
-    assert sent == ["websocket.accept"]
-
-
-async def test_a_tunnel_gives_no_more_bytes_than_it_is_asked_for():
-    left = [b"abcde", b""]
-
-    class Once(Replica):
-        async def read(self) -> bytes:
-            return left.pop(0)
-
-    tunnel = Tunnel(Once())
-    assert [await tunnel.read(2) for _ in range(4)] == [b"ab", b"cd", b"e", b""]

@@ -42,8 +42,7 @@ from practicus_provider.status import Reason, State
 from tests.airflow_names import dag_bag
 from tests.cluster.binaries import KUBERNETES as KUBERNETES_VERSION
 from tests.docs import PAGES, README, REPO, blocks, page_name, prose
-from tests.matrix.environments import NEWEST
-from tests.matrix.environments import VERSIONS as AIRFLOWS
+from tests.matrix.environments import NEWEST, OLDER
 from tests.unit.test_package import PUBLIC
 
 ARCHITECTURE = REPO / "docs" / "architecture.md"
@@ -366,7 +365,7 @@ def test_the_versions_that_are_supported_are_those_that_can_be_installed():
     classified = re.findall(r"Python :: (3\.\d+)$", "\n".join(project["classifiers"]), re.MULTILINE)
     assert said["Python, where Airflow runs"].split(", ") == classified
     assert f"apache-airflow>={said['Airflow'].partition(' ')[0]}" in project["dependencies"]
-    assert {version for version in AIRFLOWS if not version.startswith("3.3.")} < set(said["Airflow"].split())
+    assert {version for version in OLDER if not version.startswith("3.3.")} < set(said["Airflow"].split())
     assert f"pip install apache-airflow=={NEWEST} " in README.read_text()
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 from practicus_runtime.channel import Listener
+from practicus_runtime.contract import End
 from practicus_runtime.hangs import EXIT_CODE, PATIENCE, Watch, failure, stack_file, stacks
 
 from practicus_provider import runtime
 
-HANG = {"rank": 2, "at": 100.0, "silent": 30.5}
+HANG = End(EXIT_CODE, rank=2, at=100.0, silent=30.5)
 
 
 @pytest.fixture
@@ -66,9 +67,9 @@ def rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 def test_the_replica_of_the_rank_that_hung_failed_before_all_others():
-    assert failure(HANG, {2: 11, 3: 12}) == {**HANG, "exit_code": EXIT_CODE, "signal": None}
-    assert failure(HANG, {0: 11, 1: 12}) == {**HANG, "rank": 0, "at": 101.0, "exit_code": EXIT_CODE, "signal": None}
-    assert failure(HANG, {})["rank"] is None
+    assert failure(HANG, {2: 11, 3: 12}) == HANG
+    assert failure(HANG, {0: 11, 1: 12}) == HANG._replace(rank=0, at=101.0)
+    assert failure(HANG, {}).rank is None
 
 
 def joined(watch: Watch) -> None:
@@ -107,7 +108,7 @@ def test_a_replica_without_the_key_is_not_heard_and_keeps_nobody_from_being_hear
 
 def test_who_only_pretends_to_be_the_first_replica_is_not_believed(watch):
     other = watch(first=False)
-    impostor = Listener(*other.address, "another", lambda channel: channel.send(hang=HANG))
+    impostor = Listener(*other.address, "another", lambda channel: channel.send(hang=HANG.to_json()))
     impostor.start()
     refused(other)
     assert other.look({1: None}, {}) is None

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 from airflow.sdk.execution_time import supervisor
 from airflow.secrets.base_secrets import BaseSecretsBackend
 from airflow.secrets.environment_variables import EnvironmentVariablesBackend
@@ -21,6 +20,7 @@ from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import ConnectionConfigError, SpecError
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.pricing import Pricing
+from tests.airflow_names import AccessDenied
 
 HOME = Path(os.environ["AIRFLOW_HOME"])
 Connect = Callable[..., None]
@@ -113,8 +113,8 @@ async def test_a_place_for_secrets_that_fails_does_not_matter_where_another_has_
 
 
 async def test_a_place_for_secrets_that_denies_access_is_told_with_its_words(broken, backend_of):
-    broken.error = AirflowSecretsBackendAccessDenied("not for you")
-    with refused("connection 'there' cannot be read: AirflowSecretsBackendAccessDenied: not for you"):
+    broken.error = AccessDenied("not for you")
+    with pytest.raises(ConnectionConfigError, match=rf"^connection 'there' .*{AccessDenied.__name__}: not for you$"):
         await backend_of("there")
 
 
@@ -157,8 +157,8 @@ INLINE = '{"apiVersion": "v1", "kind": "Config"}'
         ({"pod_overrides": PODS}, KubernetesBackend(Access(), Site("default", None, PODS))),
         ({"pod_overrides": json.dumps(PODS)}, KubernetesBackend(Access(), Site("default", None, PODS))),
         ({"kubeconfig": "/k", "context": "c"}, KubernetesBackend(Access("/k", None, "c"), Site("default"))),
-        ({"kubeconfig": INLINE}, KubernetesBackend(Access(None, INLINE), Site("default"))),
-        ({"kubeconfig": json.loads(INLINE)}, KubernetesBackend(Access(None, INLINE), Site("default"))),
+        ({"kubeconfig_secret": INLINE}, KubernetesBackend(Access(None, INLINE), Site("default"))),
+        ({"kubeconfig_secret": json.loads(INLINE)}, KubernetesBackend(Access(None, INLINE), Site("default"))),
         ({"in_cluster": True}, KubernetesBackend(Access(in_cluster=True), Site("default"))),
     ],
 )
@@ -183,6 +183,17 @@ async def test_kubernetes_is_reached_as_airflows_own_kubernetes_connection_says(
     extra = {**other, "namespace": "jobs"}
     monkeypatch.setenv("AIRFLOW_CONN_K8S", json.dumps({"conn_type": "kubernetes", "extra": extra}))
     assert await backend_of("there") == KubernetesBackend(access, Site("jobs"))
+
+
+@pytest.mark.parametrize("given", [INLINE, json.loads(INLINE)])
+async def test_a_kubeconfigs_content_where_airflow_shows_it_is_taken_and_the_better_place_is_said(
+    connect, backend_of, given
+):
+    connect(kubeconfig=given)
+    with pytest.warns(
+        DeprecationWarning, match="connection 'there' .* move it to kubeconfig_secret, which Airflow masks"
+    ):
+        assert await backend_of("there") == KubernetesBackend(Access(None, INLINE), Site("default"))
 
 
 @pytest.mark.parametrize("given", ["{", "[]", {"template": {}}, {"spec": 3}, {"metadata": {"name": "x"}}])

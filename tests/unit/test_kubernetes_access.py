@@ -379,6 +379,52 @@ async def test_a_plugin_is_given_what_the_kubeconfig_says_and_none_of_our_input(
 # ---- a kubeconfig that cannot be read
 
 
+# ---- in Airflow's API server
+
+
+def of_user(user: dict[str, Any]) -> str:
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "it",
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+            "clusters": [{"name": "it", "cluster": {"server": "https://127.0.0.1:1"}}],
+            "users": [{"name": "it", "user": user}],
+        }
+    )
+
+
+@pytest.mark.parametrize("as_file", [False, True], ids=["content", "path"])
+@pytest.mark.parametrize("name", ["exec", "auth-provider"])
+async def test_a_connection_that_is_not_trusted_has_no_program_run(plugin, tmp_path, name, as_file):
+    google = {"name": "gcp", "config": {"cmd-path": plugin.config["command"], "cmd-args": ""}}
+    inline = of_user({name: plugin.config if name == "exec" else google})
+    path = tmp_path / "kubeconfig"
+    path.write_text(inline)
+    access = Access(str(path), is_trusted=False) if as_file else Access(inline=inline, is_trusted=False)
+    with pytest.raises(BackendError, match=rf"has '{name}', .* \[practicus\] trust_kubeconfigs = True"):
+        await configured(access, None)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["tokenFile", "client-certificate", "client-key"])
+async def test_a_connection_that_is_not_trusted_has_no_file_sent(tmp_path, name):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    inline = of_user({name: str(secret)})
+    with pytest.raises(BackendError, match=rf"has '{name}', .* read its files"):
+        await configured(Access(inline=inline, is_trusted=False), None)
+
+
+async def test_a_kubeconfig_that_the_deployment_wrote_may_name_files_of_its_own(tmp_path):
+    path, token = tmp_path / "kubeconfig", tmp_path / "token"
+    token.write_text("secret\n")
+    path.write_text(of_user({"tokenFile": str(token)}))
+    configuration, _, _ = await configured(Access(str(path), is_trusted=False), None)
+    assert configuration.api_key == {"BearerToken": "Bearer secret"}
+
+
 async def test_a_kubeconfig_that_is_not_there_is_named(tmp_path):
     path = str(tmp_path / "absent")
     with pytest.raises(BackendError) as error:

@@ -11,6 +11,7 @@ from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.labels import CLUSTER, ROLE
 from practicus_provider.backends.kubernetes.observe import Pod, observe
 from practicus_provider.plan import Launch, Role
+from practicus_provider.runtime.practicus_runtime.contract import End, LastWords
 from practicus_provider.spec import JobSpec, Resources, WorkerGroup
 from practicus_provider.status import PREEMPTIONS, Reason, Status, Verdict
 from tests.kubernetes_objects import (
@@ -422,7 +423,7 @@ def test_a_replica_that_saved_and_left_well_as_it_was_evicted_is_no_success():
         verdict = observe(root, [saved]).status.verdict
         assert verdict is not None
         assert verdict.reason is Reason.EVICTED
-    told = {"c-job-driver-0-abcde": {"exit_code": 0, "signal": None, "result": None, "stopped": True}}
+    told = {"c-job-driver-0-abcde": LastWords(End(0, stopped=True))}
     assert observe(job(ALONE), [pod("driver", 0, runs())], told=told).done == ()
 
 

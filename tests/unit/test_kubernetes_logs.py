@@ -18,7 +18,7 @@ from practicus_provider.backends.kubernetes.api import Api
 from practicus_provider.backends.kubernetes.labels import INDEX
 from practicus_provider.backends.kubernetes.logs import DISORDER, LATER, PodLog, Reader, follow, tail
 from practicus_provider.backends.kubernetes.mirror import mirror_of
-from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
+from practicus_provider.runtime.practicus_runtime.contract import END_MARK, End, LastWords
 from tests.kubernetes_server import (
     PODS,
     Handler,
@@ -100,7 +100,7 @@ async def test_a_log_is_read_to_its_end_once_both_outputs_have_said_so(server, a
     server.answers = [streams(*log((0, "out"), (1, f"unfinished{END}"), (1, "err"), (2, END), (3, "never read")))]
     found = PodLog(api, "p", "uid")
     assert [line async for line in found.lines(follow=True)] == ["out", "unfinished", "err"]
-    assert (found.ended, found.last_words) == (True, {"exit_code": 0, "result": None})
+    assert (found.ended, found.last_words) == (True, LastWords(End(0)))
 
 
 async def test_a_log_of_which_one_output_ended_goes_on(server, api):
@@ -123,7 +123,7 @@ async def test_an_end_without_last_words_tells_nothing(server, api, words):
     server.answers = [streams(*log((0, f"{END_MARK}uid {words}"), (0, f"{END_MARK}uid {words}")))]
     found = PodLog(api, "p", "uid")
     assert [line async for line in found.lines(follow=True)] == []
-    assert (found.ended, found.last_words) == (True, {})
+    assert (found.ended, found.last_words) == (True, LastWords())
 
 
 async def test_a_log_of_which_nothing_is_new_has_no_further_lines(server, api):

@@ -15,6 +15,7 @@ from practicus_provider.backends.kubernetes.mirror import Mirror, mirror_of
 from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.errors import BackendError
+from practicus_provider.runtime.practicus_runtime.contract import End, LastWords
 from practicus_provider.status import State
 from tests.kubernetes_server import (
     JOBS,
@@ -109,7 +110,7 @@ async def test_the_mirror_still_shows_a_pod_that_is_gone_if_it_ended_well_as_it_
     async with asyncio.timeout(PATIENCE), mirror_of(server.access, "jobs") as mirror:
         with mirror.changes("c") as changed:
             if told is not None:
-                mirror.tell("c", "p", {"exit_code": told})
+                mirror.tell("c", "p", LastWords(End(told)))
             changed.clear()
             goes.set()
             await changed.wait()

@@ -13,6 +13,7 @@ from practicus_provider.backends.kubernetes.observe import Observation, Pod, obs
 from practicus_provider.judge import APART
 from practicus_provider.plan import Plan
 from practicus_provider.result import refused
+from practicus_provider.runtime.practicus_runtime.contract import End, LastWords
 from practicus_provider.status import Reason, State, Status, Verdict
 from tests.kubernetes_objects import (
     AGAIN,
@@ -144,7 +145,9 @@ def test_a_result_that_was_too_long_for_the_last_words_is_in_the_pods_log():
 @pytest.mark.parametrize("lines", [0, -1, 10**9, 2.5, True, "3", [], {"a": "x" * 100}])
 def test_a_number_of_lines_that_no_result_has_is_not_asked_for(lines):
     driver = pod("driver", 0, ended(0, exit_code=0, result_lines=lines))
-    why = f"is said to have {str(lines)[:40]!r} lines of its log; from 1 to 129 fit"
+    number = f"lines of its log whose number is of type {type(lines).__name__}"
+    what = f"{lines} lines of its log" if type(lines) is int else number
+    why = f"is said to have {what}; from 1 to 129 fit"
     assert observe(job(ALONE), [driver]) == Observation(Status(FAILED, (over("driver"),), refused(completed(), why)))
 
 
@@ -162,7 +165,7 @@ def test_of_several_ranks_all_must_end_well_and_the_result_is_the_first_ones():
     assert observe(job(RANKS), pods[::-1]) == Observation(Status(SUCCEEDED, replicas, completed(), result="0"))
 
 
-DONE = {"exit_code": 0, "signal": None, "result": "[1]"}
+DONE = LastWords(End(0), "[1]")
 
 
 def test_a_job_whose_pods_say_that_they_ended_well_still_runs_until_the_server_says_so_too():
@@ -173,11 +176,11 @@ def test_a_job_whose_pods_say_that_they_ended_well_still_runs_until_the_server_s
     assert found == Observation(Status(RUNNING, (over("driver"), running("driver", 1))), done=(Pod(second),))
 
 
-FAILED_WORDS = {**DONE, "exit_code": 3}
-KILLED_WORDS = {**DONE, "exit_code": None, "signal": 9}
+FAILED_WORDS = DONE._replace(end=End(3))
+KILLED_WORDS = DONE._replace(end=End(signal=9))
 
 
-@pytest.mark.parametrize("words", [FAILED_WORDS, KILLED_WORDS, {"exit_code": 0, "result_lines": 9}, {}])
+@pytest.mark.parametrize("words", [FAILED_WORDS, KILLED_WORDS, LastWords(End(0), result_lines=9), LastWords()])
 def test_a_pod_that_failed_or_whose_result_is_in_its_log_is_still_needed(words):
     driver = pod("driver", 0, runs())
     found = observe(job(ALONE), [driver], told={driver["metadata"]["name"]: words})
@@ -633,7 +636,7 @@ def test_where_a_role_has_further_parts_all_of_them_must_end_well():
     assert (found.status.state, found.status.verdict, found.ending) == (RUNNING, None, None)
     found = observe(job(PARTS, complete), [*pods, pod("driver2", 0, ended(0, 12, exit_code=0, result="2"))])
     assert (found.status.verdict, found.status.result) == (completed("driver2-0"), "0")
-    told = {f"{NAME}-{name}": {"exit_code": 0, "result": name} for name in ("0-x", "1-x", "driver2-0-x")}
+    told = {f"{NAME}-{name}": LastWords(End(0), name) for name in ("0-x", "1-x", "driver2-0-x")}
     root, other = job(PARTS, complete), further(complete)
     assert observe(root, [], told=told).status.verdict is None
     found = observe(root, [], told=told, jobs=[root, other])

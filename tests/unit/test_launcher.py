@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from practicus_runtime import launcher
 
-from practicus_provider.runtime import LAUNCHER
+from practicus_provider.runtime import START
 
 PATIENCE = 10.0
 """Seconds after which a test that waits has failed."""
@@ -108,7 +108,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         (tmp_path / "launch.json").write_text(json.dumps(order))
         with (tmp_path / "log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(LAUNCHER), str(tmp_path / "launch.json")],
+                [sys.executable, "-I", "-S", str(START), str(tmp_path / "launch.json")],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -346,5 +346,5 @@ def test_a_supervisor_that_no_longer_reads_reports_does_not_hurt(start):
 
 def test_the_launcher_needs_no_site_packages_and_no_environment(tmp_path):
     (tmp_path / "launch.json").write_text(json.dumps({"command": ["/bin/sh", "-c", "exit 4"], "after": [], "grace": 1}))
-    command = [sys.executable, "-I", "-S", str(LAUNCHER), str(tmp_path / "launch.json")]
+    command = [sys.executable, "-I", "-S", str(START), str(tmp_path / "launch.json")]
     assert subprocess.run(command, env={}, stdin=subprocess.DEVNULL, check=False, timeout=PATIENCE).returncode == 4

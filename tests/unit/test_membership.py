@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from practicus_runtime.membership import Group, Limits, Member, Phase
+from practicus_runtime.contract import End, Limits
+from practicus_runtime.membership import Group, Member, Phase
 
 
 class Job:
@@ -38,8 +39,7 @@ class Job:
         self.group.step(self.now)
 
     def fail(self, name: str, rank: int, at: float = 1.0, number: int | None = None) -> None:
-        failure = {"rank": rank, "exit_code": None if number else 1, "signal": number, "at": at, "tail": []}
-        self.group.fail(name, failure)
+        self.group.fail(name, End(None if number else 1, number, rank=rank, at=at), [])
         self.group.step(self.now)
 
     def finish(self, *names: str) -> None:
@@ -243,7 +243,7 @@ def test_the_cause_is_the_failure_that_came_first_however_it_was_heard_of(failur
     for failure in failures:
         job.fail(*failure)
     job.free("worker-2")
-    assert (job.group.cause["rank"], job.group.cause["replica"]) == (first, f"worker-{first}")
+    assert (job.group.cause.end.rank, job.group.cause.end.replica) == (first, f"worker-{first}")
 
 
 def test_ranks_that_fail_because_a_member_was_lost_do_not_count():
@@ -263,7 +263,7 @@ def test_a_failure_that_leaves_too_few_is_named_in_the_end():
     job.free("worker-0")
     job.wait(60)
     assert job.group.why.startswith("there are 1 of at least 2 workers")
-    assert job.group.cause["rank"] == 1
+    assert job.group.cause.end.rank == 1
 
 
 # ---- Horovod's rules

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from practicus_provider.overdue import out_of_time, with_last_lines
-from practicus_provider.runtime.practicus_runtime import waiting
+from practicus_provider.runtime.practicus_runtime import contract, waiting
 from practicus_provider.status import WAYS_OUT, Reason, ReplicaStatus, State, Verdict
 
 OVER = "the cluster's time was over after 60 s, its timeout"
@@ -78,7 +78,7 @@ def test_the_last_lines_are_those_of_both_and_as_they_are():
 WAITS = "waiting for coordinator-0 (10.0.0.1:8786) since 50 s: "
 
 
-@pytest.mark.parametrize("why", [waiting.NO_DNS, waiting.NO_NAME, waiting.REFUSED])
+@pytest.mark.parametrize("why", [contract.NO_DNS, contract.NO_NAME, contract.REFUSED])
 @pytest.mark.parametrize("mark", ["", "[rank 1] "])
 def test_whoever_waited_for_another_has_the_advice_for_what_was_in_the_way(why, mark):
     found = with_last_lines(verdict(WORKER, DRIVER), {"driver-0": ["start", f"{mark}{WAITS}{why}"]})
@@ -87,7 +87,7 @@ def test_whoever_waited_for_another_has_the_advice_for_what_was_in_the_way(why, 
 
 
 def test_a_wait_that_is_over_is_no_cause():
-    lines = [f"{WAITS}{waiting.REFUSED}", "reached coordinator-0 (10.0.0.1:8786) after 55 s", "at work"]
+    lines = [f"{WAITS}{contract.REFUSED}", "reached coordinator-0 (10.0.0.1:8786) after 55 s", "at work"]
     assert with_last_lines(verdict(DRIVER), {"driver-0": lines}).message == OVER
 
 
@@ -100,7 +100,7 @@ def test_the_words_of_a_wait_are_those_that_the_runtime_says(capsys):
     while not wait.said:
         wait.over()
     found = with_last_lines(verdict(DRIVER), {"driver-0": capsys.readouterr().out.splitlines()})
-    assert found.message == f"{OVER}; driver-0 had waited 50 s for coordinator-0 (127.0.0.1:1): {waiting.REFUSED}"
+    assert found.message == f"{OVER}; driver-0 had waited 50 s for coordinator-0 (127.0.0.1:1): {contract.REFUSED}"
 
 
 def test_a_verdict_that_an_earlier_version_has_stored_is_read():

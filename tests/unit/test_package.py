@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from airflow.api_fastapi.core_api.datamodels.connections import ConnectionResponse
 from airflow.providers_manager import ProvidersManager
 
 import practicus_provider
@@ -115,6 +116,7 @@ def test_airflow_shows_the_connections_form_without_importing_the_hook():
         "pod_overrides",
         "pricing",
         "kubeconfig",
+        "kubeconfig_secret",
         "context",
         "in_cluster",
         "kubernetes_conn_id",
@@ -125,6 +127,19 @@ def test_airflow_shows_the_connections_form_without_importing_the_hook():
         "ttl",
     }
     assert "password" in manager.field_behaviours["practicus"]["hidden_fields"]
+
+
+def test_a_kubeconfigs_content_has_a_field_that_airflow_masks_wherever_it_shows_connections():
+    (form,) = (found["conn-fields"] for found in INFO["connection-types"])
+    assert form["kubeconfig_secret"]["schema"]["format"] == "password"
+    given = {"connection_id": "there", "conn_type": "practicus", "extra": '{"kubeconfig_secret": "apiVersion: v1"}'}
+    shown = ConnectionResponse.model_validate({name: None for name in ConnectionResponse.model_fields} | given)
+    assert json.loads(shown.extra or "") == {"kubeconfig_secret": "***"}
+
+
+def test_the_api_server_trusts_no_kubeconfig_unless_the_deployment_says_so():
+    (option,) = INFO["config"]["practicus"]["options"].items()
+    assert (option[0], option[1]["default"]) == ("trust_kubeconfigs", "False")
 
 
 @pytest.mark.parametrize("module", MODULES)

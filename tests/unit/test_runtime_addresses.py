@@ -11,10 +11,11 @@ import urllib.request
 import pytest
 from practicus_runtime.addresses import bracketed, family, joined
 from practicus_runtime.channel import Channel, Listener
+from practicus_runtime.contract import Limits
 from practicus_runtime.executors import listen
 from practicus_runtime.horovod import Rendezvous
 from practicus_runtime.horovod_store import Store
-from practicus_runtime.membership import Group, Limits
+from practicus_runtime.membership import Group
 from practicus_runtime.ranks import interface
 from practicus_runtime.waiting import Wait
 

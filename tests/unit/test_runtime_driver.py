@@ -31,9 +31,10 @@ Driver(sys.argv[2:], lambda: sys.argv[1] == "used", "nobody used it").run()
 """
 GIVE_UP = """
 import sys
+from practicus_runtime.contract import End
 from practicus_runtime.driver import Driver
 driver = Driver(sys.argv[1:], lambda: False, "unused")
-driver.give_up({"exit_code": 1, "signal": None, "replica": "worker-0"}, ["no executor lives", "its last line"])
+driver.give_up(End(1, replica="worker-0"), ["no executor lives", "its last line"])
 driver.run()
 """
 
@@ -151,7 +152,7 @@ def test_a_driver_is_told_how_an_executor_failed_after_what_time_and_with_which_
     facts = {**FACTS, "replica": "worker-7"}
     assert told[0] == facts
     assert 0 < told[1].pop("seconds") < EARLY
-    assert (code_seen, told[1]) == (exit_code, {**facts, **how, "tail": said.splitlines()})
+    assert (code_seen, told[1]) == (exit_code, {**facts, "end": how, "tail": said.splitlines()})
 
 
 def test_an_executor_whose_driver_cannot_be_reached_runs_all_the_same(env):
@@ -242,18 +243,17 @@ def test_a_report_that_does_not_know_the_drivers_token_does_not_count():
             send(server, {"token": token, **ended("1")})
         with socket.create_connection(server.getsockname()) as connection:
             connection.sendall(b"no JSON\n")
+        send(server, ["no object"])
         for number in range(FEW - 1):
-            send(
-                server, {"token": "right", **ended(str(number)), "replica": "worker-0", "exit_code": 1, "signal": None}
-            )
+            send(server, {"token": "right", **ended(str(number)), "replica": "worker-0", "end": {"exit_code": 1}})
         assert came.wait(PATIENCE)
         assert not given_up.is_set()
-        last = {"replica": "worker-0", "exit_code": 1, "signal": None, "tail": ["bye"]}
+        last = {"replica": "worker-0", "end": {"exit_code": 1}, "tail": ["bye"]}
         send(server, {"token": "right", **ended("last"), **last})
         assert given_up.wait(PATIENCE)
 
 
-def send(server: socket.socket, report: dict[str, Any]) -> None:
+def send(server: socket.socket, report: Any) -> None:
     with socket.create_connection(server.getsockname()) as connection:
         connection.sendall(json.dumps(report).encode() + b"\n")
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from practicus_runtime import waiting
-from practicus_runtime.waiting import NO_DNS, NO_NAME, PATIENCE, REFUSED, TIMED_OUT, Wait, hindrance
+from practicus_runtime.contract import NO_DNS, NO_NAME, REFUSED, TIMED_OUT
+from practicus_runtime.waiting import PATIENCE, Wait, hindrance
 
 from practicus_provider import runtime
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from practicus_provider.runtime.practicus_runtime import waiting
+from practicus_provider.runtime.practicus_runtime import contract
 from practicus_provider.status import (
     Reason,
     ReplicaStatus,
@@ -82,10 +82,10 @@ def test_of_ranks_that_hang_the_one_that_fell_silent_first_is_named_and_for_how_
 @pytest.mark.parametrize(
     ("why", "advice"),
     [
-        (waiting.NO_DNS, ("DNS on ports 53 and 5353", "NetworkPolicy", "egress=", "dnsPolicy")),
-        (waiting.NO_NAME, ("DNS", "NetworkPolicy", "egress=", "dnsPolicy")),
-        (waiting.REFUSED, ("its log", "start_timeout=")),
-        (waiting.TIMED_OUT, ("NetworkPolicy", "firewall", "egress=", "DNS")),
+        (contract.NO_DNS, ("DNS on ports 53 and 5353", "NetworkPolicy", "egress=", "dnsPolicy")),
+        (contract.NO_NAME, ("DNS", "NetworkPolicy", "egress=", "dnsPolicy")),
+        (contract.REFUSED, ("its log", "start_timeout=")),
+        (contract.TIMED_OUT, ("NetworkPolicy", "firewall", "egress=", "DNS")),
         ("No route to host", ("NetworkPolicy", "firewall", "egress=", "DNS")),
     ],
 )
@@ -267,7 +267,7 @@ def test_a_verdict_is_equal_after_its_way_through_json(verdict):
             State.FAILED,
             (
                 ReplicaStatus("driver", 0, State.FAILED, 1, None, 1.5, 2.5),
-                ReplicaStatus("worker", 0, State.FAILED, 69, unreached=Unreached("driver-0", waiting.REFUSED, 300)),
+                ReplicaStatus("worker", 0, State.FAILED, 69, unreached=Unreached("driver-0", contract.REFUSED, 300)),
                 ReplicaStatus("worker", 1, State.RUNNING),
             ),
             FULL,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from practicus_provider.tail import LINES_READ, TAIL_LINES, Cause, cause_in
+from practicus_provider.tail import LINE_SHOWN, LINES_READ, SHOWN, TAIL_LINES, Cause, cause_in, last_lines
 
 START = "Traceback (most recent call last):"
 LOGGED = """
@@ -144,3 +144,27 @@ def test_without_any_exception_the_last_lines_are_the_cause():
 
 def test_what_is_looked_at_is_long_enough_for_what_frameworks_write_as_they_close():
     assert LINES_READ >= 1000
+
+
+def test_a_line_is_shown_as_text_whatever_a_terminal_would_make_of_it():
+    tail = ["\x1b[31;1mred\x1b[0m\tand\x00 \x1b]0;title\x07 \x9b2J \udc80", "\x1b[0m \x1b[1m"]
+    assert last_lines(tail) == (r"red	and\x00 \x1b]0;title\x07 \x9b2J \udc80".replace(r"\t", "\t"),)
+
+
+def test_of_a_very_long_line_beginning_and_end_are_shown():
+    begin, end = "a" * (LINE_SHOWN // 2), "z" * (LINE_SHOWN // 2)
+    (line,) = last_lines([f"{begin}{'x' * 3_000_000}{end}"])
+    assert line == f"{begin} (... 3000000 characters are left out ...) {end}"
+    assert last_lines([begin + end]) == (begin + end,)
+
+
+def test_of_very_much_the_last_lines_are_shown_and_how_many_are_left_out_is_said():
+    frames = [f'  File "job.py", line {number}, in f{"x" * 1000}' for number in range(900)]
+    shown = cause_in(["Traceback (most recent call last):", *frames, "RecursionError: too deep"]).shown
+    kept = len(shown) - 1
+    assert shown == (
+        f"(... {902 - kept} lines before these are left out ...)",
+        *frames[-kept + 1 :],
+        "RecursionError: too deep",
+    )
+    assert SHOWN - 2_000 < sum(map(len, shown[1:])) <= SHOWN

@@ -48,6 +48,7 @@ from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
 from practicus_provider.runtime.practicus_runtime import pods as runtime_pods
+from practicus_provider.runtime.practicus_runtime.contract import template_file
 from practicus_provider.status import State, Status
 
 CREATE_PATIENCE = 30.0
@@ -164,7 +165,7 @@ class KubernetesBackend(Backend):
             config = await api.get("ConfigMap", short(handle.name))
             if config is None:
                 raise BackendError(f"cluster {handle.name} cannot be scaled: it is ending")
-            template = json.loads(config["data"][f"pod-{role}.json"])
+            template = json.loads(config["data"][template_file(role)])
             found = (await api.list("Pod", labelSelector=f"{CLUSTER}={handle.name}"))["items"]
             pods = [pod for pod in map(Pod, found) if pod.role == role]
             live = [pod for pod in pods if pod.ended is None and not pod.leaving]

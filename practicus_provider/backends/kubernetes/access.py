@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ RETRY = 10.0
 """Seconds after which credentials are asked for again that could not be had, while the old ones are still taken."""
 FILES = ("tokenFile", "client-certificate", "client-key")
 """What of a kubeconfig's user is a path to credentials."""
+PROGRAMS = ("exec", "auth-provider")
+"""What of a kubeconfig's user has programs run."""
 CONNECTION = ("host", "verify_ssl", "tls_server_name", "proxy")
 CONNECTION_FILES = ("ssl_ca_cert", "cert_file", "key_file")
 
@@ -40,12 +43,15 @@ class Access:
     :param inline: a kubeconfig's content, as YAML or JSON.
     :param context: of the kubeconfig; None: its current one.
     :param in_cluster: as the pod's own service account.
+    :param is_trusted: whether who wrote this may have programs run here, and files read and sent: in Airflow's API
+        server whoever may edit connections may not, but if the deployment says so.
     """
 
     kubeconfig: str | None = None
     inline: str | None = field(default=None, repr=False)
     context: str | None = None
     in_cluster: bool = False
+    is_trusted: bool = True
 
     def __str__(self) -> str:
         """Where it says so, for who has to mend it."""
@@ -176,6 +182,7 @@ async def configured(access: Access, refused: Credential | None) -> tuple[Config
                     raise config.ConfigException(f"there is no file {absent}")
                 found, save = merged.config, merged.save_changes
             user, folder = _user(found, access.context)
+            _check_trust(access, user)
             if user.get("exec") and "auth-provider" not in user:
                 given = await credential(user.pop("exec"), folder, refused)
                 user.update(given.user)
@@ -202,6 +209,19 @@ def _user(found: Any, context: str | None) -> tuple[dict[str, Any], Path]:
     if node is None or not isinstance(node.value.get("user"), dict):
         return {}, Path()
     return node.value["user"], Path(node.path).parent if node.path else Path()
+
+
+def _check_trust(access: Access, user: Mapping[str, Any]) -> None:
+    """:raises BackendError: the user of a kubeconfig takes more trust than there is."""
+    if access.is_trusted:
+        return
+    refused = [name for name in (*PROGRAMS, *(FILES if access.inline is not None else ())) if user.get(name)]
+    if refused:
+        raise BackendError(
+            f"the kubeconfig's user has {refused[0]!r}, by which who may edit connections could run programs in "
+            "Airflow's API server, or read its files. There it is done only if Airflow's configuration has [practicus] "
+            "trust_kubeconfigs = True; tasks and triggers do it anyway"
+        )
 
 
 def _made_of(configuration: Configuration) -> tuple[Any, ...]:

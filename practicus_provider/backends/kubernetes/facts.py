@@ -16,6 +16,7 @@ from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.labels import CURSOR, FACTS, TOLD
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Framework, Plan, Port, Role, decisive
+from practicus_provider.runtime.practicus_runtime.contract import LastWords
 from practicus_provider.spec import Elastic, Resources
 
 MOST_REPLICAS = 100_000
@@ -183,12 +184,12 @@ def with_lease(root: Manifest, lease: float | None) -> str:
     return _read(root, FACTS, lambda data: json.dumps({**data, "lease": lease}))
 
 
-def told_by(root: Manifest) -> dict[str, Mapping[str, Any]]:
+def told_by(root: Manifest) -> dict[str, LastWords]:
     """Pod -> the last words that the root keeps of it (:data:`~.labels.TOLD`).
 
     :raises Unreadable: nobody can tell.
     """
-    return _read(root, TOLD, lambda data: {pod: _typed(data, pod, dict) for pod in data})
+    return _read(root, TOLD, lambda data: {pod: LastWords.from_json(_typed(data, pod, dict)) for pod in data})
 
 
 def cursor_of(root: Manifest) -> dict[str, str]:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from practicus_provider.aiotasks import stop
 from practicus_provider.backends.base import Handle, LogLine
@@ -21,7 +19,13 @@ from practicus_provider.backends.kubernetes.labels import MAIN
 from practicus_provider.backends.kubernetes.mirror import Mirror
 from practicus_provider.backends.kubernetes.pod import Pod
 from practicus_provider.errors import BackendError, NotFound
-from practicus_provider.runtime.practicus_runtime.launcher import END_MARK, RESULT_MARK
+from practicus_provider.runtime.practicus_runtime.contract import (
+    END_MARK,
+    MESSAGE_LIMIT,
+    RESULT_MARK,
+    LastWords,
+    parsed,
+)
 from practicus_provider.runtime.practicus_runtime.lines import Screen, pieces
 
 OUTPUTS = 2
@@ -69,13 +73,9 @@ class PodLog:
         return len(self.ends) >= OUTPUTS
 
     @property
-    def last_words(self) -> Mapping[str, Any]:
+    def last_words(self) -> LastWords:
         """What the launcher said at the end of the outputs."""
-        try:
-            words = json.loads(self.ends[-1])
-        except ValueError:
-            return {}
-        return words if isinstance(words, dict) else {}
+        return LastWords.from_json(parsed(self.ends[-1], MESSAGE_LIMIT))
 
     async def lines(self, *, follow: bool) -> AsyncGenerator[str, None]:
         """Further lines until the end, or those that are there now; of a bar a state now and then."""
@@ -292,7 +292,7 @@ class Read:
     pod: str
     place: str
     line: LogLine | None = None
-    last_words: Mapping[str, Any] = field(default_factory=dict)
+    last_words: LastWords = field(default_factory=LastWords)
 
 
 class Reader:

@@ -16,7 +16,6 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from practicus_provider.aiotasks import stop
@@ -34,6 +33,7 @@ from practicus_provider.backends.kubernetes.labels import MANAGED, cluster_of
 from practicus_provider.backends.kubernetes.pod import Pod
 from practicus_provider.backends.kubernetes.quota import largest
 from practicus_provider.errors import BackendError
+from practicus_provider.runtime.practicus_runtime.contract import LastWords
 
 log = logging.getLogger(__name__)
 SELECTOR = ",".join(f"{key}={value}" for key, value in MANAGED.items())
@@ -83,7 +83,7 @@ class Mirror:
         self._versions: dict[str, str] = {}
         self._seen: dict[str, float] = {}  # kind -> when its last watch ended
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._told: defaultdict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+        self._told: defaultdict[str, dict[str, LastWords]] = defaultdict(dict)
         self._over: defaultdict[str, dict[str, Manifest]] = defaultdict(dict)
         self._listed = {kind: asyncio.Event() for kind in KINDS}
         self.streams = asyncio.Semaphore(FOLLOWED)
@@ -125,12 +125,12 @@ class Mirror:
         with contextlib.suppress(BackendError):
             self._largest = largest(await self.api.nodes())
 
-    def tell(self, cluster: str, pod: str, last_words: Mapping[str, Any]) -> None:
+    def tell(self, cluster: str, pod: str, last_words: LastWords) -> None:
         """Somebody has read how a pod ended in its log, where that stands before the server knows."""
         self._told[cluster][pod] = last_words
         self._wake(cluster)
 
-    def told(self, cluster: str) -> Mapping[str, Mapping[str, Any]]:
+    def told(self, cluster: str) -> Mapping[str, LastWords]:
         """Pod -> its last words, of those that somebody told."""
         return self._told.get(cluster, {})
 
@@ -293,7 +293,8 @@ class Mirror:
     def _remember(self, pod: Manifest) -> None:
         """Of one that is gone: others of its cluster may not have ended yet."""
         cluster, name, ended = cluster_of(pod), pod["metadata"]["name"], Pod(pod).ended
-        if ended and ended.get("exitCode") == 0 and self.told(cluster).get(name, {}).get("exit_code") == 0:
+        words = self.told(cluster).get(name, LastWords())
+        if ended and ended.get("exitCode") == 0 and words.end.exit_code == 0:
             self._over[cluster][name] = pod
 
     def _concerns(self, item: Manifest) -> str:

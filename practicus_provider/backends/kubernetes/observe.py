@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
 
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, in_the_way, taken_away, vanished
@@ -17,7 +17,8 @@ from practicus_provider.backends.kubernetes.refusals import AS_A_CLAIM, NO_POD, 
 from practicus_provider.backends.kubernetes.standing import STANDS
 from practicus_provider.judge import APART, Case, Decision, End, judge
 from practicus_provider.overdue import out_of_time
-from practicus_provider.result import RESULT_LINES, refused
+from practicus_provider.result import refused
+from practicus_provider.runtime.practicus_runtime.contract import LastWords
 from practicus_provider.status import Reason, ReplicaStatus, State, Status, Verdict
 
 GONE = "a pod that is gone"
@@ -73,12 +74,12 @@ class _Look:
     jobs: Mapping[str, Manifest]
     warnings: Sequence[Manifest]
 
-    @property
+    @cached_property
     def shown(self) -> list[Pod]:
         """Without those of elastic roles that have left, or are about to."""
         return [pod for pod in self.pods if not (self._elastic(pod) and (pod.ended is not None or pod.leaving))]
 
-    @property
+    @cached_property
     def decisive(self) -> list[Pod]:
         """Those whose end is the job's."""
         return [pod for pod in self.shown if pod.role in self.facts.deciding]
@@ -114,7 +115,7 @@ def observe(
     root: Manifest,
     pods: Iterable[Manifest],
     events: Sequence[Manifest] = (),
-    told: Mapping[str, Mapping[str, Any]] | None = None,
+    told: Mapping[str, LastWords] | None = None,
     jobs: Sequence[Manifest] = (),
     largest: Mapping[str, str] | None = None,
     standing: Collection[str] = (),
@@ -124,7 +125,7 @@ def observe(
     """The cluster's status.
 
     :param root: its root Job.
-    :param pods: others than those of the cluster's roles are not looked at.
+    :param pods: others than numbered ones of the cluster's roles are not looked at.
     :param jobs: likewise; the root may be among them.
     :param events: warnings about its Jobs that have no pods, and about its pods.
     :param told: pod -> its last words, as far as they are known from its log.
@@ -172,7 +173,9 @@ def _looked(
     order = list(facts.roles)
     found = (Pod(pod, largest) for pod in pods if cluster_of(pod) == name)
     known = [
-        pod for pod in found if pod.role in order and (pod.role != first or (not held and _of_this_run(root, pod)))
+        pod
+        for pod in found
+        if pod.role in order and pod.index >= 0 and (pod.role != first or (not held and _of_this_run(root, pod)))
     ]
     known.sort(key=lambda pod: (order.index(pod.role), pod.index))
     warnings = [event for event in events if _about(event).get("kind") != "Pod"]
@@ -197,7 +200,7 @@ def _end(pod: Pod, replica: ReplicaStatus, heard_at: float) -> End:
         heard_at,
         taken=bool(pod.disrupted[0]),
         told_at=pod.told_to_leave if pod.leaving else None,
-        stamped="at" in pod.last_words,
+        stamped=pod.last_words.end.at is not None,
         spoilt=pod.failed_sidecar is not None,
         innocent=pod.leaving or (any(pod.disrupted) and not pod.refused),
     )
@@ -215,7 +218,7 @@ def _observed(look: _Look, status: Status, decision: Decision) -> Observation:
     if decision.end is not None:
         pod = next(pod for pod in look.pods if look.replicas[pod.name] is decision.end.replica)
     if verdict is not None and verdict.state is State.SUCCEEDED and pod is not None:
-        return _succeeded(_ended(status, verdict), pod)
+        return _succeeded(status, verdict, pod)
     if verdict is None and pod is not None:
         verdict = explain(pod, look.replicas[pod.name], look.facts, decides=pod.role in look.facts.deciding)
     found = Observation(status, verdict, pod)
@@ -226,44 +229,38 @@ def _observed(look: _Look, status: Status, decision: Decision) -> Observation:
     return found
 
 
-def _succeeded(status: Status, first: Pod) -> Observation:
+def _succeeded(status: Status, verdict: Verdict, first: Pod) -> Observation:
     """With the result that the first of those that decide has said, or where it is."""
     words = first.last_words
-    if (lines := words.get("result_lines")) is None:
-        return Observation(replace(status, result=words.get("result")))
-    if status.verdict is not None and (type(lines) is not int or not 0 < lines <= RESULT_LINES):
-        why = f"is said to have {str(lines)[:40]!r} lines of its log; from 1 to {RESULT_LINES} fit"
-        return Observation(_ended(status, refused(status.verdict, why)))
-    return Observation(status, result_in=(first, lines))
+    if words.unreadable:
+        return Observation(_ended(status, refused(verdict, words.unreadable)))
+    if words.result_lines is not None:
+        return Observation(_ended(status, verdict), result_in=(first, words.result_lines))
+    return Observation(replace(_ended(status, verdict), result=words.result))
 
 
-def _done(look: _Look, told: Mapping[str, Mapping[str, Any]]) -> tuple[Pod, ...]:
+def _done(look: _Look, told: Mapping[str, LastWords]) -> tuple[Pod, ...]:
     """Pods that have said that they ended well, where with them all that decide have."""
     good = [pod for pod in look.decisive if look.replicas[pod.name].state is State.SUCCEEDED]
-    done = [pod for pod in look.decisive if pod.ended is None and _complete_words(told.get(pod.name, {}))]
+    done = [pod for pod in look.decisive if pod.ended is None and told.get(pod.name, LastWords()).complete]
     return tuple(done) if look.expected and len(good) + len(done) >= look.expected else ()
 
 
-def _complete_words(words: Mapping[str, Any]) -> bool:
-    """Whether nothing more is to be had of the pod that said them: it ended well, and they hold its result."""
-    return words.get("exit_code") == 0 and "result" in words and not words.get("stopped")
-
-
-def _unseen(look: _Look, status: Status, told: Mapping[str, Mapping[str, Any]]) -> Observation | None:
+def _unseen(look: _Look, status: Status, told: Mapping[str, LastWords]) -> Observation | None:
     """The Jobs say that all went well, but pods are gone before we saw them end; what they told holds."""
     complete = [job for job in look.deciding_jobs if _condition(job, "Complete")]
     if not look.facts.deciding or len(complete) < len(look.facts.deciding) or len(look.decisive) >= look.expected:
         return None
     if any(look.replicas[pod.name].state is not State.SUCCEEDED for pod in look.decisive):
         return None
-    words = {pod: told[pod] for pod in sorted(told) if _complete_words(told[pod])}
+    words = {pod: told[pod] for pod in sorted(told) if told[pod].complete}
     if len(words) < look.expected:
         message = "the job completed, but its pods were removed before its result was read"
         return Observation(_ended(status, Verdict(State.FAILED, Reason.CLUSTER_LOST, message)))
     verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{look.facts.decides} ended", exit_code=0)
     name = look.root["metadata"]["name"]
     first = next((pod for pod in words if pod.startswith(f"{name}-0-")), next(iter(words)))
-    return Observation(replace(_ended(status, verdict), result=words[first]["result"]))
+    return Observation(replace(_ended(status, verdict), result=words[first].result))
 
 
 def held_by(root: Manifest) -> str:

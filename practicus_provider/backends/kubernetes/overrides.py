@@ -11,6 +11,7 @@ from typing import Any
 
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.errors import SpecError
+from practicus_provider.runtime.practicus_runtime.contract import PREFIX
 
 MERGE_KEYS = {
     "containers": "name",
@@ -50,7 +51,7 @@ def merged(template: Manifest, overrides: Mapping[str, Any], kept: Callable[[Man
             FIELD,
             dict(overrides),
             "they may not change what makes a replica: its name, labels practicus.ai/..., restartPolicy, subdomain, "
-            "the volume bundle, and in container main the command, workingDir, PRACTICUS_ variables and our two mounts",
+            f"the volume bundle, and in container main the command, workingDir, {PREFIX} variables and our two mounts",
         )
     return result
 

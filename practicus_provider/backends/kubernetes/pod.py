@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any
 
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.labels import INDEX, MAIN, ROLE
+from practicus_provider.runtime.practicus_runtime.contract import MESSAGE_LIMIT, LastWords, parsed
 from practicus_provider.status import ReplicaStatus, State, Unreached, signal_name
 
 SIGNALLED = 128
@@ -23,6 +22,7 @@ PULL_FAILED = "ErrImagePull"
 """The kubelet's reason as it tries; in between it says ``ImagePullBackOff``, and since Kubernetes 1.31 why."""
 INSUFFICIENT = re.compile(r"\bInsufficient ([\w./-]*\w)")
 """What a scheduler says of each resource of which no node has enough left."""
+NUMBER = re.compile(r"[0-9]{1,9}")
 PREEMPTION = re.compile(r"[.,]?( no new claims to deallocate[.,]?)? preemption: .*", re.DOTALL)
 """What a scheduler adds after its reasons: that nobody is to be preempted either."""
 OVERDRAWN = re.compile(
@@ -65,9 +65,10 @@ class Pod:
 
     @property
     def index(self) -> int:
-        """Its index in its role; of a pod that the framework named, the number that its name ends with."""
-        labels = self.manifest["metadata"]["labels"]
-        return int(labels[INDEX]) if INDEX in labels else int(self.name.rpartition("-")[2])
+        """Its index in its role; of a pod that the framework named, the number that its name ends with; -1 if it has
+        none."""
+        number = str(self.manifest["metadata"]["labels"].get(INDEX, self.name.rpartition("-")[2]))
+        return int(number) if NUMBER.fullmatch(number) else -1
 
     @property
     def leaving(self) -> bool:
@@ -94,24 +95,20 @@ class Pod:
         return found
 
     @cached_property
-    def last_words(self) -> Mapping[str, Any]:
-        """What our launcher left as the container's termination message; empty if it had no time to."""
-        try:
-            words = json.loads((self.ended or {}).get("message") or "{}")
-        except ValueError:
-            return {}
-        return words if isinstance(words, dict) else {}
+    def last_words(self) -> LastWords:
+        """What our launcher left as the container's termination message; nothing if it had no time to."""
+        return LastWords.from_json(parsed((self.ended or {}).get("message") or "{}", MESSAGE_LIMIT))
 
     @property
     def stopped(self) -> bool:
         """Whether it ended because it was told to, by SIGTERM: then exit code 0 does not say that its work is done."""
-        return bool(self.last_words.get("stopped"))
+        return self.last_words.end.stopped
 
     @property
     def out_of_memory(self) -> bool:
         """Whether it failed as its container used more memory than it may. The kubelet takes that reason from an event
         of the container runtime, which may come after the end itself; our launcher asks the kernel."""
-        return (self.ended or {}).get("reason") == "OOMKilled" or self.last_words.get("oom") is True
+        return (self.ended or {}).get("reason") == "OOMKilled" or self.last_words.end.oom
 
     @property
     def told_to_leave(self) -> float:
@@ -265,24 +262,21 @@ class Pod:
             detail = "" if running else ": ".join(filter(None, self.waiting)) or trouble or ""
             state_now = State.RUNNING if running else State.PENDING
             return ReplicaStatus(self.role, self.index, state_now, started_at=started, detail=detail)
-        code = self.last_words.get("exit_code", self.ended.get("exitCode"))
-        signal, unreached = self.last_words.get("signal"), self.last_words.get("unreached")
-        if signal is None and "exit_code" not in self.last_words and code is not None and code > SIGNALLED:
-            signal = signal_name(code - SIGNALLED)
-        elif isinstance(signal, int):
-            signal = signal_name(signal)
+        end, code = self.last_words.end, self.ended.get("exitCode")
+        if not end.known and code is not None:
+            end = end._replace(signal=code - SIGNALLED) if code > SIGNALLED else end._replace(exit_code=code)
         return ReplicaStatus(
             self.role,
             self.index,
             State.SUCCEEDED if self.ended.get("exitCode") == 0 and not self.stopped else State.FAILED,
-            exit_code=None if signal else code,
-            signal=signal,
+            exit_code=end.exit_code,
+            signal=signal_name(end.signal),
             started_at=_seconds(self.ended.get("startedAt")),
-            ended_at=self.last_words.get("at") or _seconds(self.ended.get("finishedAt")),
-            rank=self.last_words.get("rank"),
-            culprit=self.last_words.get("replica"),
-            silent=self.last_words.get("silent"),
-            unreached=Unreached(**unreached) if unreached else None,
+            ended_at=end.at or _seconds(self.ended.get("finishedAt")),
+            rank=end.rank,
+            culprit=end.replica,
+            silent=end.silent,
+            unreached=Unreached(*end.unreached) if end.unreached else None,
         )
 
 

@@ -12,6 +12,7 @@ from practicus_provider.backends.kubernetes.labels import DOMAIN, INDEX, MAIN, N
 from practicus_provider.backends.kubernetes.overrides import merged
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Plan, Role
+from practicus_provider.runtime.practicus_runtime.contract import PREFIX, Env
 from practicus_provider.spec import GPU, Volume
 
 GRACE = 8
@@ -109,13 +110,13 @@ def _container(role: Role, plan: Plan, image: str, short: str) -> Manifest:
         "command": ["python3", "-I", "-S", f"{MOUNT}/boot.py", role.name],
         "workingDir": SCRATCH,
         "env": [
-            {"name": "PRACTICUS_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-            {"name": "PRACTICUS_NONCE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+            {"name": Env.HOST, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": Env.NONCE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
             {
-                "name": "PRACTICUS_INDEX",
+                "name": Env.INDEX,
                 "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}},
             },
-            *([_from_secret("PRACTICUS_KEY", short, KEY)] if launch.keyed else []),
+            *([_from_secret(Env.KEY, short, KEY)] if launch.keyed else []),
             *(_from_secret(variable, *secret) for variable, secret in sorted(plan.secrets.items())),
         ],
         "resources": _resources(role),
@@ -154,7 +155,7 @@ def _kept(template: Manifest) -> Any:
         meta.get("name"),
         [spec.get(name) for name in ("restartPolicy", "subdomain", "hostname", "activeDeadlineSeconds")],
         [container.get(name) for name in ("command", "args", "workingDir")],
-        [variable for variable in container["env"] if variable["name"].startswith("PRACTICUS_")],
+        [variable for variable in container["env"] if variable["name"].startswith(PREFIX)],
         [mount for mount in container["volumeMounts"] if mount["mountPath"] in (MOUNT, SCRATCH)],
         [volume for volume in spec["volumes"] if volume["name"] == "bundle"],
     )

@@ -43,6 +43,7 @@ from practicus_provider.backends.kubernetes.pod_template import KEY, SCRATCH, Si
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Plan, Port, Role, Text, parts
 from practicus_provider.runtime.practicus_runtime import pods
+from practicus_provider.runtime.practicus_runtime.contract import LAUNCHES_FILE, Env, Place, RoleLaunch, template_file
 
 SHORT = 31
 """Characters of a short name. With ``-``, a role's 20 and a pod's 11 it makes a DNS label of 63 (RFC 1123)."""
@@ -203,9 +204,11 @@ class _Cluster:
 
     def _config_map(self) -> Manifest:
         launches = {role.name: self._launch(role) for role in self.plan.roles}
-        data = {"boot.py": BOOT.read_text(), "launches.json": json.dumps(launches, indent=1)}
+        data = {"boot.py": BOOT.read_text(), LAUNCHES_FILE: json.dumps(launches, indent=1)}
         data |= {
-            f"pod-{role.name}.json": json.dumps(self.elastic_template(role)) for role in self.plan.roles if role.elastic
+            template_file(role.name): json.dumps(self.elastic_template(role))
+            for role in self.plan.roles
+            if role.elastic
         }
         bundle = base64.b64encode(pack(self.plan.files, self.plan.executable)).decode()
         size = len(bundle) + sum(map(len, data.values()))
@@ -227,31 +230,31 @@ class _Cluster:
     def _launch(self, role: Role) -> Manifest:
         """A role's launch as ``boot.py`` reads it: what only the pod itself knows is still a reference."""
         launch = role.launch
-        client = {"PRACTICUS_CLIENT": self.plan.client} if self.plan.client else {}
+        client = {Env.CLIENT: self.plan.client} if self.plan.client else {}
         env: dict[str, Text] = {
             **launch.env,
             **client,
             **self._volume_env(),
-            "PRACTICUS_ROLE": role.name,
-            "PRACTICUS_TASK": json.dumps(self.task),
-            "PRACTICUS_START_TIMEOUT": str(self.plan.start_timeout),
+            Env.ROLE: role.name,
+            Env.TASK: json.dumps(self.task),
+            Env.START_TIMEOUT: str(self.plan.start_timeout),
         }
-        return {
-            "command": [self._text(text) for text in launch.command],
-            "env": {name: self._text(text) for name, text in env.items()},
-            "files": {name: self._text(text) for name, text in launch.files.items()},
-            "after": [[f"{port.role}-0", self._host(port.role), self._port(port)] for port in launch.after],
-            "grace": command_grace(pod_template(role, self.plan, self.site, self.labels, self.short)),
-            "spawns": launch.spawns,
-        }
+        return RoleLaunch(
+            command=[self._text(text) for text in launch.command],
+            env={name: self._text(text) for name, text in env.items()},
+            files={name: self._text(text) for name, text in launch.files.items()},
+            after=[Place(f"{port.role}-0", self._host(port.role), self._port(port)) for port in launch.after],
+            grace=command_grace(pod_template(role, self.plan, self.site, self.labels, self.short)),
+            spawns=launch.spawns,
+        ).to_json()
 
     def _volume_env(self) -> dict[str, Text]:
         """Where replicas find the volumes, and this task instance's checkpoints: its name is the cluster's."""
         env: dict[str, Text] = {}
         if self.plan.volumes:
-            env["PRACTICUS_VOLUMES"] = json.dumps({volume.path: volume.path for volume in self.plan.volumes})
+            env[Env.VOLUMES] = json.dumps({volume.path: volume.path for volume in self.plan.volumes})
         if self.plan.checkpoints:
-            env["PRACTICUS_CHECKPOINT_DIR"] = f"{self.plan.checkpoints}/{self.name}"
+            env[Env.CHECKPOINT_DIR] = f"{self.plan.checkpoints}/{self.name}"
         return env
 
     def _text(self, text: Text) -> Any:

@@ -23,7 +23,7 @@ from practicus_provider.backends.kubernetes.roots import annotated, root_of
 from practicus_provider.backends.kubernetes.standing import Wait, due, going_on, standing
 from practicus_provider.errors import BackendError
 from practicus_provider.overdue import with_last_lines
-from practicus_provider.runtime.practicus_runtime.launcher import RESULT_MARK
+from practicus_provider.runtime.practicus_runtime.contract import RESULT_MARK
 from practicus_provider.status import Reason, State, Status, Verdict, with_tail
 from practicus_provider.tail import LINES_READ
 
@@ -90,7 +90,7 @@ async def dispose(mirror: Mirror, handle: Handle, done: Collection[Pod], dispose
         return
     disposed.update(pod.uid for pod in done)
     with contextlib.suppress(BackendError):
-        words = json.dumps(dict(mirror.told(handle.name)))
+        words = json.dumps({pod: words.to_json() for pod, words in mirror.told(handle.name).items()})
         await mirror.api.patch("Job", handle.name, annotated(handle, {TOLD: words}))
         await asyncio.gather(*(mirror.api.delete("Pod", pod.name, preconditions={"uid": pod.uid}) for pod in done))
 

@@ -1,7 +1,7 @@
 """Replicas as process groups on this machine, each cluster under a supervisor of its own.
 
 The same adapters as on Kubernetes: to try a DAG, to test it, to debug a job. Everything of a cluster lies in one folder
-(see :mod:`.folder`), which only this user may read.
+(see :mod:`.folder`), which this user alone may read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Iterator, Mapping
@@ -24,16 +25,17 @@ from practicus_provider.backends.codec import dump_plan, load_plan
 from practicus_provider.backends.local import control
 from practicus_provider.backends.local.control import GONE
 from practicus_provider.backends.local.creation import start, write_new
-from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.backends.local.folder import ClusterFolder, unreadable
 from practicus_provider.backends.local.logs import Reader
 from practicus_provider.backends.local.ports import LOOPBACK
-from practicus_provider.backends.local.processes import CLUSTER_MARK, kill_marked
+from practicus_provider.backends.local.processes import kill_marked
 from practicus_provider.backends.local.refusals import refused
 from practicus_provider.backends.local.volumes import prepare_volumes
 from practicus_provider.errors import BackendError, NotFound
 from practicus_provider.names import is_dns_label
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
+from practicus_provider.runtime.practicus_runtime.contract import Env, Scale
 from practicus_provider.status import Reason, State, Status, Verdict
 from practicus_provider.tail import TAIL_LINES
 
@@ -149,7 +151,7 @@ class LocalBackend(Backend):
     async def scale(self, handle: Handle, role: str, replicas: int) -> None:
         """See :meth:`Backend.scale`."""
         folder = self._folder(handle)
-        ask = {"do": "scale", "role": role, "replicas": replicas}
+        ask = Scale(role, replicas).to_json()
         try:
             async with asyncio.timeout(STOP_PATIENCE), control.request(folder.control, ask) as answers:
                 answer = await anext(answers, {"error": "its supervisor hung up"})
@@ -176,7 +178,7 @@ class LocalBackend(Backend):
                 folder.kill_supervisor()
             if after > 0:
                 return
-            await asyncio.to_thread(kill_marked, CLUSTER_MARK, handle.uid)
+            await asyncio.to_thread(kill_marked, Env.CLUSTER, handle.uid)
             for job in self._listings():
                 if ClusterFolder(self.root / job.handle.name).config()["parent"] == handle.to_json():
                     await self.delete(job.handle)
@@ -231,15 +233,21 @@ class LocalBackend(Backend):
 
     def _listings(self) -> Iterator[Listing]:
         for path in sorted(self.root.glob("*/cluster.json")):
-            with contextlib.suppress(FileNotFoundError):
-                yield _listing(ClusterFolder(path.parent))
+            folder = ClusterFolder(path.parent)
+            try:
+                yield _listing(folder)
+            except FileNotFoundError:
+                pass  # it has just gone
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+                bare = Listing(Handle(path.parent.name, ""), Status(State.UNKNOWN), {}, path.lstat().st_mtime)
+                yield replace(bare, trouble=unreadable(path, error))
 
     def _prepare_root(self) -> None:
         try:
-            (self.root / "ended").mkdir(parents=True, exist_ok=True)
-            self.root.chmod(0o700)
-            if not os.access(self.root, os.W_OK):
-                raise PermissionError(13, "Permission denied")
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # one that was there is shared as its owner wishes
+            (self.root / "ended").mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
         except OSError as error:
             raise BackendError(
                 f"cannot write to {self.root}: {error.strerror}; set the connection's extra 'root' to a folder that "
@@ -305,7 +313,7 @@ class LocalBackend(Backend):
             return status
         verdict = _HUNG if folder.supervised() else _KILLED
         folder.kill_supervisor()
-        kill_marked(CLUSTER_MARK, handle.uid)
+        kill_marked(Env.CLUSTER, handle.uid)
         folder = self._folder(handle)  # or it was deleted meanwhile
         verdict = replace(verdict, log_tail=tuple(folder.tail("supervisor")[-TAIL_LINES:]))
         status = Status(State.FAILED, status.replicas, verdict, time.time())

@@ -14,6 +14,7 @@ from typing import Any
 
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.backends.local.processes import inherited
 from practicus_provider.backends.local.refusals import words
 from practicus_provider.errors import BackendError
 
@@ -35,8 +36,9 @@ def write_new(
     """
     aside = ClusterFolder(folder.path.parent / f".new-{config['uid']}")
     try:
+        aside.path.mkdir(mode=0o700)
         for name in ("logs", "app"):
-            (aside.path / name).mkdir(parents=True)
+            (aside.path / name).mkdir()
         for name, content in files.items():
             target = aside.path / "app" / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +87,7 @@ async def _started(folder: ClusterFolder) -> tuple[int | None, str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
+            env=inherited(),
             start_new_session=True,
         )
     try:

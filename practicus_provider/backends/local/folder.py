@@ -24,19 +24,22 @@ import fcntl
 import json
 import os
 import signal
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from practicus_provider.backends.base import Handle
-from practicus_provider.runtime.practicus_runtime import RESULT_LIMIT
+from practicus_provider.runtime.practicus_runtime.contract import RESULT_FILE, RESULT_LIMIT
+from practicus_provider.runtime.practicus_runtime.files import left_in, opened
 from practicus_provider.runtime.practicus_runtime.lines import shown
-from practicus_provider.status import State, Status
+from practicus_provider.status import Reason, State, Status, Verdict
 from practicus_provider.tail import LINES_READ
 
 _TAIL_BYTES = 256 << 10
+_JSON_BYTES = 64 << 20
+"""Of a JSON file that are read at most: the status of some thousands of replicas has one or two millions."""
+_PID_BYTES = 10
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,10 @@ class ClusterFolder:
         """What the cluster was created with.
 
         :raises FileNotFoundError: it is not there.
+        :raises OSError: it cannot be read.
+        :raises ValueError: it is no JSON object.
         """
-        data: dict[str, Any] = json.loads((self.path / "cluster.json").read_text())
-        return data
+        return self._json("cluster.json")
 
     def grace(self) -> float:
         """Seconds that its replicas were promised between SIGTERM and SIGKILL; 0 if none were.
@@ -81,9 +85,12 @@ class ClusterFolder:
     def status(self) -> Status | None:
         """The last status; None if its supervisor never started."""
         try:
-            return Status.from_json(json.loads((self.path / "status.json").read_text()))
+            return Status.from_json(self._json("status.json"))
         except FileNotFoundError:
             return None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            why = unreadable(self.path / "status.json", error)
+            return Status(State.FAILED, verdict=Verdict(State.FAILED, Reason.SUPERVISOR_LOST, why))
 
     def state(self) -> State:
         """The last state; PENDING if its supervisor never started."""
@@ -96,22 +103,33 @@ class ClusterFolder:
         told, stamps = (self.path / "cluster.json", self.path / "status.json"), []
         for path in (*told, *self.logs()):
             with contextlib.suppress(FileNotFoundError):
-                found = path.stat()
+                found = path.lstat()
                 stamps.append((found.st_ino, found.st_mtime_ns, found.st_size))
         return tuple(stamps)
 
     def write(self, name: str, data: Mapping[str, Any]) -> None:
         """Replace a JSON file at once, so that a reader sees the old or the new one."""
         new = self.path / f".{name}.new"
-        new.write_text(json.dumps(data))
+        new.unlink(missing_ok=True)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # no link, no pipe
+            json.dump(data, file)
         new.rename(self.path / name)
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file's content; empty if it is not there."""
         try:
-            data: dict[str, Any] = json.loads((self.path / name).read_text())
+            return self._json(name)
         except FileNotFoundError:
             return {}
+
+    def _json(self, name: str) -> dict[str, Any]:
+        with opened(str(self.path / name)) as file:
+            try:
+                data = json.loads(file.read(_JSON_BYTES))
+            except RecursionError as error:
+                raise ValueError(f"{name} holds JSON that is too deep") from error
+        if not isinstance(data, dict):
+            raise ValueError(f"{name} holds no JSON object")
         return data
 
     @property
@@ -129,22 +147,15 @@ class ClusterFolder:
 
     def tail(self, replica: str) -> list[str]:
         """The last lines of a replica's log, newest last."""
-        try:
-            with self.log(replica).open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                return shown(file.read())[-LINES_READ:]
-        except FileNotFoundError:
-            return []
+        with contextlib.suppress(OSError), opened(str(self.log(replica))) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return shown(file.read(_TAIL_BYTES))[-LINES_READ:]
+        return []
 
     def result(self, replica: str) -> str | None:
-        """What a replica has left as its result; None if that is no file. The job's own code writes there: it may be a
-        link, a pipe that nobody writes into, or have no end, and of that a little more than fits is read."""
-        with contextlib.suppress(OSError):
-            descriptor = os.open(self.scratch(replica) / "result.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(descriptor, "rb") as file:
-                if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    return file.read(RESULT_LIMIT + 1).decode(errors="replace")
-        return None
+        """What a replica has left as its result; None if that is nothing, or no file."""
+        content = left_in(str(self.scratch(replica) / RESULT_FILE), RESULT_LIMIT)
+        return content.decode(errors="replace") or None
 
     def scratch(self, replica: str) -> Path:
         """A replica's scratch folder."""
@@ -168,9 +179,9 @@ class ClusterFolder:
 
     def kill_supervisor(self) -> None:
         """SIGKILL the lock's holder, if there is one."""
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            pid = (self.path / "lock").read_text()
-            if pid and self.supervised():
+        with contextlib.suppress(OSError), opened(str(self.path / "lock")) as file:
+            pid = file.read(_PID_BYTES).strip()
+            if pid.isdigit() and self.supervised():
                 os.kill(int(pid), signal.SIGKILL)
 
     def supervised(self) -> bool:
@@ -183,3 +194,8 @@ class ClusterFolder:
             return True
         os.close(descriptor)
         return False
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """Of a file by which a cluster cannot be told."""
+    return f"{path} cannot be read, as something has replaced it: {error}; remove {path.parent} if that is to go"

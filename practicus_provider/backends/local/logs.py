@@ -8,6 +8,8 @@ from pathlib import Path
 
 from practicus_provider.backends.base import LogLine
 from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.backends.local.refusals import words
+from practicus_provider.runtime.practicus_runtime.files import opened
 from practicus_provider.runtime.practicus_runtime.lines import Screen, pieces
 
 CHUNK = 1 << 16
@@ -19,10 +21,12 @@ class ReplicaLog:
     """One replica's log from a place on.
 
     :param taken: bytes of the lines that were taken.
+    :param why: it cannot be read, as was said.
     """
 
     path: Path
     taken: int
+    why: str = ""
     _screen: Screen = field(default_factory=Screen)
 
     def __post_init__(self) -> None:
@@ -36,7 +40,16 @@ class ReplicaLog:
         :param now: seconds of any clock.
         :param whole: the log is: its last line needs no end.
         """
-        with self.path.open("rb") as file:
+        try:
+            file = opened(str(self.path))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if words(error) != self.why:
+                self.why = words(error)
+                yield self._line(f"(this log cannot be read any more: {self.why})".encode())
+            return
+        with file:
             file.seek(self._at)
             while data := file.read(CHUNK):
                 for piece, ends in pieces(data):

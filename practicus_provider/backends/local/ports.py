@@ -26,10 +26,10 @@ class PortReservations:
         with refused(f"reserve ports in {self._folder}"):
             self._folder.mkdir(mode=0o700, exist_ok=True)
             found = self._folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             raise BackendError(
-                f"ports are reserved in {self._folder}, which is not a folder of this user's own: remove it, or set "
-                "TMPDIR to another folder for temporary files"
+                f"ports are reserved in {self._folder}, which is no folder of this user's own that nobody else may "
+                "write to: remove it, or set TMPDIR to another folder for temporary files"
             )
         self._held: list[int] = []
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import psutil
 
-CLUSTER_MARK = "PRACTICUS_CLUSTER"
-"""Environment variable that every process of a cluster inherits; its value is the cluster's uid."""
-REPLICA_MARK = "PRACTICUS_REPLICA"
-"""Likewise for one replica: ``uid/role-index``."""
 _POLL = 0.02
+
+
+def inherited() -> dict[str, str]:
+    """This process' environment without what is Airflow's: its database's address and connections among it. Whatever
+    runs as this user can read the environment of a process, from its start on."""
+    return {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW")}
 
 
 def marked(name: str, value: str) -> list[psutil.Process]:

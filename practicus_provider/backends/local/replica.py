@@ -16,10 +16,21 @@ from typing import Any
 from practicus_provider import runtime
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.ports import LOOPBACK
-from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK
 from practicus_provider.backends.local.refusals import advice_for, words
 from practicus_provider.backends.local.volumes import volume_env
 from practicus_provider.plan import Here, Host, Part, Plan, Port, Role, Text, parts
+from practicus_provider.runtime.practicus_runtime.contract import (
+    FAILURE_FILE,
+    FAILURE_LIMIT,
+    LAUNCH_FILE,
+    RESULT_FILE,
+    End,
+    Env,
+    Place,
+    ReplicaLaunch,
+    Report,
+    parsed,
+)
 from practicus_provider.status import Reason, ReplicaStatus, State, Unreached, Verdict, signal_name
 
 GRACE = 3.0
@@ -102,17 +113,17 @@ class Replica:
             if self.stopping:
                 self._signal(signal.SIGTERM)
             async for line in reader:
-                event = json.loads(line)
-                if event["event"] == "ended":
-                    yield self._end(**{name: value for name, value in event.items() if name != "event"})
-                else:
+                said = Report.from_json(parsed(line, FAILURE_LIMIT))
+                if said.end is not None:
+                    yield self._end(said.end)
+                elif said.pid is not None:
                     self.status = replace(self.status, started_at=time.time())
                     yield self.status
         finally:
             transport.close()
         code = await self.process.wait()
         if not self.status.state.final:
-            yield self._end(*((None, -code) if code < 0 else (code, None)))
+            yield self._end(End(signal=-code) if code < 0 else End(code))
 
     def cannot_start(self, error: OSError | ValueError) -> Verdict:
         """Why the system does not start it, and what to do."""
@@ -135,29 +146,19 @@ class Replica:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
-    def _end(
-        self,
-        exit_code: int | None,
-        signal: int | None,
-        rank: int | None = None,
-        at: float | None = None,
-        replica: str | None = None,
-        silent: float | None = None,
-        stopped: bool = False,
-        unreached: Mapping[str, Any] | None = None,
-    ) -> ReplicaStatus:
+    def _end(self, end: End) -> ReplicaStatus:
         """What its launcher said of its end. One that others than we have stopped has not done its work."""
-        good = exit_code == 0 and (self.stopping or not stopped)
+        good = end.exit_code == 0 and (self.stopping or not end.stopped)
         self.status = replace(
             self.status,
             state=State.SUCCEEDED if good else State.FAILED,
-            exit_code=exit_code,
-            signal=signal_name(signal),
-            ended_at=at or time.time(),
-            rank=rank,
-            culprit=replica,
-            silent=silent,
-            unreached=Unreached(**unreached) if unreached else None,
+            exit_code=end.exit_code,
+            signal=signal_name(end.signal),
+            ended_at=end.at or time.time(),
+            rank=end.rank,
+            culprit=end.replica,
+            silent=end.silent,
+            unreached=Unreached(*end.unreached) if end.unreached else None,
         )
         return self.status
 
@@ -168,17 +169,17 @@ class Replica:
         for name, text in launch.files.items():
             (scratch / name).parent.mkdir(parents=True, exist_ok=True)
             (scratch / name).write_text(self._resolve(text), encoding="utf-8")
-        order = {
-            "command": [self._resolve(text) for text in launch.command],
-            "after": [[f"{port.role}-0", LOOPBACK, self.port_of(port)] for port in launch.after],
-            "grace": self.around.grace,
-            "report": report,
-            "leash": True,
-        }
-        (scratch / "launch.json").write_text(json.dumps(order))
+        order = ReplicaLaunch(
+            command=[self._resolve(text) for text in launch.command],
+            after=[Place(f"{port.role}-0", LOOPBACK, self.port_of(port)) for port in launch.after],
+            grace=self.around.grace,
+            report=report,
+            leash=True,
+        )
+        (scratch / LAUNCH_FILE).write_text(json.dumps(order.to_json()))
         with folder.log(self.name).open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(runtime.LAUNCHER), str(scratch / "launch.json")),
+                *(sys.executable, "-I", "-S", str(runtime.START), str(scratch / LAUNCH_FILE)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -189,27 +190,26 @@ class Replica:
             )
 
     def _environment(self) -> dict[str, str]:
-        """This process' own, without what is Airflow's (its secrets among it), the launch's, and what we tell."""
+        """The supervisor's own, the launch's, and what we tell."""
         around = self.around
-        inherited = {key: value for key, value in os.environ.items() if not key.lstrip("_").startswith("AIRFLOW")}
-        given = inherited | {name: self._resolve(text) for name, text in self.role.launch.env.items()}
+        given = dict(os.environ) | {name: self._resolve(text) for name, text in self.role.launch.env.items()}
         search = [str(around.folder.path / "app"), str(runtime.FOLDER), given.get("PYTHONPATH", "")]
         own = {
-            CLUSTER_MARK: around.uid,
-            REPLICA_MARK: self.mark,
-            "PRACTICUS_ROLE": self.role.name,
-            "PRACTICUS_INDEX": str(self.index),
-            "PRACTICUS_HOST": LOOPBACK,
-            "PRACTICUS_TASK": json.dumps(around.task),
-            "PRACTICUS_START_TIMEOUT": str(around.plan.start_timeout),
-            "PRACTICUS_RESULT": str(around.folder.scratch(self.name) / "result.json"),
-            "PRACTICUS_FAILURE": str(around.folder.scratch(self.name) / "failure.json"),
-            "PRACTICUS_CONTROL": str(around.folder.control),
+            Env.CLUSTER: around.uid,
+            Env.REPLICA: self.mark,
+            Env.ROLE: self.role.name,
+            Env.INDEX: str(self.index),
+            Env.HOST: LOOPBACK,
+            Env.TASK: json.dumps(around.task),
+            Env.START_TIMEOUT: str(around.plan.start_timeout),
+            Env.RESULT: str(around.folder.scratch(self.name) / RESULT_FILE),
+            Env.FAILURE: str(around.folder.scratch(self.name) / FAILURE_FILE),
+            Env.CONTROL: str(around.folder.control),
             "PYTHONPATH": os.pathsep.join(filter(None, search)),
             "PYTHONUNBUFFERED": "1",
         }
-        client = {"PRACTICUS_CLIENT": around.plan.client} if around.plan.client else {}
-        spawns = {"PRACTICUS_SPAWNS": self.role.launch.spawns} if self.role.launch.spawns else {}
+        client = {Env.CLIENT: around.plan.client} if around.plan.client else {}
+        spawns = {Env.SPAWNS: self.role.launch.spawns} if self.role.launch.spawns else {}
         return given | own | client | spawns | volume_env(around.plan, around.folder, self.name)
 
     def _resolve(self, text: Text) -> str:

@@ -26,12 +26,13 @@ from practicus_provider.backends.codec import load_plan
 from practicus_provider.backends.local import control
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.ports import LOOPBACK, PortReservations
-from practicus_provider.backends.local.processes import CLUSTER_MARK, REPLICA_MARK, kill_marked
+from practicus_provider.backends.local.processes import kill_marked
 from practicus_provider.backends.local.replica import GRACE, Replica, Surroundings
 from practicus_provider.errors import BackendError
 from practicus_provider.judge import NEARBY, Case, End, judge
 from practicus_provider.overdue import out_of_time, with_last_lines
 from practicus_provider.plan import Plan, Port, Role
+from practicus_provider.runtime.practicus_runtime.contract import REQUEST_LIMIT, Env, Scale, parsed
 from practicus_provider.status import Reason, State, Status, Verdict, explain_exit
 
 GRACE_SERVING = 0.5
@@ -128,7 +129,7 @@ class Supervisor:
                 async with asyncio.timeout(patience):
                     for replica in left:
                         await replica.ended.wait()
-        await asyncio.to_thread(kill_marked, CLUSTER_MARK, self.around.uid)
+        await asyncio.to_thread(kill_marked, Env.CLUSTER, self.around.uid)
         shutil.rmtree(self.folder.path / "replicas", ignore_errors=True)
         self.reservations.close()
         if self.folder.released.exists() or (self.status.verdict and self.status.verdict.reason is Reason.ABANDONED):
@@ -176,7 +177,7 @@ class Supervisor:
             self.doomed = replica.cannot_start(error)
             self._judge()
         finally:
-            await asyncio.to_thread(kill_marked, REPLICA_MARK, replica.mark)
+            await asyncio.to_thread(kill_marked, Env.REPLICA, replica.mark)
             replica.ended.set()
         if replica.role.elastic and not self.status.state.final:
             del self.replicas[replica.name]
@@ -271,12 +272,12 @@ class Supervisor:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # asyncio's streams log a connection's task that ends cancelled, as it does with the cluster, as an error.
         with contextlib.suppress(ConnectionError, asyncio.CancelledError), contextlib.closing(writer):
-            request = json.loads(await reader.readline() or "{}")
+            request = parsed(await reader.readline(), REQUEST_LIMIT)
+            if scale := Scale.from_json(request):
+                await _answer(writer, self._scale(scale))
             match request:
                 case {"do": "watch", "lease": lease}:
                     await self._watched(reader, writer, lease)
-                case {"do": "scale", "role": str(role), "replicas": int(replicas)}:
-                    await _answer(writer, self._scale(role, replicas))
                 case {"do": "delete", "after": after} if after > 0:
                     self._close_in(after)
                     await _answer(writer, {})
@@ -314,7 +315,8 @@ class Supervisor:
             self._finish(Verdict(State.CANCELLED, Reason.ABANDONED, message))
             self.close_now()
 
-    def _scale(self, role_name: str, replicas: int) -> dict[str, str]:
+    def _scale(self, asked: Scale) -> dict[str, str]:
+        role_name, replicas = asked
         role = next((role for role in self.plan.roles if role.name == role_name), None)
         if role is None or role.elastic is None:
             return {"error": f"{role_name!r} is not an elastic role of this cluster"}

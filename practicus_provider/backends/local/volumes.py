@@ -9,6 +9,7 @@ from pathlib import Path
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Plan
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.spec import Volume, is_below
 
 
@@ -43,11 +44,11 @@ def volume_env(plan: Plan, folder: ClusterFolder, replica: str) -> dict[str, str
         found[volume.path] = _shared(volume, folder.path.parent) or folder.scratch(replica) / f"volume-{number}"
         if volume.empty_dir is not None:
             found[volume.path].mkdir(exist_ok=True)
-    env = {"PRACTICUS_VOLUMES": json.dumps({path: str(here) for path, here in found.items()})}
+    env = {Env.VOLUMES: json.dumps({path: str(here) for path, here in found.items()})}
     if plan.checkpoints is not None:
         on = max((path for path in found if is_below(plan.checkpoints, path)), key=len)
         here = found[on] / plan.checkpoints[len(on) :].lstrip("/") / folder.path.name
-        env["PRACTICUS_CHECKPOINT_DIR"] = str(here)
+        env[Env.CHECKPOINT_DIR] = str(here)
     return env
 
 

@@ -10,11 +10,10 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .contract import RESULT_LIMIT, Env
+
 if TYPE_CHECKING:
     from practicus_runtime.task import Context
-
-RESULT_LIMIT = 1 << 20
-"""Bytes of JSON that a result may have: it becomes an XCom, a row in Airflow's database."""
 
 __all__ = ["RESULT_LIMIT", "Context", "context", "get_client", "progress", "set_result"]
 
@@ -35,8 +34,8 @@ def context() -> Context:
     from practicus_runtime.task import Context
 
     try:
-        task = json.loads(os.environ["PRACTICUS_TASK"])
-        index = int(os.environ["PRACTICUS_INDEX"])
+        task = json.loads(os.environ[Env.TASK])
+        index = int(os.environ[Env.INDEX])
         return Context(
             dag_id=task["dag_id"],
             task_id=task["task_id"],
@@ -45,11 +44,11 @@ def context() -> Context:
             try_number=task["try_number"],
             attempt=task.get("attempt", 1),
             logical_date=task["logical_date"],
-            role=os.environ["PRACTICUS_ROLE"],
+            role=os.environ[Env.ROLE],
             index=index,
             rank=int(os.environ.get("RANK", index)),
             world_size=int(os.environ.get("WORLD_SIZE", 1)),
-            volumes=json.loads(os.environ.get("PRACTICUS_VOLUMES", "{}")),
+            volumes=json.loads(os.environ.get(Env.VOLUMES, "{}")),
         )
     except KeyError as missing:
         raise RuntimeError(f"not inside a replica: the environment lacks {missing}") from None
@@ -60,9 +59,9 @@ def get_client() -> Any:
 
     :raises RuntimeError: this is not a replica, or its adapter has no client.
     """
-    path = os.environ.get("PRACTICUS_CLIENT")
+    path = os.environ.get(Env.CLIENT)
     if not path:
-        raise RuntimeError("there is no client here: PRACTICUS_CLIENT is not set by the cluster's adapter")
+        raise RuntimeError(f"there is no client here: {Env.CLIENT} is not set by the cluster's adapter")
     module, _, attributes = path.partition(":")
     target: Any = import_module(module)
     for attribute in attributes.split("."):
@@ -81,10 +80,10 @@ def set_result(obj: Any) -> None:
     """
     from practicus_runtime.results import plain, refused, unsafe
 
-    if "PRACTICUS_RESULT_OF" in os.environ:
+    if Env.RESULT_OF in os.environ:
         raise RuntimeError(
-            f"set_result() has no effect on a {os.environ['PRACTICUS_ROLE']}: return the value to the application, and "
-            f"call it there, in the {os.environ['PRACTICUS_RESULT_OF']}"
+            f"set_result() has no effect on a {os.environ[Env.ROLE]}: return the value to the application, and "
+            f"call it there, in the {os.environ[Env.RESULT_OF]}"
         )
     try:
         text = json.dumps(obj, allow_nan=False, default=plain)
@@ -97,9 +96,9 @@ def set_result(obj: Any) -> None:
         raise ValueError(
             f"the result has {len(text)} bytes of JSON, over the {RESULT_LIMIT} that fit: store it, pass its path"
         )
-    path = os.environ.get("PRACTICUS_RESULT")
+    path = os.environ.get(Env.RESULT)
     if path is None:
-        raise RuntimeError("not inside a replica: PRACTICUS_RESULT is not set")
+        raise RuntimeError(f"not inside a replica: {Env.RESULT} is not set")
     with open(path + ".new", "w") as file:
         file.write(text)
     os.replace(path + ".new", path)

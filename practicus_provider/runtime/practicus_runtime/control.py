@@ -9,6 +9,8 @@ import sys
 from contextlib import contextmanager
 from typing import Iterator
 
+from .contract import Env, Scale
+
 
 def scale(role: str, replicas: int, timeout: float = 10.0) -> None:
     """Have ``replicas`` replicas of ``role`` in all; missing ones are started, none is stopped.
@@ -16,16 +18,15 @@ def scale(role: str, replicas: int, timeout: float = 10.0) -> None:
     :param timeout: seconds to wait for the answer.
     :raises OSError: the backend cannot be reached or refuses.
     """
-    if "PRACTICUS_CONTROL" not in os.environ:
+    if Env.CONTROL not in os.environ:
         from practicus_runtime import pods  # not where the supervisor reads this file
 
         pods.scale(role, replicas, timeout)
         return
-    with connectable(os.environ["PRACTICUS_CONTROL"]) as path, socket.socket(socket.AF_UNIX) as connection:
+    with connectable(os.environ[Env.CONTROL]) as path, socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout)
         connection.connect(path)
-        request = {"do": "scale", "role": role, "replicas": replicas}
-        connection.sendall(json.dumps(request).encode() + b"\n")
+        connection.sendall(json.dumps(Scale(role, replicas).to_json()).encode() + b"\n")
         with connection.makefile("rb") as answers:
             answer = json.loads(answers.readline() or b'{"error": "the supervisor hung up"}')
     if "error" in answer:

@@ -7,7 +7,6 @@ and this process says for whom.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -16,6 +15,9 @@ import threading
 
 from practicus_runtime.driver import Driver
 from practicus_runtime.waiting import Wait
+
+from .contract import FAILURE_LIMIT, End, Env, parsed
+from .files import left_in
 
 UNUSED = (
     "the cluster was not used: no Client of the application has come to its scheduler. Ask for Client() without "
@@ -44,8 +46,8 @@ class Asking:
         try:
             self.wait.wait()
         except SystemExit:
-            with contextlib.suppress(OSError, KeyError, ValueError), open(os.environ["PRACTICUS_FAILURE"]) as file:
-                driver.give_up(json.load(file), [GIVEN_UP])
+            cause = End.from_json(parsed(left_in(os.environ.get(Env.FAILURE), FAILURE_LIMIT), FAILURE_LIMIT))
+            driver.give_up(cause, [GIVEN_UP])
 
     def _ask(self) -> bool:
         """:raises OSError: it does not answer."""

@@ -1,18 +1,21 @@
 """A preload of Dask's scheduler that lets its own demand decide how many workers there are.
 
-``dask scheduler --preload practicus_runtime.dask_elastic`` with ``PRACTICUS_ELASTIC=min,max``. The rules are those of
-``distributed.deploy.adaptive``: grow at once, shrink after several looks in a row, and close idle workers only, whose
-results move to others first. What differs is who starts workers: the backend, which is asked for them.
+``dask scheduler --preload practicus_runtime.dask_elastic`` with the bounds in ``PRACTICUS_ELASTIC``. The rules are
+those of ``distributed.deploy.adaptive``: grow at once, shrink after several looks in a row, and close idle workers
+only, whose results move to others first. What differs is who starts workers: the backend, which is asked for them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 from typing import TYPE_CHECKING
 
 from practicus_runtime import control
+
+from .contract import Env, Limits
 
 if TYPE_CHECKING:
     from distributed import Scheduler
@@ -48,7 +51,7 @@ class Elastic:
         if wanted > len(self.scheduler.workers):
             self.idle_looks = {}
             loop = asyncio.get_running_loop()  # to_thread needs Python 3.9
-            await loop.run_in_executor(None, control.scale, os.environ["PRACTICUS_SPAWNS"], wanted)
+            await loop.run_in_executor(None, control.scale, os.environ[Env.SPAWNS], wanted)
             return
         idle = self.scheduler.workers_to_close(minimum=self.minimum) if wanted < len(self.scheduler.workers) else []
         self.idle_looks = {worker: self.idle_looks.get(worker, 0) + 1 for worker in idle}
@@ -60,8 +63,8 @@ class Elastic:
 
 async def dask_setup(scheduler: Scheduler) -> None:
     """Dask calls this once its scheduler runs."""
-    minimum, maximum = map(int, os.environ["PRACTICUS_ELASTIC"].split(","))
-    scheduler.practicus_elastic = asyncio.create_task(Elastic(scheduler, minimum, maximum).run())
+    limits = Limits.from_json(json.loads(os.environ[Env.ELASTIC]))
+    scheduler.practicus_elastic = asyncio.create_task(Elastic(scheduler, limits.minimum, limits.maximum).run())
 
 
 async def dask_teardown(scheduler: Scheduler) -> None:

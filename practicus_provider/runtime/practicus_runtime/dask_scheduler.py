@@ -17,6 +17,8 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, List, Optional, Set
 
+from .contract import Env
+
 if TYPE_CHECKING:
     from distributed import Scheduler
 
@@ -142,7 +144,7 @@ async def dask_setup(scheduler: Scheduler) -> None:
     scheduler.register_nanny_plugin = scheduler.handlers["register_nanny_plugin"] = refuse
     scheduler.restart_workers = restarting(scheduler)
     scheduler.handlers["register-client"] = clients.heeding(scheduler.add_client)
-    host, port = os.environ["PRACTICUS_HOST"], os.environ["PRACTICUS_CLIENTS_PORT"]
+    host, port = os.environ[Env.HOST], os.environ[Env.CLIENTS_PORT]
     scheduler.practicus_clients = await asyncio.start_server(clients.tell, host, int(port))
     scheduler.practicus_pauses = asyncio.create_task(watch_pauses(scheduler))
 

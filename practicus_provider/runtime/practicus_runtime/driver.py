@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
+from typing import Callable, NoReturn, Optional, Sequence
 
 from practicus_runtime.launcher import LINUX, PR_SET_PDEATHSIG
+
+from .contract import End, Env
 
 PATIENCE = 3.0
 """Seconds between SIGTERM and SIGKILL for an application that is given up."""
@@ -29,7 +31,7 @@ class Driver:
         self.used = used
         self.advice = advice
         self.stopped = False
-        self.cause: Optional[Dict[str, Any]] = None  # noqa: UP006, UP045  (Python 3.8)
+        self.cause: Optional[End] = None  # noqa: UP045  (Python 3.8)
         self.why: Sequence[str] = ()
         for number in (signal.SIGTERM, signal.SIGINT):  # sent to the group: the application has it already
             signal.signal(number, self._stop)
@@ -40,17 +42,17 @@ class Driver:
         code = self.child.wait()
         if self.cause is not None:
             print(*self.why, sep="\n", file=sys.stderr, flush=True)
-            with contextlib.suppress(OSError, KeyError), open(os.environ["PRACTICUS_FAILURE"], "w") as file:
-                json.dump(self.cause, file)
+            with contextlib.suppress(OSError, KeyError), open(os.environ[Env.FAILURE], "w") as file:
+                json.dump(self.cause.to_json(), file)
             code = 1
         elif code == 0 and not self.stopped and not self.used():
             print(f"WARNING: {self.advice}", file=sys.stderr, flush=True)
         leave(code)
 
-    def give_up(self, cause: Dict[str, Any], why: Sequence[str]) -> None:  # noqa: UP006  (Python 3.8)
+    def give_up(self, cause: End, why: Sequence[str]) -> None:
         """End the application for what happened elsewhere.
 
-        :param cause: how the process ended for which it fails, as the launcher tells it.
+        :param cause: how the process ended for which it fails.
         :param why: last lines of this replica's log.
         """
         if self.cause is None:

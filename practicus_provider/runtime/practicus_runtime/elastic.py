@@ -17,7 +17,9 @@ from typing import Optional
 from practicus_runtime import control
 from practicus_runtime.channel import Channel, Listener, Message
 from practicus_runtime.horovod_store import Store
-from practicus_runtime.membership import Group, Limits, Member, Phase
+from practicus_runtime.membership import Group, Member, Phase
+
+from .contract import End, Env, Limits
 
 TICK = 0.5
 """Seconds between two looks at what time alone brings about."""
@@ -31,7 +33,7 @@ class Coordinator:
     def __init__(self, address: str, port: int, group: Group) -> None:
         self.group = group
         self.changed = threading.Condition()
-        self.listener = Listener(address, port, os.environ["PRACTICUS_KEY"], self.attend)
+        self.listener = Listener(address, port, os.environ[Env.KEY], self.attend)
 
     def run(self) -> None:
         """Lead until the job is over."""
@@ -79,12 +81,10 @@ class Coordinator:
             if message["say"] == "free":
                 self.group.free(name)
             elif message["say"] == "failed":
-                failure = message["failure"]
-                how = f"exited with code {failure['exit_code']}"
-                if failure["signal"]:
-                    how = f"was killed by signal {failure['signal']}"
-                say(f"rank {failure['rank']} ({name}) {how}")
-                self.group.fail(name, failure)
+                end = End.from_json(message["failure"])
+                how = f"was killed by signal {end.signal}" if end.signal else f"exited with code {end.exit_code}"
+                say(f"rank {end.rank} ({name}) {how}")
+                self.group.fail(name, end, message["tail"])
             elif message["say"] == "done":
                 self.group.finish(name, message["result"])
             self.changed.notify_all()
@@ -98,7 +98,7 @@ class Coordinator:
                 missing = len(self.group.members) < wanted
             if missing:
                 try:
-                    control.scale(os.environ["PRACTICUS_SPAWNS"], wanted)
+                    control.scale(os.environ[Env.SPAWNS], wanted)
                     said = ""
                 except Exception as error:  # a quota, say, or an outage: it may be over next time
                     if str(error) != said:
@@ -115,7 +115,7 @@ def say(*lines: str) -> None:
 
 def main(framework: str, address: str, port: str, store_port: str) -> int:
     """Lead a job; the exit code."""
-    limits = Limits(**json.loads(os.environ["PRACTICUS_ELASTIC"]))
+    limits = Limits.from_json(json.loads(os.environ[Env.ELASTIC]))
     group = Group(limits, stops=framework == "torch")
     coordinator = Coordinator(address, int(port), group)
     if framework == "horovod":
@@ -124,15 +124,15 @@ def main(framework: str, address: str, port: str, store_port: str) -> int:
     coordinator.run()
     if not group.why:
         if group.result is not None:
-            with open(os.environ["PRACTICUS_RESULT"], "w") as file:
+            with open(os.environ[Env.RESULT], "w") as file:
                 file.write(group.result)
         return 0
     say(group.why)
     if group.cause:
-        tail = group.cause.pop("tail")
-        with open(os.environ["PRACTICUS_FAILURE"], "w") as file:
-            json.dump(group.cause, file)
-        say(*(f"[rank {group.cause['rank']}] {line}" for line in tail))
+        end, tail = group.cause
+        with open(os.environ[Env.FAILURE], "w") as file:
+            json.dump(end.to_json(), file)
+        say(*(f"[rank {end.rank}] {line}" for line in tail))
     return 1
 
 

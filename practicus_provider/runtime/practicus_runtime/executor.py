@@ -21,6 +21,8 @@ from typing import IO, Any, Deque, Dict, List
 
 from practicus_runtime.driver import die_with_parent, leave
 
+from .contract import End, Env
+
 STANDALONE = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 """Class of an executor that a standalone worker starts."""
 TAIL = 20
@@ -38,11 +40,11 @@ class Executor:
         self.tail: Deque[str] = deque(maxlen=TAIL)  # noqa: UP006  (Python 3.8)
         option = dict(zip(command, command[1:]))
         self.driver = address(option["--driver-url"])
-        index = os.environ.get("PRACTICUS_INDEX") or option["--executor-id"]
+        index = os.environ.get(Env.INDEX) or option["--executor-id"]
         self.facts = {
-            "token": os.environ.get("PRACTICUS_DRIVER_TOKEN"),
+            "token": os.environ.get(Env.DRIVER_TOKEN),
             "executor": f"{option['--app-id']}/{option['--executor-id']}",
-            "replica": f"{os.environ.get('PRACTICUS_ROLE', 'worker')}-{index}",
+            "replica": f"{os.environ.get(Env.ROLE, 'worker')}-{index}",
         }
 
     def run(self) -> int:
@@ -63,8 +65,8 @@ class Executor:
             copy.join(1.0)  # what it has left behind may hold them open
         start.join()
         if code and not self.stopped:
-            how = {"exit_code": code, "signal": None} if code > 0 else {"exit_code": None, "signal": -code}
-            self._tell({**how, "seconds": time.monotonic() - began, "tail": list(self.tail)})
+            end = End(code) if code > 0 else End(signal=-code)
+            self._tell({"end": end.to_json(), "seconds": time.monotonic() - began, "tail": list(self.tail)})
         return code
 
     def _stop(self, number: int, frame: object) -> None:
@@ -73,7 +75,7 @@ class Executor:
 
     def _tell(self, what: Dict[str, Any]) -> None:  # noqa: UP006  (Python 3.8)
         with contextlib.suppress(OSError, KeyError, ValueError):
-            place = (self.driver, int(os.environ["PRACTICUS_DRIVER_PORT"]))
+            place = (self.driver, int(os.environ[Env.DRIVER_PORT]))
             with socket.create_connection(place, timeout=5.0) as connection:
                 connection.sendall(json.dumps({**self.facts, **what}).encode() + b"\n")
 

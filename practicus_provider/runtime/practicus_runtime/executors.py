@@ -6,13 +6,14 @@ started as a success.
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
 from typing import Any, Callable, Dict, List
 
 from practicus_runtime.addresses import family
+
+from .contract import End, parsed
 
 EARLY = 30.0
 """Seconds after its start in which an executor's end counts as one at its start."""
@@ -53,7 +54,7 @@ def attend(
     server: socket.socket,
     token: str,
     used: Callable[[], None],
-    give_up: Callable[[Report, List[str]], None],  # noqa: UP006
+    give_up: Callable[[End, List[str]], None],  # noqa: UP006
 ) -> None:
     """Hear of executors, in the background, as long as this process lives.
 
@@ -70,7 +71,7 @@ def attend(
             except OSError:  # it was closed
                 return
             report = _read(connection)
-            if report is None or report.pop("token", None) != token:
+            if not isinstance(report, dict) or report.pop("token", None) != token:
                 continue
             used()
             if executors.hear(report, time.monotonic()):
@@ -84,15 +85,15 @@ def _read(connection: socket.socket) -> Any:
     with connection:
         connection.settimeout(5.0)
         try:
-            return json.loads(connection.makefile("rb").readline(LIMIT))
-        except (OSError, ValueError):
+            return parsed(connection.makefile("rb").readline(LIMIT), LIMIT)
+        except OSError:
             return None
 
 
 def obituary(report: Report, lost: int) -> Any:
     """How the last one ended, as a launcher tells it, and the lines that say so."""
-    cause = {name: report[name] for name in ("exit_code", "signal", "replica")}
-    how = f"exit code {report['exit_code']}" if report["signal"] is None else f"signal {report['signal']}"
+    cause = End.from_json(report["end"])._replace(replica=report["replica"])
+    how = f"exit code {cause.exit_code}" if cause.signal is None else f"signal {cause.signal}"
     heading = (
         f"{lost} executors in a row ended within {EARLY:g} s of their start, the last one, {report['replica']}'s, "
     )

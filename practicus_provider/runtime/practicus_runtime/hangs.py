@@ -19,10 +19,12 @@ import signal
 import socket
 import threading
 import time
-from typing import Any, Mapping
+from typing import Mapping
 
 from practicus_runtime.channel import Channel, Listener, Message
 from practicus_runtime.waiting import Wait
+
+from .contract import End, Env
 
 STACK_SIGNAL = signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 """Asks a rank for its stack. SIGUSR1 and SIGUSR2 are the applications', and of schedulers that they know."""
@@ -73,13 +75,13 @@ class Watch:
         self.number = number
         self.period = min(1.0, timeout / 10)
         self.next_look = 0.0
-        self.address = os.environ["PRACTICUS_HANGS_ADDR"], int(os.environ["PRACTICUS_HANGS_PORT"])
-        self.key = os.environ.pop("PRACTICUS_KEY")  # ranks have no use for it
+        self.address = os.environ[Env.HANGS_ADDR], int(os.environ[Env.HANGS_PORT])
+        self.key = os.environ.pop(Env.KEY)  # ranks have no use for it
         self.changed = threading.Condition()
         self.peers: list[Peer] = []
         self.listener: Listener | None = None
         if first:
-            self.listener = Listener(os.environ["PRACTICUS_HOST"], self.address[1], self.key, self._attend)
+            self.listener = Listener(os.environ[Env.HOST], self.address[1], self.key, self._attend)
         self.listening = False
         self.channel: Channel | None = None  # to the first replica, where we are another one
         self.wait = Wait("worker-0", *self.address, connect=self._join)
@@ -91,7 +93,7 @@ class Watch:
 
         :param first_rank: of this replica.
         """
-        timeout = float(os.environ["PRACTICUS_PROGRESS_TIMEOUT"])
+        timeout = float(os.environ[Env.PROGRESS_TIMEOUT])
         return cls(timeout, int(os.environ["GROUP_WORLD_SIZE"]), first_rank == 0)
 
     def connected(self) -> bool:
@@ -116,7 +118,7 @@ class Watch:
             return False
         return len(self.peers) < self.number - 1 or any(peer.open for peer in self.peers)
 
-    def look(self, heard: Mapping[int, float | None], pids: Mapping[int, int]) -> dict[str, Any] | None:
+    def look(self, heard: Mapping[int, float | None], pids: Mapping[int, int]) -> End | None:
         """How this replica has failed, if the job hangs. By then the stacks are written.
 
         :param heard: rank -> when it last wrote something, of those that run here; None: it has not yet.
@@ -145,7 +147,7 @@ class Watch:
         spoke = {rank: at for rank, at in everyone.items() if at is not None} or dict.fromkeys(everyone, self.last)
         rank = min(spoke, key=lambda rank: (spoke[rank], rank))
         silent = round(now - spoke[rank], 1)
-        return self._end({"rank": rank, "at": time.time(), "silent": silent}, pids)
+        return self._end(End(EXIT_CODE, rank=rank, at=time.time(), silent=silent), pids)
 
     def _attend(self, channel: Channel) -> None:
         """Hear another replica until it is gone."""
@@ -162,7 +164,7 @@ class Watch:
                 peer.open = False
                 self.changed.notify_all()
 
-    def _tell(self, heard: Mapping[int, float | None], pids: Mapping[int, int], now: float) -> dict[str, Any] | None:
+    def _tell(self, heard: Mapping[int, float | None], pids: Mapping[int, int], now: float) -> End | None:
         """Tell the first replica; once it says that the job hangs, it is ours too."""
         if self.channel is None:
             return None
@@ -173,7 +175,7 @@ class Watch:
             self.channel.connection.close()
             self.channel = None
             return None
-        hang = next((message["hang"] for message in said if "hang" in message), None)
+        hang = next((End.from_json(message["hang"]) for message in said if "hang" in message), None)
         if hang is None:
             return None
         found = stacks(pids)
@@ -184,11 +186,11 @@ class Watch:
             self.channel.take()  # nothing comes: it closes once it has written all
         return failure(hang, pids)
 
-    def _end(self, hang: dict[str, Any], pids: Mapping[int, int]) -> dict[str, Any]:
+    def _end(self, hang: End, pids: Mapping[int, int]) -> End:
         """Have every replica show its stacks, and end."""
         peers = [peer for peer in self.peers if peer.open]
         for peer in peers:
-            peer.channel.send(hang=hang)
+            peer.channel.send(hang=hang.to_json())
         found = stacks(pids)
         with self.changed:
             self.changed.wait_for(lambda: all(peer.stacks is not None or not peer.open for peer in peers), PATIENCE)
@@ -202,15 +204,14 @@ class Watch:
         return failure(hang, pids)
 
 
-def failure(hang: Mapping[str, Any], pids: Mapping[int, int]) -> dict[str, Any]:
+def failure(hang: End, pids: Mapping[int, int]) -> End:
     """As which a replica's failure counts: that of the one which has the rank comes first."""
-    own = hang if hang["rank"] in pids else {**hang, "rank": min(pids, default=None), "at": hang["at"] + 1}
-    return {**own, "exit_code": EXIT_CODE, "signal": None}
+    return hang if hang.rank in pids else hang._replace(rank=min(pids, default=None), at=(hang.at or 0.0) + 1)
 
 
 def stack_file(rank: int) -> str:
     """Where a rank writes its stack."""
-    return f"{os.environ['PRACTICUS_FAILURE']}.{rank}.stack"
+    return f"{os.environ[Env.FAILURE]}.{rank}.stack"
 
 
 def stacks(pids: Mapping[int, int]) -> dict[int, str]:

@@ -18,6 +18,8 @@ from practicus_runtime.addresses import family
 from practicus_runtime.meeting import rendezvous
 from practicus_runtime.ranks import Ranks
 
+from .contract import Env
+
 KEY = re.compile(r"(/[-.\w]{1,128}){2,4}")
 VALUE_LIMIT = 64 << 10
 """Bytes of a value: a rank's addresses."""
@@ -106,7 +108,7 @@ def main(*program: str) -> int:
     ranks = Ranks(list(program), rendezvous().over, NAMES)
     os.environ.setdefault("HOROVOD_HOSTNAME", f"worker-{os.environ['GROUP_RANK']}")
     if ranks.first == 0:
-        host, port = os.environ["PRACTICUS_HOST"], int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
+        host, port = os.environ[Env.HOST], int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
         server = Rendezvous(host, port, int(os.environ["HOROVOD_SIZE"]))
         threading.Thread(target=server.serve_forever, daemon=True).start()
     code: int = ranks.run()

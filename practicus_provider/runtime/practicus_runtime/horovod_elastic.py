@@ -12,10 +12,12 @@ import importlib.util
 import os
 from typing import Any
 
+from .contract import Env
+
 
 def noticed() -> int:
     """The round that others wait to change; 0 if none do."""
-    with contextlib.suppress(OSError), open(os.environ["PRACTICUS_NOTICE"]) as file:
+    with contextlib.suppress(OSError), open(os.environ[Env.NOTICE]) as file:
         return int(file.read())
     return 0
 

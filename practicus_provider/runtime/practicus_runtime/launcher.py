@@ -1,10 +1,10 @@
 """Parent of a replica's process: PID 1 in a container, leader of a session on a machine.
 
-``python -m practicus_runtime.launcher LAUNCH.json`` waits for the ports that the command needs, starts it, forwards
-SIGTERM (and kills at the second one, or after the grace time), reaps orphans, and leaves no descendant behind. Its exit
-code is the command's, or 128 + the signal's number.
+``boot.py`` becomes it in a pod, ``start.py`` on a machine. It waits for the ports that the command needs, starts that,
+forwards SIGTERM (and kills at the second one, or after the grace time), reaps orphans, and leaves no descendant behind.
+Its exit code is the command's, or 128 + the signal's number.
 
-Where a supervisor holds our standard input (``"leash": true``), its end of file means that the supervisor died: then
+Where a supervisor holds our standard input (``leash``), its end of file means that the supervisor died: then
 everything here dies at once. What happens is reported as JSON lines on the file descriptor ``report``, if there is one.
 Where there is none to read them, the end and the application's result become the container's last words in the file
 ``message``, and, after the ``nonce``, the last line of both outputs: who follows those knows of the end at once.
@@ -25,20 +25,28 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, NoReturn
+from typing import NoReturn
+
+from .contract import (
+    END_MARK,
+    FAILURE_LIMIT,
+    MESSAGE_LIMIT,
+    RESULT_LIMIT,
+    RESULT_LINE,
+    RESULT_MARK,
+    End,
+    Env,
+    LastWords,
+    ReplicaLaunch,
+    Report,
+    parsed,
+)
+from .files import left_in
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
 POLL = 0.05
 """Seconds between two looks for a port, and between two at what is still alive."""
-MESSAGE_LIMIT = 4096
-"""Bytes that Kubernetes takes of a container's last words."""
-RESULT_MARK = "\x1epracticus-result "
-"""Starts a line of the output that holds a part of a result too long for the last words; ends the line before."""
-RESULT_LINE = 8192
-"""Characters of such a part; a container runtime splits lines over 16 KiB."""
-END_MARK = "\x1epracticus-end "
-"""Starts the end of both outputs: the nonce and the last words follow; what is before it on its line is output."""
 OUT_OF_MEMORY = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 """Where the kernel counts the processes of this container that it killed as memory ran out: of cgroups 2, and 1."""
 LINUX = sys.platform.startswith("linux")
@@ -50,15 +58,15 @@ NAMELESS = "practicus"
 class Launcher:
     """One command's life."""
 
-    def __init__(self, launch: dict[str, Any]) -> None:
-        self.command: list[str] = launch["command"]
-        self.after: list[list[Any]] = launch["after"]
-        self.grace: float = launch["grace"]
-        self.report_fd: int | None = launch.get("report")
-        self.message: str | None = launch.get("message")
-        self.nonce: str | None = launch.get("nonce")
+    def __init__(self, launch: ReplicaLaunch) -> None:
+        self.command = launch.command
+        self.after = launch.after
+        self.grace = launch.grace
+        self.report_fd = launch.report
+        self.message = launch.message
+        self.nonce = launch.nonce
         self.last_words = ""
-        self.leash = bool(launch.get("leash"))
+        self.leash = launch.leash
         self.kill_at: float | None = None
         self.stopping = False
         self.child: subprocess.Popen[bytes] | None = None
@@ -71,27 +79,30 @@ class Launcher:
             if not self._reachable():
                 return 128 + signal.SIGTERM
         except SystemExit as given_up:
-            self._report(event="ended", **_cause())
+            code = int(given_up.code or 0)
+            self._report_end(End(code).because(_cause()))
             self._end_outputs()
-            return int(given_up.code or 0)
+            return code
         killed = oom_kills()
         try:
             self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, preexec_fn=own_session)
         except OSError as error:
             print(f"cannot start {self.command[0]}: {error.strerror}", flush=True)
-            self._report(event="ended", exit_code=127, signal=None)
+            self._report_end(End(127))
             return 127
         if self.stopping:  # the signal came before there was anybody to forward it to
             self._signal_group(signal.SIGTERM)
-        self._report(event="started", pid=self.child.pid)
+        self._report(Report(pid=self.child.pid))
         status = self._wait(self.child.pid)
         number = -status if status < 0 else None
-        end: dict[str, Any] = {"exit_code": None if number else status, "signal": number}
-        if self.message is not None and status and oom_kills() > killed:
-            end["oom"] = True  # the container runtime may tell the kubelet too late, which then has a mere exit code
-        if self.stopping:  # then exit code 0 may say that it has saved what it had, and not that it was done
-            end["stopped"] = True
-        self._report(event="ended", **(end if status == 0 else {**end, **_cause()}))
+        end = End(
+            exit_code=None if number else status,
+            signal=number,
+            # The container runtime may tell the kubelet of it too late, which then has a mere exit code.
+            oom=self.message is not None and status != 0 and oom_kills() > killed,
+            stopped=self.stopping,
+        )
+        self._report_end(end if status == 0 else end.because(_cause()))
         self._leave_nothing()
         self._end_outputs()
         return 128 + number if number else status
@@ -175,12 +186,15 @@ class Launcher:
                 asked = True
             self._pause(POLL)
 
-    def _report(self, **event: Any) -> None:
-        if self.message is not None and event["event"] == "ended":
-            self.last_words = _say_last(self.message, {key: event[key] for key in event if key != "event"})
+    def _report_end(self, end: End) -> None:
+        if self.message is not None:
+            self.last_words = _say_last(self.message, end)
+        self._report(Report(end=end))
+
+    def _report(self, report: Report) -> None:
         if self.report_fd is not None:
             with contextlib.suppress(BrokenPipeError):
-                os.write(self.report_fd, json.dumps(event).encode() + b"\n")
+                os.write(self.report_fd, json.dumps(report.to_json()).encode() + b"\n")
 
     def _end_outputs(self) -> None:
         """Both of them: what the command wrote into one may be read after the end of the other."""
@@ -191,26 +205,21 @@ class Launcher:
                     os.write(output, line)
 
 
-def _cause() -> dict[str, Any]:
-    """How the process ended for which the command failed, which one it was, and when; empty if it was the command."""
-    with contextlib.suppress(OSError, KeyError, ValueError), open(os.environ["PRACTICUS_FAILURE"]) as file:
-        found: dict[str, Any] = json.load(file)
-        return found
-    return {}
+def _cause() -> End:
+    """How the process ended for which the command failed, which one it was, and when; unknown if it was the command."""
+    return End.from_json(parsed(left_in(os.environ.get(Env.FAILURE), FAILURE_LIMIT), FAILURE_LIMIT))
 
 
-def _say_last(path: str, words: dict[str, Any]) -> str:
+def _say_last(path: str, end: End) -> str:
     """How it ended, with the result: there if it fits, else as the last lines of the output, whose number is said."""
-    result = ""
-    with contextlib.suppress(OSError, KeyError), open(os.environ["PRACTICUS_RESULT"]) as file:
-        result = file.read()
-    text = json.dumps({**words, "result": result or None})
+    result = left_in(os.environ.get(Env.RESULT), RESULT_LIMIT).decode(errors="replace")
+    text = json.dumps(LastWords(end, result or None).to_json())
     if len(text.encode()) > MESSAGE_LIMIT:
         chunks = [result[at : at + RESULT_LINE] for at in range(0, len(result), RESULT_LINE)]
         print(RESULT_MARK, flush=True)  # ends what may be an unfinished line
         for chunk in chunks:
             print(RESULT_MARK + chunk, flush=True)
-        text = json.dumps({**words, "result_lines": len(chunks)})
+        text = json.dumps(LastWords(end, result_lines=len(chunks)).to_json())
     with contextlib.suppress(OSError), open(path, "w") as file:
         file.write(text)
     return text
@@ -288,13 +297,6 @@ def _kill(pids: set[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def main(launch: dict[str, Any]) -> NoReturn:
+def main(launch: ReplicaLaunch) -> NoReturn:
     """The whole process."""
     os._exit(Launcher(launch).run())  # at once: a SIGTERM while the interpreter winds up would change the exit code
-
-
-if __name__ == "__main__":
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # after Python's own modules
-    with open(sys.argv[1]) as source:
-        launch = json.load(source)
-    main(launch)

@@ -17,6 +17,8 @@ from practicus_runtime.imports import Execute, wrap
 from practicus_runtime.relay import by_ipv4
 from practicus_runtime.waiting import Wait
 
+from .contract import Env
+
 RENDEZVOUS = ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")
 PATIENCE = 30.0
 """Seconds for which torch's ranks wait for a place that is known but refuses them; then torch may say what is wrong."""
@@ -120,4 +122,4 @@ def sockets_wait() -> None:
 def prepare() -> None:
     """Before the script."""
     sockets_wait()
-    install(*FUNCTIONS[os.environ["PRACTICUS_MEETS"]])
+    install(*FUNCTIONS[os.environ[Env.MEETS]])

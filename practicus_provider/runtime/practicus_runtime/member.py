@@ -17,13 +17,16 @@ import socket
 import sys
 import time
 from collections import deque
-from typing import Any, Optional
+from typing import Optional
 
 from practicus_runtime.addresses import joined
 from practicus_runtime.channel import Channel, Message
 from practicus_runtime.ranks import PATIENCE, Output, Ranks, name_interface
 from practicus_runtime.relay import by_ipv4
 from practicus_runtime.waiting import Wait
+
+from .contract import RESULT_LIMIT, End, Env
+from .files import left_in
 
 GRACE = 10.0
 """Seconds that ranks have from SIGTERM on where a round ends only because others have joined."""
@@ -39,14 +42,14 @@ class Replica(Ranks):
     """The processes of one replica, over all rounds. Ranks are counted from 0 here: those of the job change."""
 
     def __init__(self, framework: str, program: list[str]) -> None:
-        self.key = os.environ.pop("PRACTICUS_KEY")  # ranks have no use for it
+        self.key = os.environ.pop(Env.KEY)  # ranks have no use for it
         super().__init__(program, lambda: True, {})
         self.framework = framework
         self.named = True
         self.base = 0
         self.round: dict[str, str] = {}
         self.running = self.ordered = False
-        self.failure: Optional[dict[str, Any]] = None  # noqa: UP045  (Python 3.8)
+        self.failure: Optional[End] = None  # noqa: UP045  (Python 3.8)
         self.leaving: Optional[int] = None  # noqa: UP045
         self.notice = os.path.abspath(NOTICE)
 
@@ -76,7 +79,7 @@ class Replica(Ranks):
 
         :raises SystemExit: there is none to be had.
         """
-        host, _, port = os.environ["PRACTICUS_COORDINATOR"].rpartition(":")
+        host, _, port = os.environ[Env.COORDINATOR].rpartition(":")
         reached: list[socket.socket] = []
         wait = Wait(
             "coordinator-0",
@@ -92,8 +95,8 @@ class Replica(Ranks):
     def _join(self, connection: socket.socket) -> Channel:
         channel = Channel(connection)
         channel.introduce(self.key)
-        name = f"{os.environ['PRACTICUS_ROLE']}-{os.environ['PRACTICUS_INDEX']}"
-        address, port = os.environ["PRACTICUS_HOST"], os.environ["MASTER_PORT"]
+        name = f"{os.environ[Env.ROLE]}-{os.environ[Env.INDEX]}"
+        address, port = os.environ[Env.HOST], os.environ["MASTER_PORT"]
         channel.send(name=name, address=address, port=int(port), slots=self.number)
         return channel
 
@@ -132,7 +135,7 @@ class Replica(Ranks):
         self.ordered, self.failure = False, None
         self.status = 0
         self.kill_at: Optional[float] = None  # noqa: UP045
-        for variable in ("PRACTICUS_FAILURE", "PRACTICUS_RESULT"):
+        for variable in (Env.FAILURE, Env.RESULT):
             for path in glob.glob(glob.escape(os.environ[variable]) + "*"):  # what an earlier round has left
                 os.remove(path)
         self.round = environment(self.framework, order, self.notice)
@@ -163,11 +166,11 @@ class Replica(Ranks):
     def _output(self, source: int, rank: int) -> Output:
         return Told(source, self, rank)
 
-    def _fail(self, failure: dict[str, Any]) -> None:
+    def _fail(self, failure: End) -> None:
         if self.ordered or self.stopping or self.leaving is not None:
             return
-        self.failure = {**failure, "rank": self.base + failure["rank"]}
-        self.culprit = failure["rank"]
+        self.culprit = failure.rank or 0
+        self.failure = failure._replace(rank=self.base + self.culprit)
         super()._fail(self.failure)
 
     def _end_round(self) -> None:
@@ -180,14 +183,12 @@ class Replica(Ranks):
         if self.ordered:
             self.channel.send(say="free")
         elif self.failure:
-            self.channel.send(say="failed", failure={**self.failure, "tail": tails[self.culprit]})
+            self.channel.send(say="failed", failure=self.failure.to_json(), tail=tails[self.culprit])
             if self.framework == "horovod":
                 self._leave(128 - self.status if self.status < 0 else self.status)
         else:
-            result = None
-            with contextlib.suppress(OSError), open(os.environ["PRACTICUS_RESULT"]) as file:
-                result = file.read()
-            self.channel.send(say="done", result=result)
+            result = left_in(os.environ[Env.RESULT], RESULT_LIMIT).decode(errors="replace")
+            self.channel.send(say="done", result=result or None)
 
 
 class Told(Output):
@@ -229,7 +230,7 @@ def environment(framework: str, order: Message, notice: str) -> dict[str, str]:
             "TORCHELASTIC_RESTART_COUNT": str(order["round"] - 1),
             "TORCHELASTIC_MAX_RESTARTS": str(order["max_restarts"]),
         }
-    host, _, port = os.environ["PRACTICUS_STORE"].rpartition(":")
+    host, _, port = os.environ[Env.STORE].rpartition(":")
     store = joined(*by_ipv4(host, int(port)))
     return {
         "WORLD_SIZE": str(order["world"]),
@@ -237,11 +238,11 @@ def environment(framework: str, order: Message, notice: str) -> dict[str, str]:
         "HOROVOD_LOCAL_SIZE": os.environ["LOCAL_WORLD_SIZE"],
         "HOROVOD_CROSS_RANK": str(order["index"]),
         "HOROVOD_CROSS_SIZE": str(order["members"]),
-        "HOROVOD_HOSTNAME": f"{os.environ['PRACTICUS_ROLE']}-{os.environ['PRACTICUS_INDEX']}",
+        "HOROVOD_HOSTNAME": f"{os.environ[Env.ROLE]}-{os.environ[Env.INDEX]}",
         # Horovod makes a URL of address and port, and shows nothing else of who it is: so a token is made a part of it.
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": f"{store}/{order['token']}",
         "HOROVOD_GLOO_RENDEZVOUS_PORT": "0",
-        "PRACTICUS_NOTICE": notice,
+        Env.NOTICE: notice,
     }
 
 

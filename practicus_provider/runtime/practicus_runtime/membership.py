@@ -11,25 +11,16 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Callable, Optional
+from typing import Any, Callable, List, NamedTuple, Optional
 
-from practicus_runtime.failures import Failure, first
+from .contract import End, Limits
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a job allows; those that torchrun has are named as there.
+class Failure(NamedTuple):
+    """How a rank has failed, on which replica, and its last lines."""
 
-    :param max_restarts: rounds that may begin because a rank has failed; of lost members there may be any number.
-    :param join_timeout: seconds for which fewer members than ``minimum`` wait for others.
-    :param last_call_timeout: seconds for which so many wait for still others.
-    """
-
-    minimum: int
-    maximum: int
-    max_restarts: int
-    join_timeout: float
-    last_call_timeout: float
+    end: End
+    tail: List[str]  # noqa: UP006  (Python 3.8)
 
 
 @dataclass
@@ -114,12 +105,12 @@ class Group:
             self.members[name].busy = False
             self.broken = True
 
-    def fail(self, name: str, failure: Failure) -> None:
+    def fail(self, name: str, end: End, tail: List[str]) -> None:  # noqa: UP006  (Python 3.8)
         """A rank of a member has failed, and its other ones have ended; Horovod wants no more of such a host."""
         self.free(name)
         if not self.stops:
             del self.members[name]
-        self.failures.append({**failure, "replica": name})
+        self.failures.append(Failure(end._replace(replica=name), tail))
 
     def finish(self, name: str, result: Optional[str]) -> None:  # noqa: UP045
         """All ranks of a member have ended well; rank 0's result is the job's."""
@@ -138,7 +129,7 @@ class Group:
     @property
     def cause(self) -> Optional[Failure]:  # noqa: UP045
         """The failure that came first."""
-        return first(self.failures) if self.failures else None
+        return min(self.failures, key=lambda failure: failure.end.precedence, default=None)
 
     def step(self, now: float) -> None:
         """Do what is due."""
@@ -186,7 +177,7 @@ class Group:
 
     def _culprit(self) -> str:
         if self.cause:
-            return f"rank {self.cause['rank']} ({self.cause['replica']}) failed"
+            return f"rank {self.cause.end.rank} ({self.cause.end.replica}) failed"
         return f"{', '.join(sorted(self.lost))} was lost" if self.lost else "ranks gave up a round"
 
     def _gather(self, now: float) -> None:

@@ -9,6 +9,8 @@ import urllib.parse
 import urllib.request
 from typing import Any, Optional
 
+from .contract import Env, template_file
+
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 INDEX = "batch.kubernetes.io/job-completion-index"
 CLUSTER = "practicus.ai/cluster"
@@ -20,7 +22,7 @@ def scale(role: str, replicas: int, timeout: float) -> None:
 
     :raises OSError: the API server cannot be reached or refuses.
     """
-    with open(os.path.join(os.environ["PRACTICUS_BUNDLE"], f"pod-{role}.json")) as file:
+    with open(os.path.join(os.environ[Env.BUNDLE], template_file(role))) as file:
         template: dict[str, Any] = json.load(file)
     labels = template["metadata"]["labels"]
     selector = ",".join(f"{key}={labels[key]}" for key in (CLUSTER, ROLE))

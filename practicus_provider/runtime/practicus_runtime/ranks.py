@@ -21,12 +21,15 @@ import struct
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional
+from typing import TYPE_CHECKING, Callable, Mapping, Optional
 
 from practicus_runtime.launcher import LINUX, own_session
 from practicus_runtime.lines import Screen
 from practicus_runtime.meeting import named
 from practicus_runtime.waiting import POLL
+
+from .contract import FAILURE_LIMIT, End, Env, parsed
+from .files import left_in
 
 if TYPE_CHECKING:
     from practicus_runtime.hangs import Watch
@@ -57,16 +60,16 @@ class Ranks:
         self.met = met
         self.names = names
         self.number = int(os.environ["LOCAL_WORLD_SIZE"])
-        worker, before = int(os.environ.get("GROUP_RANK", 0)), os.environ.get("PRACTICUS_RANKS_BEFORE")
+        worker, before = int(os.environ.get("GROUP_RANK", 0)), os.environ.get(Env.RANKS_BEFORE)
         self.first = int(before or 0) + worker * self.number
         self.named = self.number > 1 or before is not None  # else the replica's index is the rank
         if before is not None:  # until here it was counted in its own group
-            os.environ["GROUP_RANK"] = str(worker + int(os.environ["PRACTICUS_WORKERS_BEFORE"]))
+            os.environ["GROUP_RANK"] = str(worker + int(os.environ[Env.WORKERS_BEFORE]))
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.outputs: dict[int, Output] = {}
         self.selector = selectors.DefaultSelector()
         self.watch: Optional[Watch] = None  # noqa: UP045  (Python 3.8)
-        if "PRACTICUS_PROGRESS_TIMEOUT" in os.environ:
+        if Env.PROGRESS_TIMEOUT in os.environ:
             from practicus_runtime.hangs import Watch
 
             self.watch = Watch.of(self.first)
@@ -93,12 +96,12 @@ class Ranks:
         return 128 - self.status if self.status < 0 else self.status
 
     def _may_start(self) -> bool:
-        met = "PRACTICUS_MEETS" in os.environ or self.met()
+        met = Env.MEETS in os.environ or self.met()
         return met and (self.watch is None or self.watch.connected())
 
     def _command(self, local_rank: int) -> list[str]:
         """Of one rank. Where ``PRACTICUS_LOCAL_RANK`` names an argument, the script's first says the local rank."""
-        name = os.environ.get("PRACTICUS_LOCAL_RANK")
+        name = os.environ.get(Env.LOCAL_RANK)
         first = [f"{name}={local_rank}"] if name else []
         return [sys.executable, "-m", "practicus_runtime.script", self.script, *first, *self.arguments]
 
@@ -109,14 +112,14 @@ class Ranks:
         for name, ours in self.names.items():
             if ours in env:
                 env.setdefault(name, env[ours])
-        if "PRACTICUS_FAILURE" in env:
-            env["PRACTICUS_RANK_FAILURE"] = f"{env['PRACTICUS_FAILURE']}.{rank}"
+        if Env.FAILURE in env:
+            env[Env.RANK_FAILURE] = f"{env[Env.FAILURE]}.{rank}"
             if self.watch is not None:
                 from practicus_runtime.hangs import stack_file
 
-                env["PRACTICUS_STACK"] = stack_file(int(rank))
-        if local_rank and "PRACTICUS_RESULT" in env:
-            env["PRACTICUS_RESULT"] += "." + rank
+                env[Env.STACK] = stack_file(int(rank))
+        if local_rank and Env.RESULT in env:
+            env[Env.RESULT] += "." + rank
         return {**env, **torchruns(env)}
 
     def _place(self, local_rank: int) -> dict[str, str]:
@@ -165,10 +168,8 @@ class Ranks:
             os.read(self.wakeup, 4096)
         ended = {rank: process.poll() for rank, process in self.processes.items()}
         if any(ended.values()) and not self.status:
-            from practicus_runtime.failures import first
-
             failures = [failure for rank in ended if (failure := self._failure(rank, ended[rank]))]
-            self._fail(first(failures))
+            self._fail(min(failures, key=lambda failure: failure.precedence))
         self.processes = {rank: process for rank, process in self.processes.items() if ended[rank] is None}
         if self.watch is not None and not (self.stopping or self.status):
             heard = {rank: self.outputs[rank].heard_at for rank in self.processes}
@@ -185,27 +186,22 @@ class Ranks:
         left = [max(0.0, at - now) for at in times if at is not None]
         return min([*left, *([self.watch.period] if self.watch else [])], default=None)
 
-    def _failure(self, rank: int, status: Optional[int]) -> Optional[dict[str, Any]]:  # noqa: UP045  (Python 3.8)
+    def _failure(self, rank: int, status: Optional[int]) -> Optional[End]:  # noqa: UP045  (Python 3.8)
         """How a rank has failed, also if all that we have of its end yet is what it has said itself."""
-        said: dict[str, Any] = {}
-        with contextlib.suppress(OSError, KeyError, ValueError), open(
-            f"{os.environ['PRACTICUS_FAILURE']}.{rank}"
-        ) as file:
-            said = json.load(file)
-        if status is None and said:
-            status = said["exit_code"]
+        path = f"{os.environ[Env.FAILURE]}.{rank}" if Env.FAILURE in os.environ else None
+        said = End.from_json(parsed(left_in(path, FAILURE_LIMIT), FAILURE_LIMIT))
+        status = said.exit_code if status is None else status
         if not status:
             return None
         number = -status if status < 0 else None
-        at = said.get("at", time.time())
-        waited = {"unreached": said["unreached"]} if "unreached" in said else {}
-        return {"rank": rank, "exit_code": None if number else status, "signal": number, "at": at, **waited}
+        at = time.time() if said.at is None else said.at
+        return End(None if number else status, number, rank=rank, at=at, unreached=said.unreached)
 
-    def _fail(self, failure: dict[str, Any]) -> None:
+    def _fail(self, failure: End) -> None:
         """Say how the first one failed, and end the others: they would wait for it for ever."""
-        self.status = -failure["signal"] if failure["signal"] else failure["exit_code"]
-        with contextlib.suppress(OSError, KeyError), open(os.environ["PRACTICUS_FAILURE"], "w") as file:
-            json.dump(failure, file)
+        self.status = -failure.signal if failure.signal else failure.exit_code or 1
+        with contextlib.suppress(OSError, KeyError), open(os.environ[Env.FAILURE], "w") as file:
+            json.dump(failure.to_json(), file)
         if not self.stopping:  # else whoever stops us says how long they have
             self._signal_all(signal.SIGTERM)
             self.kill_at = time.monotonic() + PATIENCE
@@ -283,13 +279,13 @@ def torchruns(env: Mapping[str, str]) -> dict[str, str]:
         return {}
     from uuid import NAMESPACE_OID, uuid5
 
-    failure = env.get("PRACTICUS_FAILURE")
+    failure = env.get(Env.FAILURE)
     return {
         "ROLE_NAME": "default",
         "ROLE_RANK": env["RANK"],
         "ROLE_WORLD_SIZE": env["WORLD_SIZE"],
         # The same for all ranks, and another for each job; a file may be named by it.
-        "TORCHELASTIC_RUN_ID": str(uuid5(NAMESPACE_OID, env.get("PRACTICUS_TASK", ""))),
+        "TORCHELASTIC_RUN_ID": str(uuid5(NAMESPACE_OID, env.get(Env.TASK, ""))),
         "TORCHELASTIC_RESTART_COUNT": env.get("TORCHELASTIC_RESTART_COUNT", "0"),
         "TORCHELASTIC_MAX_RESTARTS": env.get("TORCHELASTIC_MAX_RESTARTS", "0"),
         # Rank 0 serves the store itself. "True", as torchrun says, has rank 0 too look for one that its agent serves.
@@ -303,7 +299,7 @@ def torchruns(env: Mapping[str, str]) -> dict[str, str]:
 
 def name_interface() -> None:
     """Tell torch and NCCL of the network interface that has this replica's address."""
-    if name := interface(os.environ.get("PRACTICUS_HOST", "")):
+    if name := interface(os.environ.get(Env.HOST, "")):
         for variable in INTERFACES:
             os.environ.setdefault(variable, name)
 

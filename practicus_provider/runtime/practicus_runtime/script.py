@@ -33,6 +33,8 @@ from functools import partial
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
+from .contract import End, Env
+
 _RUNTIME = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 _STDLIB = os.path.dirname(os.path.realpath(os.__file__))
 
@@ -40,16 +42,16 @@ _STDLIB = os.path.dirname(os.path.realpath(os.__file__))
 def main(path: str, *args: str) -> int:
     """Run the script; its exit code."""
     sys.argv = [path, *args]
-    if os.environ.get("PRACTICUS_STACK"):
+    if os.environ.get(Env.STACK):
         from practicus_runtime.hangs import STACK_SIGNAL
 
         # It stays open, and is written to from C.
-        faulthandler.register(STACK_SIGNAL, os.open(os.environ["PRACTICUS_STACK"], os.O_WRONLY | os.O_CREAT, 0o600))
+        faulthandler.register(STACK_SIGNAL, os.open(os.environ[Env.STACK], os.O_WRONLY | os.O_CREAT, 0o600))
     try:
-        if "PRACTICUS_MEETS" in os.environ:
+        if Env.MEETS in os.environ:
             importlib.import_module("practicus_runtime.meeting").prepare()
-        if os.environ.get("PRACTICUS_PREPARE"):
-            importlib.import_module(os.environ["PRACTICUS_PREPARE"])
+        if os.environ.get(Env.PREPARE):
+            importlib.import_module(os.environ[Env.PREPARE])
         if _holds_main(path):
             _run_in()
         else:
@@ -71,11 +73,11 @@ def main(path: str, *args: str) -> int:
 
 
 def _stamp(code: int) -> None:
-    path = os.environ.get("PRACTICUS_RANK_FAILURE")
+    path = os.environ.get(Env.RANK_FAILURE)
     if code and path:
         # What has given up waiting has said more, there already.
         with contextlib.suppress(OSError), open(path, "x") as file:
-            json.dump({"exit_code": code, "at": time.time()}, file)
+            json.dump(End(code, at=time.time()).to_json(), file)
 
 
 def _run_in() -> None:

@@ -28,6 +28,8 @@ from practicus_runtime.driver import Driver
 from practicus_runtime.executor import STANDALONE
 from practicus_runtime.waiting import Wait
 
+from .contract import Env, template_file
+
 LEAST_JAVA = 17  # Spark 4's (https://spark.apache.org/docs/latest/)
 API_SERVER = "kubernetes.default.svc"
 """As Spark's master in a pod has it."""
@@ -68,12 +70,12 @@ def main(kind: str, *command: str) -> None:
 def drive(folder: str, port: str, *command: str) -> None:
     """Be the application's parent, to its end."""
     token = secrets.token_hex(16)
-    told = {"spark.executorEnv.PRACTICUS_DRIVER_TOKEN": token, "spark.executorEnv.PRACTICUS_DRIVER_PORT": port}
+    told = {f"spark.executorEnv.{Env.DRIVER_TOKEN}": token, f"spark.executorEnv.{Env.DRIVER_PORT}": port}
     write_settings(folder, told)
     if os.path.exists(executors_template()):  # Spark would say nothing of it for minutes
         Wait("the API server", API_SERVER, 443).wait()
     make_local_dirs()
-    server = executors.listen(os.environ["PRACTICUS_HOST"], int(port))
+    server = executors.listen(os.environ[Env.HOST], int(port))
     used = threading.Event()
     driver = Driver(command, used.is_set, UNUSED)
     executors.attend(server, token, used.set, driver.give_up)
@@ -227,7 +229,7 @@ def write_settings(folder: str, told: Dict[str, str]) -> None:  # noqa: UP006  (
 
 def executors_template() -> str:
     """Path of the template of the pods that Spark makes; there is none where it makes none."""
-    return os.path.join(os.environ.get("PRACTICUS_BUNDLE", ""), "pod-worker.json")
+    return os.path.join(os.environ.get(Env.BUNDLE, ""), template_file("worker"))
 
 
 def found(key: str, name: str, folder: str) -> str:

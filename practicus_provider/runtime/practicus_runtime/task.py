@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass
 from typing import Dict, Optional
 
+from .contract import Env
+
 
 @dataclass(frozen=True)
 class Context:
@@ -40,7 +42,7 @@ class Context:
 
         :raises OSError: the volume cannot be written by this process' user.
         """
-        path = os.environ.get("PRACTICUS_CHECKPOINT_DIR")
+        path = os.environ.get(Env.CHECKPOINT_DIR)
         if path is not None:
             os.makedirs(path, exist_ok=True)
         return path

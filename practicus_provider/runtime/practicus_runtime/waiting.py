@@ -19,6 +19,8 @@ import threading
 import time
 from typing import Any, Callable, Optional
 
+from .contract import NO_DNS, NO_NAME, REFUSED, TIMED_OUT, End, Env, Unreached, WaitLine
+
 POLL = 0.05
 """Seconds between two looks."""
 TRY = 1.0
@@ -37,10 +39,6 @@ START = 600.0
 EXIT_CODE = 69
 """Of a process that gives up: ``EX_UNAVAILABLE`` of sysexits.h."""
 
-NO_DNS = "its name does not resolve, as no DNS server answers"
-NO_NAME = "its name does not resolve: DNS knows no such name"
-REFUSED = "connection refused"
-TIMED_OUT = "connection timed out"
 BY_START = (NO_NAME, REFUSED)
 """What the other replica's start cures."""
 
@@ -130,33 +128,32 @@ class Wait:
         now = self.clock()
         if not why:
             if self.said:
-                say(f"reached {self.place} after {now - self.began:.0f} s")
+                say(WaitLine(self.place, round(now - self.began)).text())
             return
         if why != self.why:
             self.why, self.why_since = why, now
         if now - self.said_at >= (SAY_AGAIN if why == self.said else SAY):
             self.said, self.said_at = why, now
-            say(f"waiting for {self.place} since {now - self.began:.0f} s: {why}")
+            say(WaitLine(self.place, round(now - self.began), why).text())
         patience = self.patience + (start_timeout() if why in BY_START else 0)
         if now - self.why_since >= patience:
             self._give_up(now)
 
     def _give_up(self, now: float) -> None:
         waited = round(now - self.began)
-        say(f"gave up waiting for {self.place} after {waited} s: {self.why}")
-        unreached = {"who": self.place, "why": self.why, "seconds": waited}
-        end = {"exit_code": EXIT_CODE, "signal": None, "at": time.time(), "unreached": unreached}
-        path = os.environ.get("PRACTICUS_RANK_FAILURE") or os.environ.get("PRACTICUS_FAILURE")
+        say(WaitLine(self.place, waited, self.why, given_up=True).text())
+        end = End(EXIT_CODE, at=time.time(), unreached=Unreached(self.place, self.why, waited))
+        path = os.environ.get(Env.RANK_FAILURE) or os.environ.get(Env.FAILURE)
         with contextlib.suppress(OSError):
             if path:
                 with open(path, "w") as file:
-                    json.dump(end, file)
+                    json.dump(end.to_json(), file)
         raise SystemExit(EXIT_CODE)
 
 
 def start_timeout() -> float:
     """Seconds in which all replicas should run."""
-    return float(os.environ.get("PRACTICUS_START_TIMEOUT") or START)
+    return float(os.environ.get(Env.START_TIMEOUT) or START)
 
 
 def hindrance(error: OSError) -> str:

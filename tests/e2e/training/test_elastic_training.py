@@ -13,8 +13,9 @@ from practicus_provider.adapters import make_plan
 from practicus_provider.application import ship
 from practicus_provider.backends.base import Backend, Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend
-from practicus_provider.backends.local.processes import REPLICA_MARK, kill_marked
+from practicus_provider.backends.local.processes import kill_marked
 from practicus_provider.plan import Plan
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.spec import Elastic, JobSpec
 from practicus_provider.status import State, Status
 from tests.plans import created
@@ -54,7 +55,7 @@ async def lose(backend: Backend, handle: Handle, request: pytest.FixtureRequest)
         delete = ("delete", "pod", "-n", backend.site.namespace, "-l", selector, "--grace-period=0", "--force")
         await asyncio.to_thread(request.getfixturevalue("kubectl"), *delete)
     else:
-        kill_marked(REPLICA_MARK, f"{handle.uid}/worker-0")
+        kill_marked(Env.REPLICA, f"{handle.uid}/worker-0")
 
 
 async def end(backend: Backend, handle: Handle) -> Status:

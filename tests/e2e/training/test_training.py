@@ -19,8 +19,9 @@ from practicus_provider.application import ship
 from practicus_provider.backends.base import Backend, Handle
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.local import LocalBackend
-from practicus_provider.backends.local.processes import CLUSTER_MARK, marked
+from practicus_provider.backends.local.processes import marked
 from practicus_provider.plan import Plan
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.spec import JobSpec, WorkerGroup
 from practicus_provider.status import Reason, State
 from tests.plans import TASK, created, end
@@ -145,7 +146,7 @@ async def test_a_killed_rank_ends_the_whole_job_at_once_and_is_named(
     verdict = (await ending).verdict
     assert time.monotonic() - began < SOON
     await backend.delete(handle)
-    assert marked(CLUSTER_MARK, handle.uid) == []
+    assert marked(Env.CLUSTER, handle.uid) == []
     assert verdict is not None
     assert (verdict.reason, verdict.message) == (Reason.KILLED, "rank 1 (worker-1) was killed by SIGKILL")
 

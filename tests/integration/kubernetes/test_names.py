@@ -11,7 +11,7 @@ import pytest
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
-from practicus_provider.runtime.practicus_runtime.waiting import NO_DNS
+from practicus_provider.runtime.practicus_runtime.contract import NO_DNS
 from practicus_provider.status import Reason, State
 from tests.kubernetes import Namespace
 from tests.plans import created, end, plan, role, server, verdict_of

@@ -15,7 +15,7 @@ from practicus_provider import lifecycle
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.plan import Here, Launch, Role
-from practicus_provider.runtime.practicus_runtime.launcher import END_MARK
+from practicus_provider.runtime.practicus_runtime.contract import END_MARK
 from practicus_provider.spec import Resources
 from practicus_provider.status import Reason, State
 from tests.kubernetes import Namespace

@@ -1,0 +1,273 @@
+"""Pages that attack who passes them on: Airflow's own pages, and other clusters', are answered all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import selectors
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import ClientConnection, connect
+
+from practicus_provider.backends.base import Handle
+from practicus_provider.backends.local import LocalBackend
+from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.plan import Here, Launch, Plan, Port, Role
+from practicus_provider.proxy import budgets
+from tests.attacks import hostile
+from tests.e2e.airflow_home import Airflow, eventually, running
+from tests.local import running as running_now
+from tests.plans import TASK, created
+
+ATTACKERS = 3
+"""Clusters that attack; one more does not."""
+AT_ONCE = 6
+"""Connections of each, as a browser's to one server."""
+LOOKS = 5
+"""Pages that are looked at while an attack goes on."""
+PATIENCE = 10.0
+"""Seconds that a page has to be there: some hundred times what it takes. Attacks last until they are ended."""
+
+
+browser = httpx.Client(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    dags = tmp_path_factory.mktemp("dags")
+    (dags / "d.py").write_text(f"from airflow.sdk import DAG\n\nDAG({TASK['dag_id']!r}, schedule=None)\n")
+    with running(tmp_path_factory.mktemp("airflow"), [dags], all_admins=False) as airflow:
+        eventually("the DAG is parsed", lambda: airflow.found(f"/api/v2/dags/{TASK['dag_id']}"))
+        yield airflow
+
+
+@dataclass(frozen=True)
+class Page:
+    """Of a cluster that serves :mod:`tests.attacks.hostile`.
+
+    :param url: with a ticket.
+    :param port: where it is served on this machine, past Airflow.
+    """
+
+    url: str
+    port: int
+
+    def attacks(self) -> tuple[int, int]:
+        """How many go on, and how many there were."""
+        going_on, begun = browser.get(f"http://127.0.0.1:{self.port}/attacks").text.split()
+        return int(going_on), int(begun)
+
+
+@pytest.fixture(scope="module")
+def pages(airflow: Airflow) -> Iterator[list[Page]]:
+    """Of those who attack, and last of one who does not."""
+    with asyncio.Runner() as runner:
+        context = clusters(LocalBackend(airflow.home / "practicus"))
+        handles = runner.run(context.__aenter__())
+        try:
+            yield [opened(airflow, handle) for handle in handles]
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+
+
+HOSTILE = Path(hostile.__file__).read_text()
+PAGE = Port("driver", "page")
+
+
+@contextlib.asynccontextmanager
+async def clusters(backend: LocalBackend) -> AsyncIterator[list[Handle]]:
+    role = Role("driver", Launch((Here.PYTHON, "-c", HOSTILE), env={"PAGE": PAGE}, ports={"page": 9000}))
+    plan = Plan("test", (role,), "driver", 3600.0, links={"Page": PAGE})
+    async with contextlib.AsyncExitStack() as stack:
+        names = [f"c-hostile-{number}" for number in range(ATTACKERS + 1)]
+        handles = [await stack.enter_async_context(created(backend, name, plan)) for name in names]
+        for handle in handles:
+            await running_now(backend, handle)
+        yield handles
+
+
+def opened(airflow: Airflow, handle: Handle) -> Page:
+    link = f"{airflow.url}/practicus/clusters/{TASK['dag_id']}/practicus_default/{handle.name}"
+    answer = browser.get(link, headers={"Cookie": f"_token={airflow.token}"})
+    assert answer.status_code == 303, answer.text
+    page = f"{airflow.url}{urlsplit(answer.headers['location']).path}"
+    eventually("the page is there", lambda: browser.get(f"{page}fine").text == "fine")
+    ports = ClusterFolder(airflow.home / "practicus" / handle.name).read("ports.json")
+    return Page(page.removesuffix("/"), ports["driver"]["page"])
+
+
+class Visitors(threading.Thread):
+    """Who look at pages, read all that comes, and look again when it has ended."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        super().__init__(daemon=True)
+        self._urls = urls
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for url in self._urls:
+                selector.register(self._ask(url), selectors.EVENT_READ, url)
+            while not self._over.is_set():
+                for key, _ in selector.select(0.1):
+                    connection: socket.socket = key.fileobj  # type: ignore[assignment]
+                    with contextlib.suppress(OSError):
+                        if connection.recv(1 << 16):
+                            continue
+                    selector.unregister(connection)
+                    connection.close()
+                    self._over.wait(0.05)
+                    selector.register(self._ask(key.data), selectors.EVENT_READ, key.data)
+            for key in list(selector.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
+
+    def _ask(self, url: str) -> socket.socket:
+        to = urlsplit(url)
+        connection = socket.create_connection((str(to.hostname), int(to.port or 80)))
+        lines = [f"GET {to.path} HTTP/1.1", "Host: airflow", "Accept-Encoding: gzip"]
+        if f"/{to.path.rpartition('/')[2]}" in hostile.SOCKETS:
+            key = base64.b64encode(bytes(16)).decode()
+            lines += ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+            lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Extensions: permessage-deflate"]
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        return connection
+
+    def __enter__(self) -> Visitors:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+def all_is_well(airflow: Airflow, honest: Page) -> None:
+    """Airflow's own page, and that of a cluster that attacks nobody, are there."""
+    for _ in range(LOOKS):
+        assert browser.get(f"{airflow.url}/api/v2/version").status_code == 200
+        assert browser.get(f"{honest.url}/fine").text == "fine"
+
+
+ATTACKS = sorted({*hostile.HTTP, *hostile.SOCKETS} - {"/fine", "/fine-socket", "/refresh"})
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_airflow_and_other_dashboards_answer_while_three_tickets_attack(
+    airflow: Airflow, pages: list[Page], attack: str
+) -> None:
+    *attackers, honest = pages
+    before = [page.attacks()[1] for page in attackers]
+    with Visitors([f"{page.url}{attack}" for page in attackers for _ in range(AT_ONCE)]):
+        for page, begun in zip(attackers, before, strict=True):
+            eventually("it attacks", lambda page=page, begun=begun: page.attacks()[1] > begun, PATIENCE)
+        all_is_well(airflow, honest)
+
+
+def test_a_hundred_dripping_requests_of_one_ticket_leave_room_for_the_others(
+    airflow: Airflow, pages: list[Page]
+) -> None:
+    attacker, *_, honest = pages
+    with Visitors([f"{attacker.url}/dripping-body"] * 100):
+        eventually("it has taken all that it may", lambda: attacker.attacks()[0] >= budgets.PER_TICKET, PATIENCE)
+        all_is_well(airflow, honest)
+        assert attacker.attacks()[0] == budgets.PER_TICKET
+
+
+@pytest.mark.parametrize("attack", ["/silent", "/dripping-head", "/dripping-body", "/endless-body", "/large-messages"])
+def test_nothing_is_fetched_any_more_for_whoever_has_left(pages: list[Page], attack: str) -> None:
+    attacker = pages[0]
+    with Visitors([f"{attacker.url}{attack}"] * AT_ONCE):
+        eventually("it attacks", lambda: attacker.attacks()[0] == AT_ONCE, PATIENCE)
+    eventually("its attacks have ended", lambda: attacker.attacks()[0] == 0, PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("attack", "status", "words"),
+    [
+        ("/interim", 502, "it sent more than 8 interim answers (HTTP 1xx) before its answer"),
+        ("/headers", 502, "the head of its answer is larger than 32 KiB"),
+        ("/header", 502, "the head of its answer is larger than 32 KiB"),
+        ("/huger-length", 502, "what it answers is not HTTP: bad Content-Length"),
+        ("/no-http", 502, "what it answers is not HTTP: illegal status line"),
+        ("/no-status", 502, "its answer has the status 999, which is none of HTTP"),
+        ("/multipart", 502, "its answer is of several parts (Content-Type: multipart/x-mixed-replace; boundary=b)"),
+    ],
+)
+def test_an_answer_that_is_not_passed_on_is_a_page_that_says_why(
+    pages: list[Page], attack: str, status: int, words: str
+) -> None:
+    answer = browser.get(f"{pages[0].url}{attack}")
+    assert (answer.status_code, words in answer.text) == (status, True), answer.text
+    assert answer.headers["content-security-policy"].startswith("sandbox allow-scripts ")
+
+
+@pytest.mark.parametrize("attack", ["/endless-chunk-size", "/endless-trailer"])
+def test_an_answer_that_turns_out_to_be_none_is_not_taken_for_whole(pages: list[Page], attack: str) -> None:
+    with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+        browser.get(f"{pages[0].url}{attack}")
+
+
+def test_a_page_leads_nowhere_by_its_headers(pages: list[Page]) -> None:
+    answer = browser.get(f"{pages[0].url}/refresh")
+    assert answer.status_code == 200
+    assert not {"refresh", "link", "alt-svc"} & set(answer.headers)
+
+
+def socket_of(page: Page, path: str) -> ClientConnection:
+    return connect(f"{page.url}{path}".replace("http", "ws", 1), open_timeout=PATIENCE)
+
+
+QUIET = "more than 20 frames in a second carry nothing: pings, or empty parts of a message"
+
+
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        ("/empty-continuations", QUIET),
+        ("/pings", QUIET),
+        ("/pongs", QUIET),
+        ("/frames-of-a-byte", "a message is cut into more than 4096 frames"),
+        ("/too-large-message", "a message is larger than 2 MiB"),
+        ("/malformed-deflate", "what it sends is no WebSocket's: reserved bits must be 0"),
+        ("/no-frame", "what it sends is no WebSocket's: invalid opcode"),
+    ],
+)
+def test_a_websocket_that_costs_too_much_is_closed_and_says_why(pages: list[Page], attack: str, words: str) -> None:
+    with socket_of(pages[0], attack) as websocket, pytest.raises(ConnectionClosedError) as closed:  # noqa: PT012
+        while True:
+            websocket.recv(PATIENCE)
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, words)
+
+
+def test_a_page_s_messages_and_answers_come_through(pages: list[Page]) -> None:
+    with socket_of(pages[0], "/fine-socket") as websocket:
+        assert websocket.recv(PATIENCE) == "fine"
+        websocket.send("x" * (budgets.MESSAGE + 1))
+        with pytest.raises(ConnectionClosedError, match="a message is larger than 2 MiB"):
+            websocket.recv(PATIENCE)
+
+
+def test_the_proxy_is_there_again_after_it_was_killed(airflow: Airflow, pages: list[Page]) -> None:
+    found = psutil.Process(airflow.process.pid).children(recursive=True)
+    (proxy,) = [process for process in found if "practicus_provider.proxy" in process.cmdline()]
+    proxy.kill()
+    eventually("it has ended", lambda: not proxy.is_running() or proxy.status() == psutil.STATUS_ZOMBIE)
+    all_is_well(airflow, pages[0])
+
+
+def test_no_ticket_is_in_the_log_of_who_asked_for_what(airflow: Airflow, pages: list[Page]) -> None:
+    log = (airflow.home / "standalone.log").read_text()
+    assert "/practicus/pages/.../fine" in log
+    for page in pages:
+        assert page.url.rpartition("/")[2] not in log
