@@ -202,7 +202,7 @@ async def test_what_cannot_be_read_of_a_cluster_s_pods_hides_no_other(server: Se
         if request.path == PODS:
             pods = [pod("driver", 0, runs()), pod("driver", 0, runs())]
             pods[0]["metadata"]["labels"] |= {"practicus.ai/cluster": "c-odd"}
-            pods[0]["status"] = "odd"
+            pods[0]["status"]["containerStatuses"][0]["state"] = {"running": {"startedAt": "yesterday"}}
             return await listing(*({"object": item} for item in pods))(request)
         return await answer(request)
 

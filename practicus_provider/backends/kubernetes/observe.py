@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.causes import explain, hopeless, in_the_way, taken_away, vanished
@@ -73,12 +74,12 @@ class _Look:
     jobs: Mapping[str, Manifest]
     warnings: Sequence[Manifest]
 
-    @property
+    @cached_property
     def shown(self) -> list[Pod]:
         """Without those of elastic roles that have left, or are about to."""
         return [pod for pod in self.pods if not (self._elastic(pod) and (pod.ended is not None or pod.leaving))]
 
-    @property
+    @cached_property
     def decisive(self) -> list[Pod]:
         """Those whose end is the job's."""
         return [pod for pod in self.shown if pod.role in self.facts.deciding]
@@ -217,7 +218,7 @@ def _observed(look: _Look, status: Status, decision: Decision) -> Observation:
     if decision.end is not None:
         pod = next(pod for pod in look.pods if look.replicas[pod.name] is decision.end.replica)
     if verdict is not None and verdict.state is State.SUCCEEDED and pod is not None:
-        return _succeeded(_ended(status, verdict), pod)
+        return _succeeded(status, verdict, pod)
     if verdict is None and pod is not None:
         verdict = explain(pod, look.replicas[pod.name], look.facts, decides=pod.role in look.facts.deciding)
     found = Observation(status, verdict, pod)
@@ -228,14 +229,14 @@ def _observed(look: _Look, status: Status, decision: Decision) -> Observation:
     return found
 
 
-def _succeeded(status: Status, first: Pod) -> Observation:
+def _succeeded(status: Status, verdict: Verdict, first: Pod) -> Observation:
     """With the result that the first of those that decide has said, or where it is."""
     words = first.last_words
-    if status.verdict is not None and words.unreadable:
-        return Observation(_ended(status, refused(status.verdict, words.unreadable)))
+    if words.unreadable:
+        return Observation(_ended(status, refused(verdict, words.unreadable)))
     if words.result_lines is not None:
-        return Observation(status, result_in=(first, words.result_lines))
-    return Observation(replace(status, result=words.result))
+        return Observation(_ended(status, verdict), result_in=(first, words.result_lines))
+    return Observation(replace(_ended(status, verdict), result=words.result))
 
 
 def _done(look: _Look, told: Mapping[str, LastWords]) -> tuple[Pod, ...]:
