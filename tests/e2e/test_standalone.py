@@ -222,7 +222,7 @@ def test_a_listener_is_told_of_a_deferred_jobs_end(airflow: Airflow, meeting: Pa
     try:
         airflow.trigger("wait_deferred", "listened", {"folder": str(meeting)})
         assert airflow.await_run("wait_deferred", "listened") == "success"
-        eventually("the last task's listener is told", lambda: "echo" in told.read_text())
+        eventually("the last task's listener is told", lambda: told.exists() and "echo" in told.read_text())
     finally:
         plugin.unlink()
     assert told.read_text().split() == ["job", "echo"]

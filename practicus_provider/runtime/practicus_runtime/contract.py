@@ -316,16 +316,6 @@ _WAIT_LINE = re.compile(
 )
 
 
-def precedence(number: Union[int, str, None], at: float) -> Tuple[bool, float]:  # noqa: UP006, UP007  (Python 3.8)
-    """Of several failures, of ranks, members or replicas, the least is the cause: nobody is sent SIGKILL because
-    another one failed, and it leaves no time to say when it was; of all else one may be the other's consequence.
-
-    :param number: of the signal that ended it, or that one's name.
-    :param at: when it failed, seconds since the epoch.
-    """
-    return number not in (signal.SIGKILL, signal.SIGKILL.name), at
-
-
 class End(NamedTuple):
     """How a process has ended: a replica's command, or another one for which that has failed.
 
