@@ -19,6 +19,7 @@ from practicus_provider.backends.local.replica import GRACE
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Port
 from practicus_provider.runtime.practicus_runtime.contract import Env
+from practicus_provider.runtime.practicus_runtime.control import connectable
 from practicus_provider.status import Reason, State
 from tests.local import GONE_WITHIN, nothing_left, processes_of, running, supervisor_of
 from tests.plans import SLEEP, TASK, created, end, plan, role, server
@@ -152,6 +153,27 @@ async def test_a_driver_that_is_out_of_time_may_clean_up(backend: LocalBackend, 
     assert verdict is not None
     assert verdict.reason is Reason.DEADLINE_EXCEEDED
     assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(b"\xff", b"[" * 1500, b"[]", b"{}", b'{"do": "delete", "after": "1"}', b'{"do": "watch", "lease": []}'),
+        b'{"do": "scale", "role": 1, "replicas": 2}',
+    ],
+    ids=lambda said: repr(said[:30]),
+)
+async def test_what_is_no_request_is_hung_up_on_and_the_cluster_goes_on(backend: LocalBackend, said: bytes) -> None:
+    async with created(backend, "job", plan(role("driver", SLEEP))) as handle:
+        await running(backend, handle)
+        with connectable(str(backend.root / handle.name / "control")) as path:
+            reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(said + b"\n")
+        assert await reader.read() == b""
+        writer.close()
+        assert (await anext(backend.watch(handle))).state is State.RUNNING
+    log = (backend.root / "ended" / f"{handle.name}-{handle.uid}" / "logs" / "supervisor.log").read_text()
+    assert log == ""
 
 
 async def test_a_port_in_use_is_said_in_the_verdict(backend: LocalBackend) -> None:

@@ -276,12 +276,12 @@ class Supervisor:
             if scale := Scale.from_json(request):
                 await _answer(writer, self._scale(scale))
             match request:
-                case {"do": "watch", "lease": lease}:
+                case {"do": "watch", "lease": None | int() | float() | "keep" as lease}:
                     await self._watched(reader, writer, lease)
-                case {"do": "delete", "after": after} if after > 0:
+                case {"do": "delete", "after": int() | float() as after} if after > 0:
                     self._close_in(after)
                     await _answer(writer, {})
-                case {"do": "delete"}:
+                case {"do": "delete", "after": int() | float()}:
                     self.close_now()
                     await self._gone(reader)
 
