@@ -15,14 +15,12 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import NoReturn
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-import practicus_provider
 from practicus_provider.aiotasks import first
 from practicus_provider.errors import BackendError
 from practicus_provider.proxy.budgets import MESSAGE, MIB
@@ -34,7 +32,6 @@ PATIENCE = 30.0
 """Seconds that the process has to take a request, from its own start on; one that does not hangs, and is killed."""
 AGAIN = 5.0
 """Seconds after the start of one that has ended before it took anything, until there is another."""
-PACKAGE = Path(practicus_provider.__file__).parents[1]
 TOO_BIG = 1009
 """Why a WebSocket is closed (RFC 6455, 7.4.1)."""
 INTERNAL_ERROR = 1011
@@ -142,8 +139,7 @@ class Proxy:
 
 def _environment() -> dict[str, str]:
     """This process' own without what is Airflow's: who reads what jobs send has no use for it."""
-    kept = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW")}
-    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGE), kept.get("PYTHONPATH")]))}
+    return {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW")}
 
 
 class Answer(Response):
