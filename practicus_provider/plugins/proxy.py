@@ -35,6 +35,7 @@ AGAIN = 5.0
 TOO_BIG = 1009
 """Why a WebSocket is closed (RFC 6455, 7.4.1)."""
 INTERNAL_ERROR = 1011
+BROKEN_OFF = "the process that fetches clusters' pages has broken off"
 
 
 class Cut(Exception):
@@ -171,8 +172,8 @@ class Answer(Response):
                 case Kind.CUT, data:
                     await _cut(send, data.decode(errors="replace"))
         if begun:
-            await _cut(send, "the process that fetches clusters' pages has ended")
-        words = "the process that fetches clusters' pages has ended; open the page again, which starts another"
+            await _cut(send, BROKEN_OFF)
+        words = f"{BROKEN_OFF}; the log of Airflow's API server says why. Open the page again"
         status, headers, page = message(502, "The cluster's page cannot be reached", words)
         await _start(send, status, headers)
         await send({"type": "http.response.body", "body": page, "more_body": False})
@@ -220,7 +221,7 @@ async def _inward(websocket: WebSocket, channel: Channel) -> None:
 
 
 async def _outward(websocket: WebSocket, channel: Channel) -> None:
-    code, reason = INTERNAL_ERROR, "the process that fetches clusters' pages has ended"
+    code, reason = INTERNAL_ERROR, BROKEN_OFF
     while frame := await channel.receive():
         match frame:
             case Kind.HEAD, data:

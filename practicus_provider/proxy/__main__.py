@@ -68,26 +68,33 @@ async def _serve(lifeline: socket.socket) -> None:
 
 
 def _take(lifeline: socket.socket, give: Callable[[socket.socket], object]) -> None:
-    while True:
-        data, ends, _, _ = socket.recv_fds(lifeline, 1, 1)
-        if not data:
-            os._exit(0)
-        for end in ends:
-            give(socket.socket(fileno=end))
+    try:
+        while True:
+            data, ends, _, _ = socket.recv_fds(lifeline, 1, 1)
+            if not data:
+                break
+            for end in ends:
+                give(socket.socket(fileno=end))
+    finally:  # whatever that was: nobody would come any more
+        os._exit(0)
 
 
 async def _answer(visits: Visits, end: socket.socket) -> None:
     """One request, until its answer's end or that of whoever waits for it."""
     channel = await Channel.over(end)
-    with contextlib.suppress(OSError):  # the API server has closed it
-        await channel.send(Kind.TAKEN)
-        if asked := await channel.asked():
-            cluster = visits.of(asked.handle)
-            if asked.subprotocols is None:
-                await first(_left(channel), _fetch(asked, cluster, channel))
-            else:
-                await _relay(asked, cluster, channel)
-    await channel.close()
+    try:
+        with contextlib.suppress(OSError):  # the API server has closed it
+            await channel.send(Kind.TAKEN)
+            if asked := await channel.asked():
+                cluster = visits.of(asked.handle)
+                if asked.subprotocols is None:
+                    await first(_left(channel), _fetch(asked, cluster, channel))
+                else:
+                    await _relay(asked, cluster, channel)
+    except Exception:
+        log.exception("a request to a cluster's page failed")
+    finally:
+        await channel.close()
 
 
 async def _left(channel: Channel) -> None:

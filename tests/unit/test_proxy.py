@@ -415,3 +415,9 @@ def test_the_process_ends_with_the_api_server_s_even_where_that_is_killed(parent
     assert "practicus_provider.proxy" in process.cmdline()
     parent.kill()
     process.wait(30)
+
+
+async def test_a_request_that_fails_in_an_unforeseen_way_ends(proxy):
+    channel = await proxy.ask(asked(None))  # type: ignore[arg-type]
+    assert await channel.receive() is None
+    await channel.close()
