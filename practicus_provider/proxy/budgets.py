@@ -49,7 +49,7 @@ OF_PROXY = 0.2
 """Part of this process' time that one cluster may take; it is slowed down to that."""
 OF_SERVER = 0.1
 """Part of the API server's time that passing on one cluster's pages may take; they are slowed down to that."""
-OF_SERVER_IN_ALL = 0.2
+OF_SERVER_IN_ALL = 0.3
 """The same, of all clusters."""
 BURST = 1.0
 """Seconds for which one may have taken nothing, and may catch up with at once."""
