@@ -16,7 +16,7 @@ from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.plan import Here, Launch, Role
 from practicus_provider.runtime.practicus_runtime.contract import END_MARK
-from practicus_provider.spec import Resources
+from practicus_provider.spec import JobSpec, Resources
 from practicus_provider.status import Reason, State
 from tests.kubernetes import Namespace
 from tests.plans import PATIENCE, SLEEP, created, end, plan, role, until, verdict_of
@@ -37,10 +37,11 @@ ThreadingTCPServer(("127.0.0.1", 5005), Empty).serve_forever()
 
 
 async def test_a_replica_that_takes_too_much_memory_is_named_with_its_limit(backend: KubernetesBackend) -> None:
-    hog = Role("worker", Launch((Here.PYTHON, "-c", HOG)), resources=Resources(cpu="100m", memory="64Mi"))
+    spec = JobSpec(adapter="a user's own", worker_resources=Resources(cpu="100m", memory="64Mi"))
+    hog = Role("mapper", Launch((Here.PYTHON, "-c", HOG)), resources=spec.worker_resources)
     verdict = await verdict_of(backend, plan(hog, role("driver", SLEEP)))
-    assert (verdict.reason, verdict.replica) == (Reason.OOM_KILLED, "worker-0")
-    assert verdict.message == "worker-0 was OOM-killed at 64Mi"
+    assert (verdict.reason, verdict.replica) == (Reason.OOM_KILLED, "mapper-0")
+    assert (verdict.message, verdict.argument) == ("mapper-0 was OOM-killed at 64Mi", "worker_resources")
     assert "Raise worker_resources=Resources(memory=...)" in verdict.advice
 
 
