@@ -7,7 +7,8 @@
     │   └── AdapterError       an adapter is unknown, broken, or made a wrong plan
     ├── ConnectionConfigError  the Airflow connection is absent, of another type, or incomplete
     ├── BackendError           the place where replicas run refused or failed
-    │   └── NotFound           no such cluster there (any more)
+    │   ├── NotFound           no such cluster there (any more)
+    │   └── ReplicaError       a replica does not answer; of the place itself it says nothing
     └── JobFailed              the job ended without success; carries its Verdict
 """
 
@@ -50,6 +51,13 @@ class BackendError(PracticusError):
 
 class NotFound(BackendError):
     """No such cluster on the backend (any more)."""
+
+
+class ReplicaError(BackendError):
+    """A replica is not there, or does not answer.
+
+    Its message says nothing of where the connection leads, so whoever may see the cluster may read it.
+    """
 
 
 class JobFailed(PracticusError):

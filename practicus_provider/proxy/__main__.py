@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 
 from practicus_provider.aiotasks import first
-from practicus_provider.errors import BackendError, NotFound
+from practicus_provider.errors import BackendError, NotFound, ReplicaError
 from practicus_provider.proxy import budgets
 from practicus_provider.proxy.budgets import Beyond, Busy, Slow
 from practicus_provider.proxy.content import message
@@ -125,13 +125,20 @@ def _page(error: Exception) -> tuple[int, dict[str, str], bytes]:
         case NotFound():
             return message(404, "The cluster is gone", f"{error}. {HERE}")
         case BackendError():
-            return message(502, "The cluster's page cannot be reached", f"{error}")
+            return message(502, "The cluster's page cannot be reached", _told(error))
         case Busy():
             return message(503, "The cluster's page is asked for too often", f"{error}")
         case Slow():
             return message(504, "The cluster's page does not answer", f"{error}")
         case _:
             return message(502, "The cluster's page cannot be read", f"{error}")
+
+
+def _told(error: Exception) -> str:
+    """What whoever has a ticket may read of it: not where the connection leads, and why it does not."""
+    if isinstance(error, BackendError) and not isinstance(error, (NotFound, ReplicaError)):
+        return "its connection cannot be used; who may read that in Airflow sees why on the page Clusters"
+    return str(error)
 
 
 # ---- WebSockets
@@ -144,7 +151,7 @@ async def _relay(asked: Asked, cluster: Cluster, channel: Channel) -> None:
         code, reason = NORMAL, ""
     except (BackendError, Beyond) as error:
         log.info("cluster %s: a WebSocket ends: %s", asked.handle.name, error)
-        code, reason = INTERNAL_ERROR, str(error)
+        code, reason = INTERNAL_ERROR, _told(error)
     finally:
         opened.cancel()
     await channel.send_json(Kind.END, {"code": code, "reason": reason.encode()[:REASON].decode(errors="ignore")})

@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from practicus_provider.backends.base import Connection
-from practicus_provider.errors import BackendError
+from practicus_provider.errors import ReplicaError
 from practicus_provider.proxy import budgets
 from practicus_provider.proxy.budgets import Beyond
 from practicus_provider.proxy.visits import Cluster, within
@@ -48,7 +48,7 @@ class WebSocketClient:
     async def open(self) -> str | None:
         """Shake hands; the subprotocol that was chosen.
 
-        :raises BackendError: the replica does not want to.
+        :raises ReplicaError: the replica does not want to.
         """
         self._protocol.send_request(self._protocol.connect())
         await self._flush()
@@ -56,14 +56,14 @@ class WebSocketClient:
             if not await self._advance():
                 break
         if self._protocol.handshake_exc is not None or self._protocol.state is State.CONNECTING:
-            raise BackendError(f"the WebSocket is not opened: {self._protocol.handshake_exc or 'no answer'}")
+            raise ReplicaError(f"the WebSocket is not opened: {self._protocol.handshake_exc or 'no answer'}")
         return self._protocol.subprotocol
 
     async def receive(self) -> str | bytes | None:
         """The next message; None at the end.
 
         :raises Beyond: it costs too much.
-        :raises BackendError: the connection broke, or what came is no WebSocket's.
+        :raises ReplicaError: the connection broke, or what came is no WebSocket's.
         """
         parts: list[bytes] = []
         frames, text = 0, False
@@ -89,7 +89,7 @@ class WebSocketClient:
     async def send(self, message: str | bytes) -> None:
         """Send a message.
 
-        :raises BackendError: the connection broke.
+        :raises ReplicaError: the connection broke.
         """
         try:
             if isinstance(message, str):
@@ -97,7 +97,7 @@ class WebSocketClient:
             else:
                 self._protocol.send_binary(message)
         except WebSocketException as error:
-            raise BackendError(f"the WebSocket is closed: {error}") from error
+            raise ReplicaError(f"the WebSocket is closed: {error}") from error
         await self._flush()
 
     def _count_quiet(self) -> None:
@@ -114,7 +114,7 @@ class WebSocketClient:
             case PayloadTooBig():
                 raise Beyond(f"a message is larger than {budgets.MESSAGE // budgets.MIB} MiB")
             case Exception() as error if not isinstance(error, EOFError):
-                raise BackendError(f"what it sends is no WebSocket's: {str(error)[:200]}")
+                raise ReplicaError(f"what it sends is no WebSocket's: {str(error)[:200]}")
 
     async def _advance(self) -> bool:
         """Parse the next slice of what it has sent; False at the end."""
@@ -143,4 +143,4 @@ def _message(data: bytes, text: bool) -> str | bytes:
     try:
         return data.decode() if text else data
     except UnicodeDecodeError as error:
-        raise BackendError("what it sends is no WebSocket's: a text is not in UTF-8") from error
+        raise ReplicaError("what it sends is no WebSocket's: a text is not in UTF-8") from error

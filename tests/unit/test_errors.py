@@ -14,6 +14,7 @@ TREE = {
     "ConnectionConfigError": "PracticusError",
     "BackendError": "PracticusError",
     "NotFound": "BackendError",
+    "ReplicaError": "BackendError",
     "JobFailed": "PracticusError",
 }
 

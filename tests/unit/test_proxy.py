@@ -329,7 +329,11 @@ async def proxy() -> AsyncIterator[Proxy]:
 
 async def answer(proxy: Proxy, root: Path) -> tuple[int, bytes]:
     """Status and body that a cluster has which is gone."""
-    channel = await proxy.ask(asked(LocalBackend(root)))
+    return await answer_of(proxy, LocalBackend(root))
+
+
+async def answer_of(proxy: Proxy, backend: Backend) -> tuple[int, bytes]:
+    channel = await proxy.ask(asked(backend))
     frames = []
     while received := await channel.receive():
         frames.append(received)
@@ -352,6 +356,12 @@ async def test_the_process_is_started_once_and_again_when_it_was_killed(proxy, t
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (await answer(proxy, tmp_path))[0] == 404
+
+
+async def test_who_has_a_ticket_is_not_told_where_the_connection_leads(proxy):
+    status, page = await answer_of(proxy, KubernetesBackend(Access("/nowhere/kubeconfig"), Site("jobs")))
+    assert (status, b"/nowhere" in page) == (502, False)
+    assert b"its connection cannot be used; who may read that in Airflow sees why on the page Clusters" in page
 
 
 async def test_the_process_has_nothing_of_airflow_s(proxy, tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ from practicus_provider.backends.kubernetes.removal import end, remove
 from practicus_provider.backends.kubernetes.render import Manifests, render, short
 from practicus_provider.backends.kubernetes.roots import age, annotated, ended_at, handle_of, root_of
 from practicus_provider.backends.kubernetes.watching import dispose, final, observations
-from practicus_provider.errors import BackendError, NotFound
+from practicus_provider.errors import BackendError, NotFound, ReplicaError
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
 from practicus_provider.runtime.practicus_runtime import pods as runtime_pods
@@ -248,11 +248,11 @@ class KubernetesBackend(Backend):
             role = facts_of(root).roles.get(port.role)
             number = role.ports.get(port.name) if role else None
             if number is None:
-                raise BackendError(f"cluster {handle.name} has no port {port.name!r} of a role {port.role!r}")
+                raise ReplicaError(f"cluster {handle.name} has no port {port.name!r} of a role {port.role!r}")
             found = await api.list("Pod", labelSelector=f"{CLUSTER}={handle.name},{ROLE}={port.role}")
             pods = [pod for pod in map(Pod, found["items"]) if pod.started and not pod.ended and not pod.leaving]
             if not pods:
-                raise BackendError(
+                raise ReplicaError(
                     f"no {port.role} of cluster {handle.name} runs, so nobody listens at its port {number}"
                 )
             first = min(pods, key=lambda pod: pod.index).name

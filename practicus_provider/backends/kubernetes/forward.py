@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from practicus_provider.backends.base import Connection
-from practicus_provider.errors import BackendError
+from practicus_provider.errors import ReplicaError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -46,7 +46,7 @@ class PortForward(Connection):
             if channel not in self._greeted:
                 self._greeted.add(channel)
             elif channel == ERROR:
-                raise BackendError(f"the port cannot be reached: {data.decode(errors='replace')}")
+                raise ReplicaError(f"the port cannot be reached: {data.decode(errors='replace')}")
             elif data:
                 return data
         return b""
@@ -56,7 +56,7 @@ class PortForward(Connection):
         try:
             await self.socket.send_bytes(bytes((DATA,)) + data)
         except ConnectionError as error:
-            raise BackendError("the port's connection is closed") from error
+            raise ReplicaError("the port's connection is closed") from error
 
     async def close(self) -> None:
         """See :meth:`Connection.close`."""

@@ -31,7 +31,7 @@ from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.processes import kill_marked
 from practicus_provider.backends.local.refusals import refused
 from practicus_provider.backends.local.volumes import prepare_volumes
-from practicus_provider.errors import BackendError, NotFound
+from practicus_provider.errors import BackendError, NotFound, ReplicaError
 from practicus_provider.names import is_dns_label
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
@@ -206,12 +206,12 @@ class LocalBackend(Backend):
         """See :meth:`Backend.connect`."""
         number = self._folder(handle).read("ports.json").get(port.role, {}).get(port.name)
         if number is None:
-            raise BackendError(f"cluster {handle.name} has no port {port.name!r} of a role {port.role!r}")
+            raise ReplicaError(f"cluster {handle.name} has no port {port.name!r} of a role {port.role!r}")
         try:
             return _Stream(*await asyncio.open_connection(LOOPBACK, number))
         except OSError as error:
             reason = os.strerror(error.errno or 0)
-            raise BackendError(f"{port.role}-0 does not answer at its port {number}: {reason}") from error
+            raise ReplicaError(f"{port.role}-0 does not answer at its port {number}: {reason}") from error
 
     async def check(self) -> str:
         """See :meth:`Backend.check`."""
@@ -344,14 +344,14 @@ class _Stream(Connection):
         try:
             return await self.reader.read(1 << 16)
         except OSError as error:
-            raise BackendError(f"the connection broke: {error.strerror}") from error
+            raise ReplicaError(f"the connection broke: {error.strerror}") from error
 
     async def write(self, data: bytes) -> None:
         try:
             self.writer.write(data)
             await self.writer.drain()
         except OSError as error:
-            raise BackendError(f"the connection broke: {error.strerror}") from error
+            raise ReplicaError(f"the connection broke: {error.strerror}") from error
 
     async def close(self) -> None:
         self.writer.close()
