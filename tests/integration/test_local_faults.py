@@ -10,6 +10,7 @@ import socket
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from practicus_provider.backends.local import LocalBackend
@@ -94,6 +95,33 @@ async def test_a_driver_that_forks_daemons_and_exits_leaves_none(backend: LocalB
     async with created(backend, "job", plan(role("driver", DAEMON))) as handle:
         assert (await end(backend, handle)).state is State.SUCCEEDED
         await nothing_left(handle)
+
+
+NAMELESS = """
+import os, signal, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)"], {})
+    os._exit(0)
+time.sleep(0.5)
+children = open(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read().split()
+print("hides as", *(child for child in children if int(child) != os.getpid()), flush=True)
+os.kill(os.getppid(), signal.SIGKILL)
+time.sleep(600)
+"""
+"""Kills its launcher, whose child a process without any environment has become."""
+
+
+async def test_a_daemon_without_an_environment_whose_launcher_was_killed_goes_with_the_cluster(
+    backend: LocalBackend,
+) -> None:
+    async with created(backend, "job", plan(role("driver", NAMELESS))) as handle:
+        assert (await end(backend, handle)).state is State.FAILED
+        (said,) = [line.text async for line in backend.logs(handle, ["driver"], whole=True)]
+        daemon = psutil.Process(int(said.removeprefix("hides as ")))
+        assert daemon.environ() == {}
+    assert not daemon.is_running() or daemon.status() == psutil.STATUS_ZOMBIE
 
 
 async def test_deleting_takes_grandchildren_that_hide_in_sessions_of_their_own(backend: LocalBackend) -> None:

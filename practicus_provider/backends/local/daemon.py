@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.backends.local.processes import adopt_orphans
 from practicus_provider.backends.local.refusals import words
 from practicus_provider.backends.local.supervisor import Supervisor
 from practicus_provider.errors import BackendError
@@ -75,6 +76,7 @@ def main(path: str) -> int:
         os._exit(0)
     os.dup2(2, 1)  # whoever started us reads that to its end
     os.setsid()
+    adopt_orphans()
     _sign(lock)
     asyncio.run(supervisor.run(listener))
     return 0

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import time
+from collections.abc import Callable
 
 import psutil
 
+PATIENCE = 5.0
+"""Seconds after which what does not die is left: it waits for the kernel."""
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _POLL = 0.02
 
 
@@ -28,13 +34,36 @@ def marked(name: str, value: str) -> list[psutil.Process]:
     return found
 
 
-def kill_marked(name: str, value: str, *, patience: float = 5.0) -> None:
-    """SIGKILL every such process until there is none, for at most ``patience`` seconds."""
-    give_up = time.monotonic() + patience
-    while (left := marked(name, value)) and time.monotonic() < give_up:
+def kill_marked(name: str, value: str) -> None:
+    """SIGKILL every such process until there is none."""
+    _kill_all(lambda: marked(name, value))
+
+
+def adopt_orphans() -> None:
+    """Have what runs below this process become its child when it loses its parent, so that it is found whatever it has
+    made of its environment (prctl(2)). Linux alone has that."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def kill_descendants() -> None:
+    """SIGKILL all that runs below this process until there is nothing."""
+    _kill_all(_descendants)
+
+
+def _descendants() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def _kill_all(find: Callable[[], list[psutil.Process]]) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while (left := find()) and time.monotonic() < give_up:
         for process in left:
-            try:
+            with contextlib.suppress(psutil.Error):
                 process.kill()
-            except psutil.Error:
-                continue
         time.sleep(_POLL)

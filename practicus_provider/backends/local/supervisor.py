@@ -26,7 +26,7 @@ from practicus_provider.backends.codec import load_plan
 from practicus_provider.backends.local import control
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.ports import LOOPBACK, PortReservations
-from practicus_provider.backends.local.processes import kill_marked
+from practicus_provider.backends.local.processes import kill_descendants, kill_marked
 from practicus_provider.backends.local.replica import GRACE, Replica, Surroundings
 from practicus_provider.errors import BackendError
 from practicus_provider.judge import NEARBY, Case, End, judge
@@ -130,6 +130,7 @@ class Supervisor:
                     for replica in left:
                         await replica.ended.wait()
         await asyncio.to_thread(kill_marked, Env.CLUSTER, self.around.uid)
+        await asyncio.to_thread(kill_descendants)
         shutil.rmtree(self.folder.path / "replicas", ignore_errors=True)
         self.reservations.close()
         if self.folder.released.exists() or (self.status.verdict and self.status.verdict.reason is Reason.ABANDONED):
