@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +41,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 CLUSTER = "/api/clusters/{dag_id}/{conn_id}/{cluster}"
+FOLLOWED = 24
+"""Logs that one user follows at once: each costs the API server a connection to where the replica runs."""
 GONE = "It is there while the job runs, and for an hour after it where teardown= keeps it."
 
 
@@ -48,6 +51,7 @@ async def _backend_of(place: Place) -> Backend:
 
 
 board = Board(_backend_of)
+_followed = Counter[str]()
 app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, exception_handlers={HTTPException: log_in})
 
 
@@ -163,9 +167,18 @@ async def _unreachable(request: Request, error: BackendError) -> Response:
 
 
 async def _lines(user: BaseUser, conn_id: str, lines: AsyncGenerator[LogLine, None]) -> AsyncGenerator[LogLine, None]:
-    async with reasons_for(user, conn_id), contextlib.aclosing(lines):
-        async for line in lines:
-            yield line
+    name = user.get_name()
+    if _followed[name] >= FOLLOWED:
+        raise BackendError(f"{FOLLOWED} logs are followed by you already: close some of their pages")
+    _followed[name] += 1
+    try:
+        async with reasons_for(user, conn_id), contextlib.aclosing(lines):
+            async for line in lines:
+                yield line
+    finally:
+        _followed[name] -= 1
+        if not _followed[name]:
+            del _followed[name]
 
 
 def _listing(look: Look, dag_id: str, cluster: str, uid: str | None = None) -> Listing:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
 from practicus_provider.backends.base import Handle, Listing, LogLine, Usage
 from practicus_provider.backends.kubernetes.metrics import usage_of
@@ -20,6 +21,7 @@ from practicus_provider.operators.spark import PracticusSparkOperator
 from practicus_provider.plan import Port
 from practicus_provider.plugins import PracticusPlugin, board
 from practicus_provider.plugins.board import Board, Look, Place
+from practicus_provider.plugins.clusters import FOLLOWED, _followed, _lines
 from practicus_provider.plugins.places import connection_ids
 from practicus_provider.plugins.rows import page_of, rows_of
 from practicus_provider.plugins.stream import events
@@ -280,6 +282,28 @@ async def test_a_log_that_breaks_off_says_why():
         raise NotFound("there is no cluster c-1")
 
     assert (await told(lines()))[-1] == 'event: end\ndata: "there is no cluster c-1"\n\n'
+
+
+async def test_who_follows_very_many_logs_is_told_to_close_some_and_others_follow_theirs():
+    async def lines() -> AsyncGenerator[LogLine, None]:
+        yield LogLine("worker", 0, "one")
+        yield LogLine("worker", 0, "two")
+
+    def followed(name: str) -> AsyncGenerator[LogLine, None]:
+        return _lines(SimpleAuthManagerUser(username=name, role="viewer"), "default", lines())
+
+    many = [followed("ann") for _ in range(FOLLOWED)]
+    for one in many:
+        await anext(one)
+    assert (await told(followed("ann")))[-1] == (
+        'event: end\ndata: "24 logs are followed by you already: close some of their pages"\n\n'
+    )
+    assert len(await told(followed("bob"))) == 3
+    await many[0].aclose()
+    assert len(await told(followed("ann"))) == 3
+    for one in many[1:]:
+        await one.aclose()
+    assert not _followed
 
 
 # ---- where it is found
