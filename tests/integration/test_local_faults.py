@@ -176,7 +176,8 @@ async def test_a_driver_that_is_out_of_time_may_clean_up(backend: LocalBackend, 
         "def leave(*_):\n    time.sleep(0.8); pathlib.Path(sys.argv[1]).touch(); sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, leave)\ntime.sleep(600)"
     )
-    async with created(backend, "job", plan(role("driver", code, str(tmp_path / "saved")), timeout=1.5)) as handle:
+    # So long that a busy machine has started it by then.
+    async with created(backend, "job", plan(role("driver", code, str(tmp_path / "saved")), timeout=6.0)) as handle:
         verdict = (await end(backend, handle)).verdict
     assert verdict is not None
     assert verdict.reason is Reason.DEADLINE_EXCEEDED
