@@ -57,7 +57,7 @@ async def test_a_job_that_outlives_many_credentials_ends_well_deferred_and_not_a
     left: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    extra = {"kubeconfig": gate.kubeconfig, "namespace": backend.site.namespace}
+    extra = {"kubeconfig_secret": gate.kubeconfig, "namespace": backend.site.namespace}
     monkeypatch.setenv("AIRFLOW_CONN_THERE", json.dumps({"conn_type": "practicus", "extra": extra}))
     job, said = plan(role("driver", WORK, str(4 * LIFE))), Said()
     followed, deferred = [await backend.create(name, job, task=TASK) for name in ("followed", "deferred")]
