@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from practicus_provider.aiotasks import first
+from practicus_provider.backends.local.processes import inherited
 from practicus_provider.errors import BackendError
 from practicus_provider.proxy.budgets import MESSAGE, MIB
 from practicus_provider.proxy.content import message
@@ -126,7 +126,7 @@ class Proxy:
         with theirs:
             command = [sys.executable, "-P", "-m", "practicus_provider.proxy", str(theirs.fileno())]
             self._process = subprocess.Popen(
-                command, env=_environment(), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+                command, env=inherited(), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
             )
         ours.setblocking(False)
         self._lifeline, self._started, self._used, self._end = ours, time.monotonic(), False, ""
@@ -136,11 +136,6 @@ class Proxy:
         code = self._process.poll() if self._process else None
         how = "" if code is None else f" with exit code {code}" if code >= 0 else f" by signal {-code}"
         return f"the process that fetches clusters' pages has ended{how}"
-
-
-def _environment() -> dict[str, str]:
-    """This process' own without what is Airflow's: who reads what jobs send has no use for it."""
-    return {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW")}
 
 
 class Answer(Response):

@@ -46,6 +46,7 @@ from practicus_provider.runtime.practicus_runtime.contract import (
 from practicus_provider.runtime.practicus_runtime.files import left_in
 from practicus_provider.status import Reason, State, explain_exit
 from tests.kubernetes_objects import ALONE, SPAWNED, ends, job, pod, runs
+from tests.no_files import NO_FILES
 
 PACKAGE = Path(practicus_provider.__file__).parent
 CODE = [path for path in sorted(PACKAGE.rglob("*.py")) if path != Path(contract.__file__)]
@@ -284,18 +285,15 @@ def test_a_result_that_is_told_wrongly_is_said_to_be_so_and_its_job_is_not_compl
     assert (kept.end, kept.complete) == (words.end, False)
 
 
-@pytest.mark.parametrize("kind", ["nothing", "link", "pipe", "folder", "no path"])
-def test_what_is_no_file_is_empty_and_keeps_nobody_waiting(tmp_path, kind):
-    path = tmp_path / "left"
-    match kind:
-        case "link":
-            path.symlink_to("/dev/zero")
-        case "pipe":
-            os.mkfifo(path)
-        case "folder":
-            path.mkdir()
-    assert left_in("\0" if kind == "no path" else str(path), 10) == b""
-    assert left_in(None, 10) == b""
+@pytest.mark.parametrize("put", NO_FILES.values(), ids=NO_FILES)
+def test_what_is_no_file_is_empty_and_keeps_nobody_waiting(tmp_path, put):
+    put(tmp_path / "left")
+    assert left_in(str(tmp_path / "left"), 10) == b""
+
+
+@pytest.mark.parametrize("path", [None, "\0"])
+def test_what_is_no_path_is_empty(path):
+    assert left_in(path, 10) == b""
 
 
 def test_of_a_file_that_is_too_long_as_much_is_read_as_shows_it(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,14 @@ from practicus_provider.backends.local.creation import write_new
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.logs import Reader
 from practicus_provider.status import State, Status
+from tests.no_files import FOLDER, PIPE, Put, endless
 from tests.plans import PATIENCE, SLEEP, TASK, plan, role
 
-Put = Callable[[Path], object]
 HOSTILE: dict[str, Put] = {
-    "a pipe": os.mkfifo,
-    "a link to a device without end": lambda path: path.symlink_to("/dev/zero"),
+    "a pipe": PIPE,
+    "a link to a device without end": endless,
     "a link to another file": lambda path: path.symlink_to("/etc/hostname"),
-    "a folder": Path.mkdir,
+    "a folder": FOLDER,
     "no JSON": lambda path: path.write_bytes(b"\xff{"),
     "JSON that is too deep": lambda path: path.write_text("[" * 100_000),
     "a list": lambda path: path.write_text("[]"),
@@ -63,7 +62,7 @@ async def test_a_cluster_whose_folder_holds_something_else_is_a_row_that_says_so
     assert said.endswith(f"; remove {backend.root}/bad if that is to go")
 
 
-FILES = {name: put for name, put in HOSTILE.items() if put is not Path.mkdir}
+FILES = {name: put for name, put in HOSTILE.items() if put is not FOLDER}
 """Without what is an error of the system, as a full disk is."""
 
 

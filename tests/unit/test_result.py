@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from practicus_runtime.results import DEPTH
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.result import ADVICE, taken
 from practicus_provider.status import Reason, State, Verdict
+from tests.no_files import NO_FILES
 
 WELL = Verdict(State.SUCCEEDED, Reason.COMPLETED, "driver-0 ended", exit_code=0)
 OBJECT = "by which Airflow would make an object of it; name them otherwise"
@@ -97,14 +97,7 @@ def test_a_result_without_an_end_is_read_up_to_where_it_is_too_long(folder):
     assert folder.result("driver-0") == "\0" * (RESULT_LIMIT + 1)
 
 
-@pytest.mark.parametrize("kind", ["nothing", "link", "pipe", "folder"])
-def test_what_is_no_file_of_the_job_s_own_is_no_result_and_keeps_nobody_waiting(folder, kind):
-    path = folder.scratch("driver-0") / "result.json"
-    match kind:
-        case "link":
-            path.symlink_to("/dev/zero")
-        case "pipe":
-            os.mkfifo(path)
-        case "folder":
-            path.mkdir()
+@pytest.mark.parametrize("put", NO_FILES.values(), ids=NO_FILES)
+def test_what_is_no_file_of_the_job_s_own_is_no_result_and_keeps_nobody_waiting(folder, put):
+    put(folder.scratch("driver-0") / "result.json")
     assert folder.result("driver-0") is None

@@ -25,7 +25,7 @@ from practicus_provider.backends.codec import dump_plan, load_plan
 from practicus_provider.backends.local import control
 from practicus_provider.backends.local.control import GONE
 from practicus_provider.backends.local.creation import start, write_new
-from practicus_provider.backends.local.folder import ClusterFolder, unreadable
+from practicus_provider.backends.local.folder import UNREADABLE, ClusterFolder, unreadable
 from practicus_provider.backends.local.logs import Reader
 from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.processes import kill_marked
@@ -238,7 +238,7 @@ class LocalBackend(Backend):
                 yield _listing(folder)
             except FileNotFoundError:
                 pass  # it has just gone
-            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            except UNREADABLE as error:
                 bare = Listing(Handle(path.parent.name, ""), Status(State.UNKNOWN), {}, path.lstat().st_mtime)
                 yield replace(bare, trouble=unreadable(path, error))
 

@@ -36,6 +36,8 @@ from practicus_provider.runtime.practicus_runtime.lines import shown
 from practicus_provider.status import Reason, State, Status, Verdict
 from practicus_provider.tail import LINES_READ
 
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What it may raise to read a file that something else has replaced."""
 _TAIL_BYTES = 256 << 10
 _JSON_BYTES = 64 << 20
 """Of a JSON file that are read at most: the status of some thousands of replicas has one or two millions."""
@@ -88,7 +90,7 @@ class ClusterFolder:
             return Status.from_json(self._json("status.json"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except UNREADABLE as error:
             why = unreadable(self.path / "status.json", error)
             return Status(State.FAILED, verdict=Verdict(State.FAILED, Reason.SUPERVISOR_LOST, why))
 
