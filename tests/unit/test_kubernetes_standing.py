@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 
 from aiohttp import web
 
@@ -26,7 +27,7 @@ def test_the_time_runs_from_when_the_words_were_seen_first():
     assert standing(waits, 10.0 + STANDS) == {"a"}
     assert due(waits, 10.0 + STANDS) == 50.0 + STANDS
     assert standing(waits, 50.0 + STANDS) == {"a", "b"}
-    assert due(waits, 50.0 + STANDS) is None
+    assert due(waits, 50.0 + STANDS) == inf
 
 
 def test_other_words_begin_anew_and_what_is_out_of_the_way_is_forgotten():

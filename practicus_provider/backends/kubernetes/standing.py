@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 STANDS = 120.0
 """Seconds with the same words after which they are the end: four tries, by the kubelet's times between two."""
@@ -42,6 +43,6 @@ def standing(waits: Mapping[str, Wait], now: float) -> frozenset[str]:
     return frozenset(name for name, wait in waits.items() if now >= wait.since + STANDS)
 
 
-def due(waits: Mapping[str, Wait], now: float) -> float | None:
-    """When the next one will have; None: none will."""
-    return min((wait.since + STANDS for wait in waits.values() if now < wait.since + STANDS), default=None)
+def due(waits: Mapping[str, Wait], now: float) -> float:
+    """When the next one will have; infinite: none will."""
+    return min((wait.since + STANDS for wait in waits.values() if now < wait.since + STANDS), default=inf)

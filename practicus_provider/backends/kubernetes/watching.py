@@ -32,7 +32,7 @@ DELETED = Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
 
 async def observations(mirror: Mirror, handle: Handle) -> AsyncIterator[Observation]:
     """What the mirror shows of a cluster, now and at each change; the last one is final."""
-    seen, ends = False, math.inf
+    seen, wakes = False, math.inf
     heard: dict[str, float] = {}
     waits: dict[str, Wait] = {}
     with mirror.changes(handle.name) as changed:
@@ -57,15 +57,15 @@ async def observations(mirror: Mirror, handle: Handle) -> AsyncIterator[Observat
                 if stands := standing(waits, now):
                     observation = _seen(mirror, root, heard, now, stands)
                 heard = {what: heard.get(what, now) for what in observation.heard}
-                ends = observation.due
-                if not await _suspended(mirror.api, handle, observation):
+                wakes = min(observation.due, due(waits, now))  # also if that passes while this is taken
+                if await _suspended(mirror.api, handle, observation):
+                    wakes = math.inf
+                else:
                     yield observation
                     if observation.status.state.final:
                         return
-            now = time.monotonic()
-            wakes = [at for at in (ends, due(waits, now)) if at is not None and now < at < math.inf]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(wakes) - now if wakes else None):
+                async with asyncio.timeout(wakes - time.monotonic() if wakes < math.inf else None):
                     await changed.wait()
 
 
