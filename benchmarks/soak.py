@@ -34,6 +34,7 @@ from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.errors import BackendError
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.plan import Here, Launch, Plan, Role
+from practicus_provider.pod_settings import PodSettings
 from practicus_provider.spec import Resources
 from practicus_provider.status import State
 from tests.cluster import target
@@ -90,13 +91,15 @@ class Job:
         """Of its one pod."""
         if self.lines:
             role = Role(ROLE, Launch((Here.PYTHON, "-c", TALK, str(self.lines))), resources=Resources(memory="64Mi"))
-            return Plan("soak", (role,), ROLE, TIMEOUT, pod_overrides={"spec": {"containers": [MAIN]}})
+            return Plan("soak", (role,), ROLE, TIMEOUT, pod=PodSettings(pod_overrides={"spec": {"containers": [MAIN]}}))
         notes = {RUNS_FOR: f"{seconds:.1f}s", EXIT_CODE: str(self.code)}
         overrides = {
             "metadata": {"annotations": notes},
             "spec": {"nodeSelector": SELECTOR, "tolerations": [TOLERATION]},
         }
-        return Plan("soak", (Role(ROLE, Launch((Here.PYTHON,))),), ROLE, TIMEOUT, pod_overrides=overrides)
+        return Plan(
+            "soak", (Role(ROLE, Launch((Here.PYTHON,))),), ROLE, TIMEOUT, pod=PodSettings(pod_overrides=overrides)
+        )
 
     @property
     def wrong(self) -> str | None:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
 
 from practicus_provider.errors import SpecError
+from practicus_provider.pod_settings import PodSettings
 from practicus_provider.spec import Elastic, Resources, Volume
 
 
@@ -150,16 +150,10 @@ class Plan:
     :param client: ``module:attribute.path`` that ``practicus_runtime.get_client()`` calls.
     :param links: label -> port that serves a web page, of the role's first replica; on loopback is enough.
     :param outside: roles of a parent cluster that this plan may refer to.
-    :param image: container image of the replicas, where they are containers; None: the backend's own choice.
-    :param egress: CIDRs outside the cluster that replicas may reach, where the backend isolates them.
-    :param pod_overrides: part of a pod template that changes the replicas' pods, where they are pods.
-    :param secrets: environment variable of every replica -> (name of a secret, its key), by reference only.
+    :param pod: what replicas take where they are pods.
     :param volumes: what every replica finds mounted, or stood for.
     :param checkpoints: folder on one of the volumes, in which each cluster's name has a folder for checkpoints.
     :param framework: what the replicas' Python has to have; None: nothing that is known.
-    :param queue_name: of who decides when the cluster starts, where replicas are pods; None: it starts at once.
-    :param scheduler_name: of who places the replicas' pods; None: the cluster's own scheduler.
-    :param priority_class: of the replicas' pods.
     :param grace: seconds that a replica's command has between SIGTERM and SIGKILL; None: the backend's own choice.
     :raises SpecError: the parts do not fit each other.
     """
@@ -172,16 +166,10 @@ class Plan:
     client: str | None = None
     links: Mapping[str, Port] = field(default_factory=dict)
     outside: tuple[Role, ...] = ()
-    image: str | None = None
-    secrets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    egress: tuple[str, ...] = ()
-    pod_overrides: Mapping[str, Any] = field(default_factory=dict)
+    pod: PodSettings = PodSettings()
     volumes: tuple[Volume, ...] = ()
     checkpoints: str | None = None
     framework: Framework | None = None
-    queue_name: str | None = None
-    scheduler_name: str | None = None
-    priority_class: str | None = None
     start_timeout: float = 600.0
     grace: float | None = None
     executable: frozenset[str] = frozenset()

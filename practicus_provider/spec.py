@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
-from ipaddress import ip_network
 from math import ceil, inf
-from posixpath import normpath
 from typing import Any, Literal, get_args
 
+from practicus_provider.checks import (
+    ENV_NAME,
+    OBJECT_NAME,
+    absolute,
+    instance,
+    is_below,
+    keyed,
+    no_nul,
+    positive_int,
+    strings,
+)
 from practicus_provider.errors import SpecError
+from practicus_provider.pod_settings import PodSettings
 
 Teardown = Literal["always", "on_success", "never"]
 StreamLogs = Literal["coordinator", "all", "none"]
@@ -31,12 +41,8 @@ _FACTOR = {None: Decimal(1), "m": Decimal(1) / 1000, "k": Decimal(1000)} | {
     for base, suffix in ((1000, ""), (1024, "i"))
     for power, unit in enumerate("KMGTPE", start=1)
 }
-_SECRET = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[-._a-zA-Z0-9]+")
 _DEVICE = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPTION = re.compile(r"-{1,2}[A-Za-z][-\w]*")
-_CLAIM = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
-_LABEL = re.compile(r"[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?")
 _NFS = re.compile(r"[^/\s]+:/\S*")
 _OURS = ("/practicus", "/dev", "/proc", "/sys")
 """Places in a container that no volume may take."""
@@ -84,7 +90,7 @@ class Resources:
         if self.memory_bytes < 1 << 20:
             raise SpecError("memory", self.memory, "that is under one MiB; did you forget the unit, as in '16Gi'?")
         if self.gpu != 0:
-            _positive_int("gpu", self.gpu, "or 0")
+            positive_int("gpu", self.gpu, "or 0")
         if self.shm is not None and parse_quantity("shm", self.shm) > self.memory_bytes:
             raise SpecError(
                 "shm", self.shm, f"it is a part of memory={self.memory!r}: give less of it, or more of that"
@@ -94,7 +100,7 @@ class Resources:
         for name, number in self.extra.items():
             if not isinstance(name, str) or not _DEVICE.fullmatch(name) or name == GPU:
                 raise SpecError("extra", name, f"name a device such as 'amd.com/gpu'; {GPU!r} is what gpu= asks for")
-            _positive_int(f"extra[{name!r}]", number)
+            positive_int(f"extra[{name!r}]", number)
 
     @property
     def cores(self) -> int:
@@ -123,7 +129,7 @@ class Elastic:
 
     def __post_init__(self) -> None:
         for name in ("min", "max"):
-            _positive_int(f"workers.{name}", getattr(self, name))
+            positive_int(f"workers.{name}", getattr(self, name))
         if self.min > self.max:
             raise SpecError("workers", self, f"min ({self.min}) is over max ({self.max}); swap them")
 
@@ -150,16 +156,16 @@ class WorkerGroup:
         if isinstance(self.count, Elastic):
             way_out = "a group's number is fixed: give a number, or workers=Elastic(min, max) without groups"
             raise SpecError("count", self.count, way_out)
-        _positive_int("count", self.count)
+        positive_int("count", self.count)
         if self.resources is not None:
-            _instance("resources", self.resources, Resources, "give Resources(cpu=..., memory=...)")
+            instance("resources", self.resources, Resources, "give Resources(cpu=..., memory=...)")
         if self.image is not None:
-            _instance("image", self.image, str, "give an image's name, such as 'registry/torch:2'")
+            instance("image", self.image, str, "give an image's name, such as 'registry/torch:2'")
         found = self.node_selector
         if not isinstance(found, Mapping) or not all(isinstance(text, str) for item in found.items() for text in item):
             raise SpecError("node_selector", found, "give a dict of strings, such as {'disk': 'ssd'}")
         if self.procs_per_worker is not None:
-            _positive_int("procs_per_worker", self.procs_per_worker)
+            positive_int("procs_per_worker", self.procs_per_worker)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,26 +192,26 @@ class Volume:
     local: str | None = None
 
     def __post_init__(self) -> None:
-        _absolute("path", self.path)
+        absolute("path", self.path)
         if self.path == "/" or any(is_below(self.path, ours) for ours in _OURS):
             raise SpecError("path", self.path, f"give a folder outside {', '.join(_OURS)}, such as '/data'")
         sources = ("claim", "host_path", "nfs", "empty_dir")
         given = {name: getattr(self, name) for name in sources if getattr(self, name) is not None}
         if len(given) != 1:
             raise SpecError("volumes", {"path": self.path, **given}, f"give exactly one of {', '.join(sources)}")
-        if self.claim is not None and not (isinstance(self.claim, str) and _CLAIM.fullmatch(self.claim)):
+        if self.claim is not None and not (isinstance(self.claim, str) and OBJECT_NAME.fullmatch(self.claim)):
             raise SpecError("claim", self.claim, "give a PersistentVolumeClaim's name, such as 'data'")
         if self.host_path is not None:
-            _absolute("host_path", self.host_path)
+            absolute("host_path", self.host_path)
         if self.nfs is not None and not (isinstance(self.nfs, str) and _NFS.fullmatch(self.nfs)):
             raise SpecError("nfs", self.nfs, "give 'server:/path'")
         if self.empty_dir is not None:
             parse_quantity("empty_dir", self.empty_dir)
             if self.read_only or self.local is not None:
                 raise SpecError("empty_dir", self.empty_dir, "leave out read_only and local: it is each replica's own")
-        _instance("read_only", self.read_only, bool, "give True or False")
+        instance("read_only", self.read_only, bool, "give True or False")
         if self.local is not None:
-            _absolute("local", self.local)
+            absolute("local", self.local)
 
     @property
     def keeps(self) -> bool:
@@ -231,7 +237,8 @@ class Function:
 class JobSpec:
     """One run of the user's application on a cluster of its own (or, without application, that cluster alone).
 
-    Field names are the operators' arguments. Times are in seconds. ``ds_config_argument`` and ``local_rank`` are
+    Field names are the operators' arguments, those of :class:`~practicus_provider.pod_settings.PodSettings` among them.
+    Times are in seconds. ``ds_config_argument`` and ``local_rank`` are
     DeepSpeed's alone.
 
     :raises SpecError: naming the field, for anything that cannot work.
@@ -248,10 +255,7 @@ class JobSpec:
     coordinator_resources: Resources = Resources()
     procs_per_worker: int | None = None
     conf: Mapping[str, Any] | str = field(default_factory=dict)
-    image: str | None = None
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    egress: tuple[str, ...] = ()
-    pod_overrides: Mapping[str, Any] = field(default_factory=dict)
+    pod: PodSettings = PodSettings()
     volumes: tuple[Volume, ...] = ()
     checkpoint_dir: str | None = None
     timeout: float = 24 * 3600
@@ -262,75 +266,53 @@ class JobSpec:
     oom_memory_factor: float | None = None
     teardown: Teardown = "always"
     stream_logs: StreamLogs = "coordinator"
-    queue_name: str | None = None
-    scheduler_name: str | None = None
-    priority_class: str | None = None
     ds_config_argument: str = "--deepspeed_config"
     local_rank: bool = True
 
+    @classmethod
+    def of(cls, **arguments: Any) -> JobSpec:
+        """The spec of an operator's arguments, those that only pods take among them.
+
+        :raises SpecError: naming the field, for anything that cannot work.
+        """
+        names = [argument.name for argument in fields(PodSettings) if argument.name in arguments]
+        pod = PodSettings(**{name: arguments.pop(name) for name in names})
+        return cls(pod=pod, **arguments)
+
     def __post_init__(self) -> None:
-        _instance("adapter", self.adapter, str, "give an adapter's name or 'module.Class'")
+        instance("adapter", self.adapter, str, "give an adapter's name or 'module.Class'")
         if self.application is not None:
-            _instance("application", self.application, (str, Function), "give a path, a local:///path or a URL")
+            instance("application", self.application, (str, Function), "give a path, a local:///path or a URL")
             if not self.application:
                 raise SpecError("application", self.application, "give a path, a local:///path or a URL")
-        for name in ("application_args", "files", "requirements", "egress"):
-            value = getattr(self, name)
-            if isinstance(value, str) or not (
-                isinstance(value, Sequence) and all(isinstance(item, str) for item in value)
-            ):
-                raise SpecError(name, value, "give a list of strings")
-            for item in value:
-                _no_nul(name, item, item)
+        for name in ("application_args", "files", "requirements"):
+            strings(name, getattr(self, name))
         for text in self.requirements:
             _check_requirement(text)
-        for name in ("env", "conf", "secrets", "pod_overrides"):
-            value = getattr(self, name)
-            if name == "conf" and isinstance(value, str) and value.startswith("local:///"):
-                continue
-            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-                raise SpecError(name, value, "give a dict whose keys are strings")
+        keyed("env", self.env)
+        if not (isinstance(self.conf, str) and self.conf.startswith("local:///")):
+            keyed("conf", self.conf)
         for key, text in self.env.items():
-            if not _ENV_NAME.fullmatch(key) or not isinstance(text, str):
+            if not ENV_NAME.fullmatch(key) or not isinstance(text, str):
                 raise SpecError("env", {key: text}, "names are letters, digits and _; values are strings")
             _check_length("env", key, text, extra=len(key) + 1)
-            _no_nul("env", {key: text}, text)
+            no_nul("env", {key: text}, text)
         for number, text in enumerate(self.application_args):
             _check_length("application_args", number, text)
-        for variable, secret in self.secrets.items():
-            if not _ENV_NAME.fullmatch(variable) or not isinstance(secret, str) or not _SECRET.fullmatch(secret):
-                raise SpecError("secrets", {variable: secret}, "give {'VARIABLE': 'secret-name/key'}")
-        for cidr in self.egress:
-            try:
-                if f"/{ip_network(cidr).prefixlen}" not in cidr:
-                    raise ValueError(f"{cidr!r} has no length after a /")
-            except ValueError as error:
-                raise SpecError("egress", cidr, f"give a list of CIDRs such as '10.0.0.0/8': {error}") from error
-        check_pod_overrides(self.pod_overrides)
         self._check_volumes()
-        if self.image is not None:
-            _instance("image", self.image, str, "give an image's name, such as 'registry/spark:4'")
-        for name, form, what in (
-            ("queue_name", _LABEL, "a LocalQueue of Kueue's by its name, such as 'team-a'"),
-            ("scheduler_name", _CLAIM, "a scheduler's name, such as 'volcano'"),
-            ("priority_class", _CLAIM, "a PriorityClass by its name, such as 'batch-low'"),
-        ):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, str) and form.fullmatch(value)):
-                raise SpecError(name, value, f"give {what}")
         if not isinstance(self.workers, Elastic) and not self.groups:
-            _positive_int("workers", self.workers, "or Elastic(min, max), or a list of WorkerGroup(count=...)")
+            positive_int("workers", self.workers, "or Elastic(min, max), or a list of WorkerGroup(count=...)")
         if self.procs_per_worker is not None:
-            _positive_int("procs_per_worker", self.procs_per_worker)
+            positive_int("procs_per_worker", self.procs_per_worker)
         if self.preemption_retries != 0:
-            _positive_int("preemption_retries", self.preemption_retries, "or 0")
+            positive_int("preemption_retries", self.preemption_retries, "or 0")
         if self.oom_memory_factor is not None and not (
             isinstance(self.oom_memory_factor, (int, float)) and 1 < self.oom_memory_factor <= MOST_MEMORY_FACTOR
         ):
             way_out = f"give a number over 1 and up to {MOST_MEMORY_FACTOR}, such as 1.5"
             raise SpecError("oom_memory_factor", self.oom_memory_factor, way_out)
         for name in ("worker_resources", "coordinator_resources"):
-            _instance(name, getattr(self, name), Resources, "give Resources(cpu=..., memory=...)")
+            instance(name, getattr(self, name), Resources, "give Resources(cpu=..., memory=...)")
         for name in ("timeout", "start_timeout", "progress_timeout", "grace"):
             value = getattr(self, name)
             if value is None and name in ("progress_timeout", "grace"):
@@ -340,7 +322,7 @@ class JobSpec:
         if not isinstance(self.ds_config_argument, str) or not _OPTION.fullmatch(self.ds_config_argument):
             way_out = "give an argument's name, such as '--deepspeed' for Hugging Face's scripts"
             raise SpecError("ds_config_argument", self.ds_config_argument, way_out)
-        _instance("local_rank", self.local_rank, bool, "give True or False")
+        instance("local_rank", self.local_rank, bool, "give True or False")
         for name, choices in (("teardown", get_args(Teardown)), ("stream_logs", get_args(StreamLogs))):
             if getattr(self, name) not in choices:
                 raise SpecError(name, getattr(self, name), f"choose one of {', '.join(choices)}")
@@ -382,7 +364,7 @@ class JobSpec:
                 raise SpecError("volumes", path, "two volumes have this path: give each its own")
         if self.checkpoint_dir is None:
             return
-        _absolute("checkpoint_dir", self.checkpoint_dir)
+        absolute("checkpoint_dir", self.checkpoint_dir)
         around = [volume for volume in self.volumes if is_below(self.checkpoint_dir, volume.path)]
         if not around or not max(around, key=lambda volume: len(volume.path)).keeps:
             way_out = "give a folder on one of volumes= that outlives a replica and may be written"
@@ -432,21 +414,6 @@ class JobSpec:
         return self.workers if isinstance(self.workers, int) else sum(group.count for group in self.groups)
 
 
-def check_pod_overrides(value: Mapping[str, Any]) -> None:
-    """Refuse what is not part of a pod template.
-
-    :raises SpecError: naming the part.
-    """
-    for name, parts in (("pod_overrides", ("metadata", "spec")), ("metadata", ("labels", "annotations"))):
-        found = value if name == "pod_overrides" else value.get(name, {})
-        if not isinstance(found, Mapping) or not set(found) <= set(parts):
-            raise SpecError(
-                "pod_overrides", dict(value), f"give {name} a dict with {' and '.join(map(repr, parts))} only"
-            )
-    if not isinstance(value.get("spec", {}), Mapping):
-        raise SpecError("pod_overrides", dict(value), "give 'spec' a dict: a part of a PodSpec")
-
-
 def _check_length(field_name: str, key: object, text: str, extra: int = 0) -> None:
     size = len(text.encode(errors="surrogatepass")) + extra + 1
     if size > MOST_TEXT:
@@ -462,28 +429,3 @@ def _check_requirement(text: str) -> None:
     except InvalidRequirement as error:
         way_out = "give requirements such as 'polars>=1,<2', as PEP 508 has them; what pip is told stands in env="
         raise SpecError("requirements", text, f"{way_out}: {str(error).splitlines()[0]}") from error
-
-
-def is_below(path: str, folder: str) -> bool:
-    """Whether a path is that folder's, or something in it."""
-    return f"{path}/".startswith(f"{folder}/")
-
-
-def _absolute(name: str, value: object) -> None:
-    if not isinstance(value, str) or not value.startswith("/") or normpath(value) != value or value.startswith("//"):
-        raise SpecError(name, value, "give an absolute path without '..' and without '/' at its end")
-
-
-def _positive_int(name: str, value: object, also: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SpecError(name, value, f"give a whole number of at least 1 {also}".rstrip())
-
-
-def _no_nul(name: str, value: object, text: str) -> None:
-    if "\0" in text:
-        raise SpecError(name, value, "leave out the NUL character: no process can be given one")
-
-
-def _instance(name: str, value: object, kind: type | tuple[type, ...], way_out: str) -> None:
-    if not isinstance(value, kind):
-        raise SpecError(name, value, way_out)

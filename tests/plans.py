@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import zipfile
 from collections.abc import AsyncIterator, Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from practicus_provider.adapters import Adapter, Program
 from practicus_provider.backends.base import Backend, Handle, LogLine
 from practicus_provider.plan import Here, Launch, Plan, Port, Role, Text
+from practicus_provider.pod_settings import PodSettings
 from practicus_provider.spec import Elastic, JobSpec
 from practicus_provider.status import Status, Verdict
 
@@ -43,13 +45,35 @@ class Alone(Adapter):
 
 
 def plan(*roles: Role, decides: str | None = "driver", timeout: float = 300.0, **more: Any) -> Plan:
-    """A plan of these roles."""
-    return Plan("test", roles, decides, timeout, **more)
+    """A plan of these roles; what only pods take may stand among the others."""
+    pod = {field.name: more.pop(field.name) for field in fields(PodSettings) if field.name in more}
+    return Plan("test", roles, decides, timeout, pod=PodSettings(**pod), **more)
+
+
+def with_pods(plan: Plan, **settings: Any) -> Plan:
+    """The same with other settings of its pods."""
+    return replace(plan, pod=replace(plan.pod, **settings))
 
 
 def server(name: str = "coordinator") -> Role:
     """A role that greets whoever connects to its port."""
     return role(name, LISTEN, Here.HOST, Port(name, "greet"), ports={"greet": 9000}, ready="greet")
+
+
+ASK = """
+import sys, time
+from practicus_runtime import control
+try:
+    control.scale(sys.argv[1], int(sys.argv[2]))
+except OSError as error:
+    sys.exit(str(error))
+time.sleep(600)
+"""
+
+
+def asking(name: str, replicas: int) -> Role:
+    """A driver that asks for that many replicas of a role."""
+    return role("driver", ASK, name, str(replicas), spawns="worker")
 
 
 ECHO = """

@@ -27,6 +27,7 @@ from practicus_provider.backends.kubernetes.labels import CLUSTER, MAIN
 from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.lifecycle import Policy
 from practicus_provider.plan import Here, Launch, Plan, Role
+from practicus_provider.pod_settings import PodSettings
 from practicus_provider.spec import Resources
 from practicus_provider.triggers.job import PracticusJobTrigger
 
@@ -86,7 +87,7 @@ class Planned(Contestant):
         launch = Launch((Here.PYTHON, "-c", APPLICATION, str(self.seconds)))
         overrides = {"spec": {"containers": [{"name": MAIN, "resources": RESOURCES}]}}
         roles = (Role(ROLE, launch, self.pods, Resources(memory=MEMORY)),)
-        return Plan("benchmark", roles, ROLE, TIMEOUT, pod_overrides=overrides)
+        return Plan("benchmark", roles, ROLE, TIMEOUT, pod=PodSettings(pod_overrides=overrides))
 
     @property
     def task(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from practicus_provider.backends.kubernetes.api import Api, Manifest
 from practicus_provider.backends.kubernetes.labels import CLUSTER
 from practicus_provider.backends.kubernetes.render import render
 from practicus_provider.plan import Plan
+from practicus_provider.pod_settings import PodSettings
 from tests.cluster import target
 from tests.cluster.simulation import RUNS_FOR, SELECTOR, TOLERATION
 
@@ -113,8 +114,8 @@ class _Simulated(Unstreamed):
         """As that of all of ours, on simulated nodes."""
         plan = super().plan
         metadata = {"annotations": {RUNS_FOR: LONG}}
-        spec = {**plan.pod_overrides["spec"], "nodeSelector": SELECTOR, "tolerations": [TOLERATION]}
-        return replace(plan, pod_overrides={"metadata": metadata, "spec": spec})
+        spec = {**plan.pod.pod_overrides["spec"], "nodeSelector": SELECTOR, "tolerations": [TOLERATION]}
+        return replace(plan, pod=PodSettings(pod_overrides={"metadata": metadata, "spec": spec}))
 
 
 class _OperatedCrowd(Crowd):

@@ -15,6 +15,7 @@ from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.labels import INDEX, MAIN
 from practicus_provider.plan import Here, Plan
+from practicus_provider.pod_settings import PodSettings
 from practicus_provider.spec import JobSpec
 
 STEPS = 1
@@ -33,7 +34,7 @@ class Training(Planned):
     def plan(self) -> Plan:
         """What an operator would make."""
         overrides = {"spec": {"containers": [{"name": MAIN, "resources": RESOURCES}]}}
-        spec = JobSpec(adapter=self.framework, workers=RANKS, pod_overrides=overrides)
+        spec = JobSpec(adapter=self.framework, workers=RANKS, pod=PodSettings(pod_overrides=overrides))
         files = {"job.py": program(self.framework, STEPS).encode()}
         return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), files)
 

@@ -146,15 +146,9 @@ def make_plan(
         client=adapter.client,
         framework=adapter.framework,
         links=adapter.links,
-        image=spec.image,
-        egress=spec.egress,
-        pod_overrides=spec.pod_overrides,
-        secrets={variable: _secret(text) for variable, text in spec.secrets.items()},
+        pod=spec.pod,
         volumes=spec.volumes,
         checkpoints=spec.checkpoints,
-        queue_name=spec.queue_name,
-        scheduler_name=spec.scheduler_name,
-        priority_class=spec.priority_class,
         start_timeout=spec.start_timeout,
         grace=spec.grace,
         executable=frozenset(executable),
@@ -198,19 +192,14 @@ def _installing(plan: Plan, requirements: tuple[str, ...], apart: frozenset[str]
 
 def _check_queue(spec: JobSpec, roles: tuple[Role, ...]) -> None:
     """Refuse what Kueue would admit in part: it looks at one Job, which is one role of fixed size."""
-    if spec.queue_name is not None and (len(roles) > 1 or roles[0].elastic):
+    if spec.pod.queue_name is not None and (len(roles) > 1 or roles[0].elastic):
         parts = ", ".join(role.name for role in roles)
         way_out = (
             f"Kueue admits one Job, and a cluster of {spec.adapter} is more than that here ({parts}): a part of it "
             "could hold what the rest waits for. Leave it out; a fixed number of workers that have ranks, and are "
             "alike, is one Job"
         )
-        raise SpecError("queue_name", spec.queue_name, way_out)
-
-
-def _secret(text: str) -> tuple[str, str]:
-    name, _, key = text.partition("/")
-    return name, key
+        raise SpecError("queue_name", spec.pod.queue_name, way_out)
 
 
 def _targets() -> dict[str, str]:

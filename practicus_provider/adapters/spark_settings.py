@@ -12,9 +12,10 @@ import difflib
 import re
 from collections.abc import Mapping
 
+from practicus_provider.checks import is_below
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Text
-from practicus_provider.spec import JobSpec, is_below
+from practicus_provider.spec import JobSpec
 
 KNOWN = ("spark.executor.memory", "spark.executor.cores", "spark.driver.memory", "spark.sql.shuffle.partitions")
 Settings = dict[str, Text]

@@ -182,13 +182,6 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    async def scale(self, handle: Handle, role: str, replicas: int) -> None:
-        """Have that many replicas of an elastic role: missing ones are started; fewer is the framework's to do.
-
-        :raises BackendError: the role is not elastic, or the number is outside its bounds.
-        """
-
-    @abstractmethod
     async def delete(self, handle: Handle, *, after: float = 0, wait: bool = True) -> None:
         """Remove the cluster, and all that runs on it. Absent is fine.
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from practicus_provider.plan import Framework, Here, Host, Launch, Part, Plan, Port, Role, Text, parts
+from practicus_provider.pod_settings import PodSettings
 from practicus_provider.spec import Elastic, Resources, Volume
 
 
@@ -22,7 +23,7 @@ def dump_plan(plan: Plan) -> dict[str, Any]:
         "client": plan.client,
         "framework": asdict(plan.framework) if plan.framework else None,
         "links": {label: _dump_port(port) for label, port in plan.links.items()},
-        "image": plan.image,
+        "image": plan.pod.image,
         "outside": [_dump_role(role) for role in plan.outside],
         "volumes": [asdict(volume) for volume in plan.volumes],
         "checkpoints": plan.checkpoints,
@@ -31,9 +32,11 @@ def dump_plan(plan: Plan) -> dict[str, Any]:
 
 def load_plan(data: Mapping[str, Any]) -> Plan:
     """Inverse of :func:`dump_plan`."""
+    as_they_are = {name: value for name, value in data.items() if name != "image"}
     return Plan(
         **{
-            **data,
+            **as_they_are,
+            "pod": PodSettings(image=data["image"]),
             "roles": tuple(map(_load_role, data["roles"])),
             "framework": Framework(**data["framework"]) if data["framework"] else None,
             "links": {label: Port(*port) for label, port in data["links"].items()},

@@ -16,7 +16,7 @@ from airflow.sdk.bases.hook import BaseHook
 
 from practicus_provider.errors import ConnectionConfigError, PracticusError, SpecError
 from practicus_provider.names import is_dns_label
-from practicus_provider.spec import check_pod_overrides
+from practicus_provider.pod_settings import check_pod_overrides
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

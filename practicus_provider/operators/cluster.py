@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, TaskGroup
@@ -20,9 +19,11 @@ from airflow.sdk.definitions.xcom_arg import XComArg
 
 from practicus_provider.errors import SpecError
 from practicus_provider.hooks.practicus import PracticusHook
+from practicus_provider.operators.arguments import ClusterArguments, PodArguments, check_early, job_spec, shipment_of
 from practicus_provider.operators.base import ClusterOperator, task_facts, task_key
-from practicus_provider.operators.job import check_early, job_spec, shipment_of, with_lineage
-from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs, Volume
+from practicus_provider.operators.job import with_lineage
+from practicus_provider.pod_settings import SHARED
+from practicus_provider.spec import Elastic, JobSpec, Resources, StreamLogs
 from practicus_provider.tasklog import NoFramesOfOurs
 
 if TYPE_CHECKING:
@@ -33,66 +34,15 @@ if TYPE_CHECKING:
     from practicus_provider.plan import Plan
 
 
-class PracticusCreateClusterOperator(ClusterOperator):
+class PracticusCreateClusterOperator(ClusterArguments):
     """Creates a cluster and waits until it runs. Its XCom is what the other two take as ``cluster``.
 
-    The arguments are those of :class:`~practicus_provider.operators.job.PracticusRunJobOperator`, without those that
-    concern the application.
-
-    :param timeout: the cluster's whole life, in seconds or as a timedelta, should nobody delete it.
+    It takes the arguments of :class:`~practicus_provider.operators.arguments.ClusterArguments`; its ``timeout`` is the
+    cluster's whole life, should nobody delete it.
     """
 
-    template_fields: Sequence[str] = (
-        "workers",
-        "env",
-        "conf",
-        "image",
-        "namespace",
-        "pod_overrides",
-        "scheduler_name",
-        "priority_class",
-    )
-
-    def __init__(
-        self,
-        *,
-        adapter: str,
-        env: Mapping[str, str] | None = None,
-        requirements: Sequence[str] = (),
-        workers: int | str | Elastic | XComArg = 1,
-        worker_resources: Resources = Resources(),
-        coordinator_resources: Resources = Resources(),
-        conf: Mapping[str, Any] | None = None,
-        image: str | None = None,
-        secrets: Mapping[str, str] | None = None,
-        egress: Sequence[str] = (),
-        pod_overrides: Mapping[str, Any] | None = None,
-        scheduler_name: str | None = None,
-        priority_class: str | None = None,
-        volumes: Sequence[Volume] = (),
-        timeout: float | timedelta = timedelta(days=1),
-        start_timeout: float | timedelta = timedelta(minutes=10),
-        grace: float | timedelta | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.adapter = adapter
-        self.env = env or {}
-        self.requirements = requirements
-        self.workers = workers
-        self.worker_resources = worker_resources
-        self.coordinator_resources = coordinator_resources
-        self.conf = conf or {}
-        self.image = image
-        self.secrets = secrets or {}
-        self.egress = egress
-        self.pod_overrides = pod_overrides or {}
-        self.scheduler_name = scheduler_name
-        self.priority_class = priority_class
-        self.volumes = volumes
-        self.timeout = timeout
-        self.start_timeout = start_timeout
-        self.grace = grace
         check_early(self)
 
     async def launch(self, backend: Backend, context: Context) -> tuple[Handle, Policy]:
@@ -123,27 +73,24 @@ class PracticusCreateClusterOperator(ClusterOperator):
         return {**handle, "spec": _shared_spec(spec)}
 
 
-class PracticusSubmitJobOperator(ClusterOperator):
+class PracticusSubmitJobOperator(PodArguments):
     """Runs an application on a cluster that :class:`PracticusCreateClusterOperator` made.
 
     :param cluster: that operator's output. (templated)
     :param wait_for_completion: else the task ends at once, and its XCom is what
         :class:`~practicus_provider.sensors.job.PracticusJobSensor` takes as ``job``.
-    :param timeout: of this job, in seconds or as a timedelta.
 
-    The others are those of :class:`~practicus_provider.operators.job.PracticusRunJobOperator`.
+    The others are those of :class:`~practicus_provider.operators.arguments.PodArguments`, and of the same names of
+    :class:`~practicus_provider.operators.job.PracticusRunJobOperator`. What of its pods the cluster has been told, and
+    it is not, is as there (:data:`~practicus_provider.pod_settings.SHARED`).
     """
 
     template_fields: Sequence[str] = (
         "cluster",
         "application",
         "application_args",
-        "env",
         "files",
-        "conf",
-        "image",
-        "namespace",
-        "pod_overrides",
+        *PodArguments.template_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"application_args": "json", "env": "json", "conf": "json"}
 
@@ -153,19 +100,8 @@ class PracticusSubmitJobOperator(ClusterOperator):
         cluster: Mapping[str, Any] | XComArg | str,
         application: str | XComArg,
         application_args: Sequence[str] | XComArg = (),
-        env: Mapping[str, str] | XComArg | None = None,
         files: Sequence[str] | XComArg = (),
-        requirements: Sequence[str] = (),
-        conf: Mapping[str, Any] | XComArg | None = None,
-        image: str | None = None,
-        secrets: Mapping[str, str] | None = None,
-        egress: Sequence[str] = (),
-        pod_overrides: Mapping[str, Any] | None = None,
-        volumes: Sequence[Volume] = (),
         checkpoint_dir: str | None = None,
-        timeout: float | timedelta = timedelta(days=1),
-        start_timeout: float | timedelta = timedelta(minutes=10),
-        grace: float | timedelta | None = None,
         stream_logs: StreamLogs = "coordinator",
         wait_for_completion: bool = True,
         **kwargs: Any,
@@ -174,19 +110,8 @@ class PracticusSubmitJobOperator(ClusterOperator):
         self.cluster = cluster
         self.application = application
         self.application_args = application_args
-        self.env = env or {}
         self.files = files
-        self.requirements = requirements
-        self.conf: Any = conf or {}
-        self.image = image
-        self.secrets = secrets or {}
-        self.egress = egress
-        self.pod_overrides = pod_overrides or {}
-        self.volumes = volumes
         self.checkpoint_dir = checkpoint_dir
-        self.timeout = timeout
-        self.start_timeout = start_timeout
-        self.grace = grace
         self.stream_logs = stream_logs
         self.wait_for_completion = wait_for_completion
         check_early(self, adapter="the cluster's")
@@ -234,9 +159,7 @@ class PracticusSubmitJobOperator(ClusterOperator):
             "worker_resources": Resources(**shared["worker_resources"]),
             "coordinator_resources": Resources(**shared["coordinator_resources"]),
             "conf": {**shared["conf"], **job_spec(self, adapter=shared["adapter"]).settings},
-            "image": self.image or shared["image"],
-            "scheduler_name": shared["scheduler_name"],
-            "priority_class": shared["priority_class"],
+            **{name: getattr(self, name) or shared.get(name) for name in SHARED},
         }
 
 
@@ -321,7 +244,5 @@ def _shared_spec(spec: JobSpec) -> dict[str, Any]:
         "worker_resources": asdict(spec.worker_resources),
         "coordinator_resources": asdict(spec.coordinator_resources),
         "conf": dict(spec.settings),
-        "image": spec.image,
-        "scheduler_name": spec.scheduler_name,
-        "priority_class": spec.priority_class,
+        **{name: getattr(spec.pod, name) for name in SHARED},
     }

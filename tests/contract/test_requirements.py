@@ -14,7 +14,7 @@ from tests.plans import created, end, read, wheel
 
 async def test_a_function_imports_what_it_requires_on_every_replica(backend: Backend, tmp_path: Path) -> None:
     source = "def greet():\n    import greeting\n    print(greeting.HELLO)\n    return greeting.__file__\n"
-    spec = JobSpec(
+    spec = JobSpec.of(
         adapter="tests.plans.Alone",
         application=Function("greet", source),
         requirements=("greeting>=1,<2",),

@@ -26,7 +26,7 @@ async def test_a_job_imports_from_a_wheel_and_runs_a_program_that_were_shipped(
     tool.write_text("#!/bin/sh\necho works")
     tool.chmod(0o755)
     files = [str(tool), str(wheel(tmp_path, "greeting", "HELLO = 'hello'\n"))]
-    spec = JobSpec(adapter="tests.plans.Alone", application=Function("use", SOURCE))
+    spec = JobSpec.of(adapter="tests.plans.Alone", application=Function("use", SOURCE))
     shipment = ship(spec.application, (), files, tmp_path)
     plan = make_plan(spec, shipment.program, shipment.files, executable=shipment.executable, pods=backend.pods)
     async with created(backend, "job", plan) as handle:

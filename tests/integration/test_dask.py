@@ -114,7 +114,7 @@ with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as clust
 
 
 def job(script: str, **more: Any) -> Plan:
-    spec = JobSpec(adapter="dask", workers=2, timeout=300, **more)
+    spec = JobSpec.of(adapter="dask", workers=2, timeout=300, **more)
     files = {"jobs/main.py": script.encode(), "jobs/beside.py": b"def triple(x): return 3 * x"}
     return make_plan(spec, (Here.PYTHON, (Here.APP, "/", "jobs/main.py")), files)
 

@@ -54,7 +54,7 @@ def with_gpus(number: int) -> Resources:
 
 def job(workers: Any, **spec: Any) -> Plan:
     program = (Here.PYTHON, (Here.APP, "/job.py"))
-    return make_plan(JobSpec(adapter="torch", workers=workers, **spec), program, {"job.py": TELL.encode()})
+    return make_plan(JobSpec.of(adapter="torch", workers=workers, **spec), program, {"job.py": TELL.encode()})
 
 
 async def test_devices_that_no_node_has_enough_of_are_waited_for_and_told_with_what_there_is(

@@ -116,7 +116,7 @@ async def run(backend: Backend, spec: JobSpec, script: str, notes: Path) -> tupl
 
 
 async def test_spark_executors_come_with_the_load_and_go_after_it(backend: LocalBackend, notes: Path) -> None:
-    spec = JobSpec(
+    spec = JobSpec.of(
         adapter="spark",
         workers=BOUNDS,
         worker_resources=Resources(memory="720Mi"),
@@ -131,7 +131,7 @@ async def test_spark_executors_come_with_the_load_and_go_after_it(backend: Local
 async def test_dask_workers_come_with_the_load_and_go_after_it_and_no_result_is_lost(
     backend: LocalBackend, notes: Path
 ) -> None:
-    spec = JobSpec(adapter="dask", workers=BOUNDS, worker_resources=Resources(memory="1Gi"), timeout=400)
+    spec = JobSpec.of(adapter="dask", workers=BOUNDS, worker_resources=Resources(memory="1Gi"), timeout=400)
     result, states = await run(backend, spec, DASK, notes)
     assert result == {"before": 1, "under_load": 3, "squares": sum(i * i for i in range(60)), "ran": 60}
     assert max(map(len, states)) == 3

@@ -43,7 +43,7 @@ def training(
     code: str, workers: Elastic, *, adapter: str = "torch", procs: int = 1, gate: Path | None = None, **conf: Any
 ) -> Plan:
     conf = {"last_call_timeout": PATIENCE} | conf
-    spec = JobSpec(adapter=adapter, workers=workers, procs_per_worker=procs, conf=conf)
+    spec = JobSpec.of(adapter=adapter, workers=workers, procs_per_worker=procs, conf=conf)
     files = {"job.py": (PREPARED + code).encode()}
     if gate:
         files["sitecustomize.py"] = LATER.format(gate=str(gate)).encode()

@@ -231,7 +231,7 @@ def bystander(namespace: str, name: str, image: str, labels: Mapping[str, str]) 
 
 def framework(adapter: str, image: str, workers: int | Elastic = ELASTIC) -> Plan:
     """A cluster whose job stays."""
-    spec = JobSpec(
+    spec = JobSpec.of(
         adapter=adapter,
         workers=workers,
         image=image,

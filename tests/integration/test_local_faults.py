@@ -21,9 +21,10 @@ from practicus_provider.errors import BackendError
 from practicus_provider.plan import Port
 from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.runtime.practicus_runtime.control import connectable
+from practicus_provider.spec import Elastic
 from practicus_provider.status import Reason, State
 from tests.local import GONE_WITHIN, nothing_left, processes_of, running, supervisor_of
-from tests.plans import SLEEP, TASK, created, end, plan, role, server
+from tests.plans import SLEEP, TASK, asking, created, end, plan, role, server
 
 DAEMON = """
 import os, sys, time
@@ -182,6 +183,15 @@ async def test_a_driver_that_is_out_of_time_may_clean_up(backend: LocalBackend, 
     assert verdict is not None
     assert verdict.reason is Reason.DEADLINE_EXCEEDED
     assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("replicas", [0, 4])
+async def test_scaling_beyond_the_bounds_is_refused(backend: LocalBackend, replicas: int) -> None:
+    job = plan(role("worker", SLEEP, elastic=Elastic(1, 3)), asking("worker", replicas))
+    async with created(backend, "job", job) as handle:
+        verdict = (await end(backend, handle)).verdict
+    assert verdict is not None
+    assert verdict.log_tail[-1] == f"{replicas} replicas are outside 1 to 3"
 
 
 @pytest.mark.parametrize(

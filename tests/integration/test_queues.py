@@ -16,7 +16,7 @@ from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.spec import Elastic
 from practicus_provider.status import Reason, State, Status, Verdict
 from tests.kubernetes import Namespace, pods
-from tests.plans import SLEEP, created, end, plan, role, until
+from tests.plans import SLEEP, asking, created, end, plan, role, until
 
 PRIORITY = "practicus-test-low"
 
@@ -92,14 +92,11 @@ def low(kubectl: Callable[..., str]) -> Iterator[str]:
 async def test_pods_of_every_role_have_the_priority_that_the_job_asks_for(
     backend: KubernetesBackend, namespace: Namespace, low: str
 ) -> None:
-    roles = (role("driver", SLEEP, spawns="worker"), role("worker", SLEEP, elastic=Elastic(1, 2)))
+    roles = (asking("worker", 2), role("worker", SLEEP, elastic=Elastic(1, 2)))
     async with created(backend, "job", plan(*roles, priority_class=low)) as handle:
-        await backend.scale(handle, "worker", 2)
+        await until(backend, handle, lambda status: len(status.replicas) == 3 and runs(status))
         found = namespace.core.list_namespaced_pod(namespace.name).items
-        assert [pod.spec.priority for pod in found if "worker" in pod.metadata.name] == [-5, -5]
-        await until(backend, handle, runs)
-        found = namespace.core.list_namespaced_pod(namespace.name).items
-        assert {pod.spec.priority for pod in found} == {-5}
+        assert [pod.spec.priority for pod in found] == [-5, -5, -5]
 
 
 async def test_a_priority_that_there_is_none_of_is_said(backend: KubernetesBackend) -> None:

@@ -68,7 +68,7 @@ WAIT = "talk(peers)\n"
 
 
 def ranks(code: str, *args: str, workers: Any = 2, procs: int | None = 1, **spec: Any) -> Plan:
-    job = JobSpec(adapter="torch", workers=workers, procs_per_worker=procs, **spec)
+    job = JobSpec.of(adapter="torch", workers=workers, procs_per_worker=procs, **spec)
     return make_plan(job, (Here.PYTHON, (Here.APP, "/job.py"), *args), {"job.py": (RING + code).encode()})
 
 
@@ -196,7 +196,7 @@ if os.environ["RANK"] == "0":
 
 
 async def test_a_rendezvous_whose_port_is_taken_is_told(backend: Backend) -> None:
-    spec = JobSpec(adapter="torch", workers=2)
+    spec = JobSpec.of(adapter="torch", workers=2)
     job = make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": (TAKE + RING + WAIT).encode()})
     async with created(backend, "job", job) as handle:
         verdict = await failure(backend, handle)
@@ -311,7 +311,7 @@ async def test_a_python_without_the_framework_is_told_so_with_the_way_out(
     local: LocalBackend, adapter: str, module: str, how: str
 ) -> None:
     program, files = (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": f"import {module}".encode()}
-    async with created(local, "job", make_plan(JobSpec(adapter=adapter), program, files)) as handle:
+    async with created(local, "job", make_plan(JobSpec.of(adapter=adapter), program, files)) as handle:
         verdict = await failure(local, handle)
     assert (verdict.message, verdict.advice) == (
         "rank 0 (worker-0) exited with code 1",
@@ -340,7 +340,7 @@ def wait(path):
         time.sleep(0.02)
     return ask("GET", path)[1]
 """
-    spec = JobSpec(adapter="horovod", **{"workers": 2} | more)
+    spec = JobSpec.of(adapter="horovod", **{"workers": 2} | more)
     return make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": (asks + code).encode()})
 
 

@@ -57,7 +57,7 @@ async def test_a_job_runs_from_its_creation_to_its_removal(user: KubernetesBacke
 async def test_a_job_whose_replicas_start_pods_runs_too(
     user: KubernetesBackend, image: Callable[[str], str], adapter: str, workers: int | Elastic, add_up: str
 ) -> None:
-    spec = JobSpec(
+    spec = JobSpec.of(
         adapter=adapter,
         workers=workers,
         image=image(adapter),

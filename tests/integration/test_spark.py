@@ -60,7 +60,7 @@ def packed(**files: str) -> bytes:
 
 def plan(script: str, files: dict[str, bytes], **more: Any) -> Plan:
     small = Resources(memory="800Mi")
-    spec = JobSpec(adapter="spark", worker_resources=small, coordinator_resources=small, timeout=600, **more)
+    spec = JobSpec.of(adapter="spark", worker_resources=small, coordinator_resources=small, timeout=600, **more)
     return make_plan(spec, PROGRAM, {"jobs/main.py": script.encode(), **files})
 
 

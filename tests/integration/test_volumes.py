@@ -39,7 +39,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 
 def training(code: str, **spec: Any) -> Plan:
-    job = JobSpec(adapter="torch", **{"volumes": (DATA,)} | spec)
+    job = JobSpec.of(adapter="torch", **{"volumes": (DATA,)} | spec)
     return make_plan(job, (Here.PYTHON, (Here.APP, "/job.py")), {"job.py": code.encode()})
 
 

@@ -34,7 +34,7 @@ DRIVE = (Here.PYTHON, "-S", "-m", "practicus_runtime.dask_driver", Host("coordin
 
 
 def spec(**more: Any) -> JobSpec:
-    return JobSpec(adapter="dask", **more)
+    return JobSpec.of(adapter="dask", **more)
 
 
 def roles(**more: Any) -> tuple[Role, ...]:

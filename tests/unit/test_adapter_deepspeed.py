@@ -19,7 +19,7 @@ GPU = Resources(gpu=1)
 
 
 def worker(conf: Any = None, workers: int = 2, **more: Any) -> Role:
-    job = JobSpec(adapter="deepspeed", workers=workers, conf=conf or {}, **more)
+    job = JobSpec.of(adapter="deepspeed", workers=workers, conf=conf or {}, **more)
     (role,) = load("deepspeed").roles(job, PROGRAM)
     return role
 

@@ -20,7 +20,7 @@ ALL = pytest.mark.parametrize("adapter", ["torch", "horovod"])
 
 
 def planned(adapter: str, **more: Any) -> Plan:
-    return make_plan(JobSpec(adapter=adapter, workers=BOUNDS, **more), PROGRAM)
+    return make_plan(JobSpec.of(adapter=adapter, workers=BOUNDS, **more), PROGRAM)
 
 
 def refused(message: str) -> pytest.RaisesExc[SpecError]:

@@ -12,6 +12,7 @@ from practicus_provider.adapters.spark_settings import REFUSED, REFUSED_ENV
 from practicus_provider.adapters.spark_size import LEAST_HEAP_MIB, LEAST_OVERHEAD, OVERHEAD
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role, parts
+from practicus_provider.pod_settings import PodSettings
 from practicus_provider.spec import Elastic, JobSpec, Resources, Volume
 
 PROGRAM = (Here.PYTHON, (Here.APP, "/etl.py"), "--date", "2013-01-05", "a b")
@@ -81,7 +82,7 @@ def elastic(least: int, most: int) -> dict[str, str]:
 
 
 def spec(**more: Any) -> JobSpec:
-    return JobSpec(adapter="spark", **more)
+    return JobSpec.of(adapter="spark", **more)
 
 
 def settings(**more: Any) -> dict[str, str]:
@@ -366,8 +367,7 @@ def test_the_plan_for_pods_is_that_of_the_roles_for_pods():
         client="pyspark.sql:SparkSession.builder.getOrCreate",
         framework=load("spark").framework,
         links={"Spark UI": Port("driver", "ui")},
-        image="spark:4",
-        secrets={"TOKEN": ("store", "token")},
+        pod=PodSettings(image="spark:4", secrets={"TOKEN": "store/token"}),
     )
 
 

@@ -122,7 +122,7 @@ def test_a_built_in_adapter_says_what_its_framework_is_and_which_image_has_it(na
     made_of = "".join(file.read_text() for file in dockerfile.parent.iterdir())
     assert dockerfile.is_file()
     assert [module for module in framework.modules if module not in made_of] == []
-    assert make_plan(JobSpec(adapter=name), PROGRAM).framework == framework
+    assert make_plan(JobSpec.of(adapter=name), PROGRAM).framework == framework
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -217,7 +217,7 @@ def test_the_abstract_adapter_is_refused():
 
 
 def test_the_plan_holds_what_the_adapter_says():
-    spec = JobSpec(adapter=mine(Alone), workers=3, timeout=60)
+    spec = JobSpec.of(adapter=mine(Alone), workers=3, timeout=60)
     assert make_plan(spec, PROGRAM, {"job.py": b""}) == Plan(
         mine(Alone), (Role("driver", Launch(PROGRAM), 3),), "driver", 60, {"job.py": b""}, "os:getcwd"
     )
@@ -225,18 +225,18 @@ def test_the_plan_holds_what_the_adapter_says():
 
 def test_what_an_adapter_refuses_itself_stays_as_it_says():
     with pytest.raises(SpecError, match=r"^conf='x': not here$"):
-        make_plan(JobSpec(adapter=mine(Refusing)), PROGRAM)
+        make_plan(JobSpec.of(adapter=mine(Refusing)), PROGRAM)
 
 
 def test_an_adapter_whose_roles_fail_is_refused_with_the_reason():
     with refused(mine(Failing), "its roles() failed: KeyError: 'missing'") as error:
-        make_plan(JobSpec(adapter=mine(Failing)), PROGRAM)
+        make_plan(JobSpec.of(adapter=mine(Failing)), PROGRAM)
     assert isinstance(error.value.__cause__, KeyError)
 
 
 def test_an_adapter_that_returns_a_list_is_refused():
     with refused(mine(Listing), "its roles() returned list, not a tuple of Role"):
-        make_plan(JobSpec(adapter=mine(Listing)), PROGRAM)
+        make_plan(JobSpec.of(adapter=mine(Listing)), PROGRAM)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_an_adapter_that_returns_a_list_is_refused():
 )
 def test_a_plan_whose_parts_do_not_fit_is_refused_by_its_adapters_name(cls, message):
     with pytest.raises(SpecError, match=f"^{re.escape(f'adapter {mine(cls)}: {message}')}$"):
-        make_plan(JobSpec(adapter=mine(cls)), PROGRAM)
+        make_plan(JobSpec.of(adapter=mine(cls)), PROGRAM)
 
 
 @pytest.mark.parametrize(("adapter", "apart"), [("dask", set()), ("spark", {"coordinator"})])
@@ -270,7 +270,7 @@ def test_every_replica_that_loads_what_is_the_users_installs_what_the_job_requir
 
 def search_paths(program: tuple[Any, ...], **more: Any) -> dict[str, Any]:
     """Of each role of a Dask job, what its launch says of it."""
-    plan = make_plan(JobSpec(adapter="dask", **more), program)
+    plan = make_plan(JobSpec.of(adapter="dask", **more), program)
     return {role.name: role.launch.env.get("PYTHONPATH") for role in plan.roles}
 
 
@@ -303,7 +303,7 @@ def test_where_the_script_lies_beside_the_shipped_files_or_nowhere_yet_nothing_i
 
 
 def test_modules_beside_the_script_are_found_by_pods_that_a_framework_makes():
-    plan = make_plan(JobSpec(adapter="spark"), (Here.PYTHON, (Here.APP, "/", "jobs/main.py")), pods=True)
+    plan = make_plan(JobSpec.of(adapter="spark"), (Here.PYTHON, (Here.APP, "/", "jobs/main.py")), pods=True)
     found = {role.name: role.launch.env["PYTHONPATH"] for role in plan.roles}
     assert found == dict.fromkeys(("driver", "worker"), (Here.APP, "/", "jobs"))
 
@@ -326,14 +326,14 @@ HELPERS = archive("helpers/__init__.py", "helpers-1.dist-info/METADATA")
 @pytest.mark.parametrize(("adapter", "pods"), [("dask", False), ("spark", False), ("spark", True), ("torch", True)])
 def test_what_an_archive_among_the_files_holds_is_found_on_every_replica(adapter, pods, name):
     program = (Here.PYTHON, (Here.APP, "/", "jobs/main.py"))
-    plan = make_plan(JobSpec(adapter=adapter), program, {"jobs/main.py": b"", name: HELPERS}, pods=pods)
+    plan = make_plan(JobSpec.of(adapter=adapter), program, {"jobs/main.py": b"", name: HELPERS}, pods=pods)
     path = (Here.APP, "/", "jobs", ":", Here.APP, "/", name)
     assert [role.launch.env.get("PYTHONPATH") for role in plan.roles] == [path] * len(plan.roles)
 
 
 def test_python_imports_from_the_archives_that_are_put_on_its_path(tmp_path):
     files = {"a.whl": HELPERS, "b.zip": archive("more.py")}
-    plan = make_plan(JobSpec(adapter="torch"), PROGRAM, files)
+    plan = make_plan(JobSpec.of(adapter="torch"), PROGRAM, files)
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     path = "".join(str(tmp_path) if part is Here.APP else part for part in plan.roles[0].launch.env["PYTHONPATH"])
@@ -352,7 +352,7 @@ def test_python_imports_from_the_archives_that_are_put_on_its_path(tmp_path):
     ],
 )
 def test_an_archive_of_something_else_or_in_a_folder_is_shipped_and_no_more(name, content):
-    plan = make_plan(JobSpec(adapter="dask"), PROGRAM, {name: content})
+    plan = make_plan(JobSpec.of(adapter="dask"), PROGRAM, {name: content})
     assert all("PYTHONPATH" not in role.launch.env for role in plan.roles)
 
 
@@ -366,9 +366,9 @@ def test_an_archive_of_something_else_or_in_a_folder_is_shipped_and_no_more(name
 )
 def test_a_wheel_or_egg_that_cannot_be_imported_from_is_refused(name, content, way_out):
     with pytest.raises(SpecError, match=re.escape(f"files={name!r}: {way_out}")):
-        make_plan(JobSpec(adapter="dask"), PROGRAM, {name: content})
+        make_plan(JobSpec.of(adapter="dask"), PROGRAM, {name: content})
 
 
 def test_wheels_are_pips_where_something_is_required():
-    plan = make_plan(JobSpec(adapter="dask", requirements=("a",)), PROGRAM, {"a.whl": archive("a/fast.so")})
+    plan = make_plan(JobSpec.of(adapter="dask", requirements=("a",)), PROGRAM, {"a.whl": archive("a/fast.so")})
     assert all("PYTHONPATH" not in role.launch.env for role in plan.roles)

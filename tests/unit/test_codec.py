@@ -54,7 +54,7 @@ FULL = Plan(
 
 @pytest.mark.parametrize(
     "plan",
-    [FULL, Plan("test", (Role("worker", Launch(("x",))),), None, 1), make_plan(JobSpec(adapter="dask"), ("x",))],
+    [FULL, Plan("test", (Role("worker", Launch(("x",))),), None, 1), make_plan(JobSpec.of(adapter="dask"), ("x",))],
     ids=["full", "least", "dask"],
 )
 def test_a_plan_is_equal_after_its_way_through_json(plan):

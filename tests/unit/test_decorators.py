@@ -108,7 +108,7 @@ def test_a_function_runs_on_a_shared_cluster_too_and_is_what_that_is():
     job = dag.get_task("cluster.half")
     assert isinstance(job, PracticusSubmitJobOperator)
     assert job.upstream_task_ids == {"cluster.create"}
-    job.cluster = {"name": "n", "uid": "u", "spec": _shared_spec(JobSpec(adapter="dask", workers=3))}
+    job.cluster = {"name": "n", "uid": "u", "spec": _shared_spec(JobSpec.of(adapter="dask", workers=3))}
     spec = job.spec()
     assert (spec.adapter, spec.workers, dict(spec.settings)) == (
         "dask",

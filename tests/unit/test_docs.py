@@ -278,7 +278,7 @@ def test_the_readme_s_adapters_are_those_that_are_built_in():
 def test_the_readme_s_arguments_are_the_operators_with_their_defaults():
     rows = {code(name): code(default) for name, default, _ in table(README, "argument")}
     arguments: dict[str, Any] = {}
-    for cls in (PracticusRunJobOperator, ClusterOperator):
+    for cls in PracticusRunJobOperator.__mro__[: PracticusRunJobOperator.__mro__.index(ClusterOperator) + 1]:
         for name, parameter in inspect.signature(cls.__init__).parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 arguments[name] = parameter.default

@@ -551,7 +551,7 @@ def test_a_replica_that_ran_out_of_memory_is_told_with_what_it_had_and_what_give
 ):
     lost = pod(role, 0, container)
     others = [pod(name, 0, runs()) for name in ("workers-boss", "mapper", "worker") if name != role]
-    found = observe(job(make_plan(JobSpec(adapter=f"{__name__}.Bossed"), ("x",))), [lost, *others])
+    found = observe(job(make_plan(JobSpec.of(adapter=f"{__name__}.Bossed"), ("x",))), [lost, *others])
     verdict = Verdict(
         FAILED,
         Reason.OOM_KILLED,
@@ -567,7 +567,7 @@ def test_a_replica_that_ran_out_of_memory_is_told_with_what_it_had_and_what_give
 def test_a_group_s_worker_that_ran_out_of_memory_is_told_the_group_and_its_memory_grows_with_the_workers():
     groups = (WorkerGroup(1, Resources(memory="1Gi")), WorkerGroup(1))
     pods = [pod("worker", 0, ended(137, reason="OOMKilled")), pod("worker2", 0, runs())]
-    verdict = observe(job(make_plan(JobSpec(adapter="torch", workers=groups), ("python", "x.py"))), pods).ending
+    verdict = observe(job(make_plan(JobSpec.of(adapter="torch", workers=groups), ("python", "x.py"))), pods).ending
     assert verdict is not None
     assert (verdict.argument, verdict.advice) == (
         "worker_resources",

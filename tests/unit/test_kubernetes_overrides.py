@@ -135,7 +135,7 @@ def test_the_image_is_the_jobs_then_its_adapters_then_the_connections(given, sit
 
 
 def test_the_jobs_changes_come_after_the_connections_and_both_reach_every_pod():
-    spec = JobSpec(
+    spec = JobSpec.of(
         adapter="dask",
         workers=Elastic(1, 2),
         image="dask:2",

@@ -28,7 +28,7 @@ from practicus_provider.names import TaskKey, job_name
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
 from practicus_provider.runtime.practicus_runtime.pods import instance
 from practicus_provider.spec import Elastic, JobSpec, Resources, Volume, WorkerGroup
-from tests.plans import TASK, plan, role, server
+from tests.plans import TASK, plan, role, server, with_pods
 
 GOLDEN = Path(__file__).parent / "golden" / "kubernetes"
 SITE = Site("jobs", "registry/python:1")
@@ -44,12 +44,12 @@ def rendered(plan: Plan, name: str = NAME, **how: Any) -> Manifests:
 
 
 def planned(adapter: str, **spec: Any) -> Plan:
-    return make_plan(JobSpec(adapter=adapter, **spec), PROGRAM, FILES, pods=True)
+    return make_plan(JobSpec.of(adapter=adapter, **spec), PROGRAM, FILES, pods=True)
 
 
 def shared_job() -> Manifests:
     """A job on a shared cluster."""
-    whole = make_plan(JobSpec(adapter="dask", workers=2, env={"A": "a"}), PROGRAM, FILES)
+    whole = make_plan(JobSpec.of(adapter="dask", workers=2, env={"A": "a"}), PROGRAM, FILES)
     parent = rendered(whole.serving()).root
     parent["metadata"]["uid"] = "uid-of-the-shared-cluster"
     key = TaskKey("sales", "manual__2013-01-05", "first")
@@ -179,12 +179,12 @@ def test_the_objects_of_a_cluster_are_those_of_the_golden_file(name):
 
 
 @pytest.mark.parametrize("where", ["job", "connection"])
-@pytest.mark.parametrize("name", [name for name in PLANS if not PLANS[name].pod_overrides])
+@pytest.mark.parametrize("name", [name for name in PLANS if not PLANS[name].pod.pod_overrides])
 def test_labels_and_annotations_of_the_users_reach_every_pod_also_those_that_are_made_inside(name, where):
     added = {"labels": {"team": "sales"}, "annotations": {"sidecar.istio.io/inject": "false"}}
     plan, site = PLANS[name], SITE
     if where == "job":
-        plan = replace(plan, pod_overrides={"metadata": added})
+        plan = with_pods(plan, pod_overrides={"metadata": added})
     else:
         site = replace(SITE, pod_overrides={"metadata": added})
     manifests = rendered(plan, site=site)
@@ -272,7 +272,9 @@ def test_who_shares_no_key_has_no_secret():
 
 
 def test_a_program_in_the_bundle_stays_one():
-    plan = make_plan(JobSpec(adapter="dask"), PROGRAM, {**FILES, "bin/tool": b""}, executable={"bin/tool"}, pods=True)
+    plan = make_plan(
+        JobSpec.of(adapter="dask"), PROGRAM, {**FILES, "bin/tool": b""}, executable={"bin/tool"}, pods=True
+    )
     with tarfile.open(fileobj=io.BytesIO(bundle_of(rendered(plan)))) as archive:
         assert [member.name for member in archive if member.mode != 0o644] == ["app/bin/tool"]
         assert archive.getmember("app/bin/tool").mode == 0o755
@@ -418,7 +420,7 @@ MARK = "OF-THE-USER $(PRACTICUS_HOST) ${HOME} `id`"
 @pytest.mark.parametrize("workers", [2, Elastic(1, 2)])
 def test_what_a_user_writes_stands_in_the_launches_and_nowhere_else(adapter, workers):
     conf = {"spark.x" if adapter == "spark" else "x.y": MARK}
-    spec = JobSpec(adapter=adapter, workers=workers, env={"A": MARK}, conf=conf)
+    spec = JobSpec.of(adapter=adapter, workers=workers, env={"A": MARK}, conf=conf)
     sent = json.loads(json.dumps(every(rendered(make_plan(spec, (*PROGRAM, MARK), pods=True)))))
     (config,) = [manifest for manifest in sent if manifest["kind"] == "ConfigMap"]
     assert MARK in config["data"].pop("launches.json")

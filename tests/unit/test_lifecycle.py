@@ -102,9 +102,6 @@ class Scripted(Backend):
     def preview(self, name: str, plan: Plan, **how: Any) -> Any:
         raise NotImplementedError
 
-    async def scale(self, handle: Handle, role: str, replicas: int) -> None:
-        raise NotImplementedError
-
     async def delete(self, handle: Handle, *, after: float = 0, wait: bool = True) -> None:
         assert handle == HANDLE
         self.deleted.append(after)
@@ -596,7 +593,7 @@ def test_an_outcome_is_equal_after_its_way_through_json(outcome):
 )
 def test_the_policy_is_what_the_spec_asks_for(monkeypatch, stream_logs, streamed):
     monkeypatch.setattr(lifecycle.time, "time", lambda: 1000.0)
-    spec = JobSpec(adapter="dask", start_timeout=60, teardown="never", stream_logs=stream_logs)
+    spec = JobSpec.of(adapter="dask", start_timeout=60, teardown="never", stream_logs=stream_logs)
     plan = make_plan(spec, ("x",))
     since = {"adapter": "dask", "launched_at": 1000.0}
     assert Policy.of(spec, plan, lease=5.0) == Policy(1060.0, streamed, "never", 5.0, False, **since)
@@ -604,7 +601,7 @@ def test_the_policy_is_what_the_spec_asks_for(monkeypatch, stream_logs, streamed
 
 
 def test_a_job_may_be_preempted_as_often_as_its_spec_says_and_one_attempt_more_is_made():
-    spec = JobSpec(adapter="dask", preemption_retries=2)
+    spec = JobSpec.of(adapter="dask", preemption_retries=2)
     policy = Policy.of(spec, make_plan(spec, ("x",)), attempt=2)
     assert (policy.attempt, policy.attempts) == (2, 3)
 
@@ -614,7 +611,7 @@ def test_a_job_may_be_preempted_as_often_as_its_spec_says_and_one_attempt_more_i
     [("coordinator", ("worker-0",)), ("all", ("worker-0", "worker-1", "worker-2")), ("none", ())],
 )
 def test_of_ranks_the_first_is_streamed_or_each_of_them_by_name(stream_logs, streamed):
-    spec = JobSpec(adapter="torch", workers=3, stream_logs=stream_logs)
+    spec = JobSpec.of(adapter="torch", workers=3, stream_logs=stream_logs)
     assert Policy.of(spec, make_plan(spec, ("x",))).streamed == streamed
 
 

@@ -258,7 +258,7 @@ def test_a_worker_count_from_a_template_becomes_a_number(rendered):
     with DAG("sales", params={"n": Param(rendered)}):
         operator = dask(workers="{{ params.n }}", application_args=["--date", "{{ ds }}"], env={"A": "{{ ds }}"})
     operator.render_template_fields({"params": {"n": rendered}, "ds": "2013-01-05"})
-    assert operator.spec() == JobSpec(
+    assert operator.spec() == JobSpec.of(
         adapter="dask",
         application=JOB,
         application_args=("--date", "2013-01-05"),
@@ -386,7 +386,7 @@ def test_the_arguments_are_the_spec():
         teardown="never",
         stream_logs="all",
     )
-    assert operator.spec() == JobSpec(
+    assert operator.spec() == JobSpec.of(
         adapter="dask",
         application=JOB,
         application_args=("a",),
@@ -430,7 +430,7 @@ def deepspeed(parse, tmp_path):
 )
 def test_deepspeeds_configuration_is_a_dict_a_file_beside_the_dag_or_one_where_the_job_runs(deepspeed, given, conf):
     spec = deepspeed(f"workers=2, procs_per_worker=2, {given}").spec()
-    assert spec == JobSpec(adapter="deepspeed", application="jobs/job.py", workers=2, procs_per_worker=2, conf=conf)
+    assert spec == JobSpec.of(adapter="deepspeed", application="jobs/job.py", workers=2, procs_per_worker=2, conf=conf)
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ def test_a_framework_whose_settings_are_no_file_takes_one_beside_the_dag(parse, 
 
 
 def test_what_is_not_given_is_as_the_spec_has_it():
-    assert dask().spec() == JobSpec(adapter="dask", application=JOB)
+    assert dask().spec() == JobSpec.of(adapter="dask", application=JOB)
 
 
 def test_a_dags_default_arguments_reach_every_operator():
@@ -863,23 +863,23 @@ def traced() -> Any:
 
 
 def test_spark_is_not_told_of_its_task_unless_airflow_is_told_to():
-    spec = JobSpec(adapter="spark", conf={"spark.a": "b"})
+    spec = JobSpec.of(adapter="spark", conf={"spark.a": "b"})
     assert with_lineage(spec, traced()) == spec
 
 
 def test_spark_s_lineage_is_told_of_its_task_where_airflow_is_told_to(monkeypatch):
     monkeypatch.setenv("AIRFLOW__OPENLINEAGE__SPARK_INJECT_PARENT_JOB_INFO", "true")
-    told = with_lineage(JobSpec(adapter="spark", conf={"spark.a": "b"}), traced()).settings
+    told = with_lineage(JobSpec.of(adapter="spark", conf={"spark.a": "b"}), traced()).settings
     assert told["spark.a"] == "b"
     assert told["spark.openlineage.parentJobName"] == "sales.etl"
     assert told["spark.openlineage.rootParentJobName"] == "sales"
     assert {"spark.openlineage.parentRunId", "spark.openlineage.parentJobNamespace"} <= told.keys()
-    assert make_plan(JobSpec(adapter="spark", conf=told), ("x",), pods=True).decides == "driver"
+    assert make_plan(JobSpec.of(adapter="spark", conf=told), ("x",), pods=True).decides == "driver"
 
 
 @pytest.mark.parametrize(
     "spec",
-    [JobSpec(adapter="dask"), JobSpec(adapter="spark", conf={"spark.openlineage.parentRunId": "mine"})],
+    [JobSpec.of(adapter="dask"), JobSpec(adapter="spark", conf={"spark.openlineage.parentRunId": "mine"})],
     ids=["another framework", "told by the user"],
 )
 def test_nobody_else_is_told_anything(monkeypatch, spec):

@@ -87,7 +87,7 @@ def test_an_elastic_bound_that_is_not_a_positive_whole_number_is_refused(field, 
 def test_a_worker_count_that_is_not_a_positive_whole_number_is_refused_with_the_field_and_the_value(value):
     way_out = "give a whole number of at least 1 or Elastic(min, max), or a list of WorkerGroup(count=...)"
     with pytest.raises(SpecError, match=refusal("workers", value, way_out)):
-        JobSpec(adapter="dask", workers=value)
+        JobSpec.of(adapter="dask", workers=value)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_worker_count_that_is_not_a_positive_whole_number_is_refused_with_the_
     [(4, None, 4, 4), (Elastic(2, 20), Elastic(2, 20), 2, 20), (Elastic(2, 2), Elastic(2, 2), 2, 2)],
 )
 def test_workers_are_a_number_or_a_range(workers, elastic, at_least, at_most):
-    spec = JobSpec(adapter="dask", workers=workers)
+    spec = JobSpec.of(adapter="dask", workers=workers)
     assert (spec.elastic, spec.min_workers, spec.max_workers) == (elastic, at_least, at_most)
 
 
@@ -103,7 +103,7 @@ def test_workers_are_a_number_or_a_range(workers, elastic, at_least, at_most):
 @pytest.mark.parametrize("value", ["--date 2013-01-05", (1,), ["a", None], 5, None])
 def test_a_list_of_strings_that_is_none_is_refused(field, value):
     with pytest.raises(SpecError, match=refusal(field, value, "give a list of strings")):
-        JobSpec(adapter="dask", **{field: value})
+        JobSpec.of(adapter="dask", **{field: value})
 
 
 @pytest.mark.parametrize(
@@ -117,21 +117,21 @@ def test_a_list_of_strings_that_is_none_is_refused(field, value):
 def test_a_requirement_that_is_none_is_refused_with_the_reason(text, why):
     way_out = "give requirements such as 'polars>=1,<2', as PEP 508 has them; what pip is told stands in env="
     with pytest.raises(SpecError, match=f"^{re.escape(f'requirements={text!r}: {way_out}: {why}')}"):
-        JobSpec(adapter="dask", requirements=("polars[async]>=1,<2; python_version > '3'", text))
+        JobSpec.of(adapter="dask", requirements=("polars[async]>=1,<2; python_version > '3'", text))
 
 
 @pytest.mark.parametrize("field", ["env", "conf", "secrets"])
 @pytest.mark.parametrize("value", ["A=1", ["A"], {1: "a"}, None])
 def test_a_dict_with_string_keys_that_is_none_is_refused(field, value):
     with pytest.raises(SpecError, match=refusal(field, value, "give a dict whose keys are strings")):
-        JobSpec(adapter="dask", **{field: value})
+        JobSpec.of(adapter="dask", **{field: value})
 
 
 @pytest.mark.parametrize("item", [("A", 1), ("A", None), ("", "a"), ("1A", "a"), ("A B", "a"), ("A=B", "a"), ("Ä", "")])
 def test_an_environment_variable_that_no_process_can_have_is_refused_by_name(item):
     wrong = dict([item])
     with pytest.raises(SpecError, match=refusal("env", wrong, "names are letters, digits and _; values are strings")):
-        JobSpec(adapter="dask", env={"FINE": "yes"} | wrong)
+        JobSpec.of(adapter="dask", env={"FINE": "yes"} | wrong)
 
 
 @pytest.mark.parametrize(
@@ -145,11 +145,11 @@ def test_an_environment_variable_that_no_process_can_have_is_refused_by_name(ite
 def test_a_text_that_is_longer_than_linux_takes_is_refused_with_its_size(field, value, key, size):
     way_out = f"{size} bytes are more than the 131072 that Linux takes: give it as a file, by files="
     with pytest.raises(SpecError, match=refusal(field, {key: f"{value[key][:40]}..."}, way_out)):
-        JobSpec(adapter="dask", **{field: value})
+        JobSpec.of(adapter="dask", **{field: value})
 
 
 def test_a_text_may_be_as_long_as_linux_takes():
-    JobSpec(adapter="dask", env={"MODEL": "x" * 131065}, application_args=["x" * 131071])
+    JobSpec.of(adapter="dask", env={"MODEL": "x" * 131065}, application_args=["x" * 131071])
 
 
 @pytest.mark.parametrize(
@@ -164,11 +164,11 @@ def test_what_no_process_can_be_given_is_refused(field, given, value):
     with pytest.raises(
         SpecError, match=refusal(field, value, "leave out the NUL character: no process can be given one")
     ):
-        JobSpec(adapter="dask", **{field: given})
+        JobSpec.of(adapter="dask", **{field: given})
 
 
 def test_an_environment_variable_may_be_empty():
-    assert JobSpec(adapter="dask", env={"A": ""}).env == {"A": ""}
+    assert JobSpec.of(adapter="dask", env={"A": ""}).env == {"A": ""}
 
 
 @pytest.mark.parametrize(
@@ -179,17 +179,18 @@ def test_an_environment_variable_may_be_empty():
 def test_a_secret_that_is_not_a_name_and_a_key_is_refused(item):
     message = refusal("secrets", dict([item]), "give {'VARIABLE': 'secret-name/key'}")
     with pytest.raises(SpecError, match=message):
-        JobSpec(adapter="dask", secrets=dict([item]))
+        JobSpec.of(adapter="dask", secrets=dict([item]))
 
 
 def test_a_secret_is_a_name_and_a_key():
-    assert JobSpec(adapter="dask", secrets={"A": "my.secret-1/Some_key.pem"}).secrets
+    spec = JobSpec.of(adapter="dask", secrets={"A": "my.secret-1/Some_key.pem"})
+    assert spec.pod.secret_keys == {"A": ("my.secret-1", "Some_key.pem")}
 
 
 @pytest.mark.parametrize("value", [5, ["image"]])
 def test_an_image_that_is_not_a_name_is_refused(value):
     with pytest.raises(SpecError, match=refusal("image", value, "give an image's name, such as 'registry/spark:4'")):
-        JobSpec(adapter="dask", image=value)
+        JobSpec.of(adapter="dask", image=value)
 
 
 @pytest.mark.parametrize(
@@ -202,19 +203,19 @@ def test_an_image_that_is_not_a_name_is_refused(value):
 )
 def test_an_egress_that_is_no_cidr_is_refused_with_the_reason(cidr, why):
     with pytest.raises(SpecError, match=refusal("egress", cidr, f"give a list of CIDRs such as '10.0.0.0/8': {why}")):
-        JobSpec(adapter="dask", egress=("0.0.0.0/0", cidr))
+        JobSpec.of(adapter="dask", egress=("0.0.0.0/0", cidr))
 
 
 def test_an_egress_that_is_a_bare_address_is_refused():
     with pytest.raises(SpecError):
-        JobSpec(adapter="dask", egress=("10.0.0.1",))
+        JobSpec.of(adapter="dask", egress=("10.0.0.1",))
 
 
 @pytest.mark.parametrize("field", ["timeout", "start_timeout"])
 @pytest.mark.parametrize("value", [0, -1, True, "60", None, float("nan"), float("inf")])
 def test_a_time_that_is_not_a_positive_number_is_refused(field, value):
     with pytest.raises(SpecError, match=refusal(field, value, "give a positive number of seconds or a timedelta")):
-        JobSpec(adapter="dask", **{field: value})
+        JobSpec.of(adapter="dask", **{field: value})
 
 
 @pytest.mark.parametrize(
@@ -224,26 +225,26 @@ def test_a_time_that_is_not_a_positive_number_is_refused(field, value):
 @pytest.mark.parametrize("value", ["Always", "", None, True, ["always"]])
 def test_a_choice_that_does_not_exist_is_refused_with_those_that_do(field, choices, value):
     with pytest.raises(SpecError, match=refusal(field, value, f"choose one of {choices}")):
-        JobSpec(adapter="dask", **{field: value})
+        JobSpec.of(adapter="dask", **{field: value})
 
 
 @pytest.mark.parametrize("field", ["worker_resources", "coordinator_resources"])
 @pytest.mark.parametrize("value", ["4Gi", {"cpu": 4}, None])
 def test_resources_that_are_not_resources_are_refused(field, value):
     with pytest.raises(SpecError, match=refusal(field, value, "give Resources(cpu=..., memory=...)")):
-        JobSpec(adapter="dask", **{field: value})
+        JobSpec.of(adapter="dask", **{field: value})
 
 
 @pytest.mark.parametrize("value", ["", 5, ["job.py"]])
 def test_an_application_that_names_nothing_is_refused(value):
     with pytest.raises(SpecError, match=refusal("application", value, "give a path, a local:///path or a URL")):
-        JobSpec(adapter="dask", application=value)
+        JobSpec.of(adapter="dask", application=value)
 
 
 @pytest.mark.parametrize("value", [None, 1, object])
 def test_an_adapter_that_is_not_a_name_is_refused(value):
     with pytest.raises(SpecError, match=refusal("adapter", value, "give an adapter's name or 'module.Class'")):
-        JobSpec(adapter=value)
+        JobSpec.of(adapter=value)
 
 
 @pytest.mark.parametrize(
@@ -277,12 +278,12 @@ def test_a_device_is_counted_in_whole_numbers():
 @pytest.mark.parametrize("value", [0, "2", True, 1.5])
 def test_a_number_of_processes_that_cannot_be_is_refused(value):
     with pytest.raises(SpecError, match=refusal("procs_per_worker", value, "give a whole number of at least 1")):
-        JobSpec(adapter="torch", procs_per_worker=value)
+        JobSpec.of(adapter="torch", procs_per_worker=value)
 
 
 def test_workers_may_be_several_groups():
     groups = (WorkerGroup(2, Resources(gpu=1)), WorkerGroup(4))
-    spec = JobSpec(adapter="torch", workers=groups)
+    spec = JobSpec.of(adapter="torch", workers=groups)
     assert (spec.groups, spec.elastic, spec.min_workers, spec.max_workers) == (groups, None, 6, 6)
 
 
@@ -312,13 +313,13 @@ def test_a_group_of_workers_that_cannot_be_is_refused(field, value, way_out):
 def test_a_time_that_may_be_left_out_and_is_not_a_positive_number_is_refused(field, value):
     message = refusal(field, value, "give a positive number of seconds or a timedelta")
     with pytest.raises(SpecError, match=message):
-        JobSpec(adapter="torch", **{field: value})
+        JobSpec.of(adapter="torch", **{field: value})
 
 
 @pytest.mark.parametrize("value", [-1, True, 1.5, "2", None])
 def test_a_number_of_preemptions_that_cannot_be_is_refused(value):
     with pytest.raises(SpecError, match=refusal("preemption_retries", value, "give a whole number of at least 1 or 0")):
-        JobSpec(adapter="torch", preemption_retries=value)
+        JobSpec.of(adapter="torch", preemption_retries=value)
 
 
 @pytest.mark.parametrize(
@@ -351,13 +352,13 @@ def test_a_volume_that_cannot_be_is_refused(given, field, value, way_out):
 @pytest.mark.parametrize("value", [["/data"], (Volume,), "data", None])
 def test_volumes_that_are_none_are_refused(value):
     with pytest.raises(SpecError, match=refusal("volumes", value, "give a list of Volume(path=..., claim=...)")):
-        JobSpec(adapter="dask", volumes=value)
+        JobSpec.of(adapter="dask", volumes=value)
 
 
 def test_two_volumes_at_one_path_are_refused():
     both = (Volume(path="/data", claim="a"), Volume(path="/data", claim="b"))
     with pytest.raises(SpecError, match=refusal("volumes", "/data", "two volumes have this path: give each its own")):
-        JobSpec(adapter="dask", volumes=both)
+        JobSpec.of(adapter="dask", volumes=both)
 
 
 VOLUMES = (
@@ -374,19 +375,19 @@ VOLUMES = (
     + [(VOLUMES, "/out", "/out")],
 )
 def test_checkpoints_lie_where_the_spec_says_or_on_the_first_volume_that_keeps_them(volumes, given, found):
-    assert JobSpec(adapter="torch", volumes=volumes, checkpoint_dir=given).checkpoints == found
+    assert JobSpec.of(adapter="torch", volumes=volumes, checkpoint_dir=given).checkpoints == found
 
 
 @pytest.mark.parametrize("path", ["/elsewhere", "/in/x", "/tmp/fast", "/out/own/x", "/outside"])
 def test_checkpoints_that_nothing_would_keep_are_refused(path):
     way_out = "give a folder on one of volumes= that outlives a replica and may be written"
     with pytest.raises(SpecError, match=refusal("checkpoint_dir", path, way_out)):
-        JobSpec(adapter="torch", volumes=VOLUMES, checkpoint_dir=path)
+        JobSpec.of(adapter="torch", volumes=VOLUMES, checkpoint_dir=path)
 
 
 def test_settings_in_a_file_where_the_job_runs_are_not_every_frameworks():
-    assert JobSpec(adapter="dask", conf={"a": 1}).settings == {"a": 1}
-    spec = JobSpec(adapter="dask", conf="local:///etc/dask.json")
+    assert JobSpec.of(adapter="dask", conf={"a": 1}).settings == {"a": 1}
+    spec = JobSpec.of(adapter="dask", conf="local:///etc/dask.json")
     with pytest.raises(SpecError, match=refusal("conf", spec.conf, "dask takes a dict, or a file beside the DAG")):
         assert spec.settings
 
@@ -394,13 +395,13 @@ def test_settings_in_a_file_where_the_job_runs_are_not_every_frameworks():
 def test_more_memory_is_asked_for_in_whole_mebibytes_and_nothing_else_changes():
     assert Resources(cpu=2, memory="1Gi", gpu=1).with_memory(1.5) == Resources(cpu=2, memory="1536Mi", gpu=1)
     groups = (WorkerGroup(2, Resources(memory="1Gi")), WorkerGroup(1))
-    spec = JobSpec(adapter="torch", workers=groups, worker_resources=Resources(memory="3Gi"))
+    spec = JobSpec.of(adapter="torch", workers=groups, worker_resources=Resources(memory="3Gi"))
     assert spec.with_memory({"worker_resources": 2}) == replace(
         spec,
         workers=(WorkerGroup(2, Resources(memory="2048Mi")), WorkerGroup(1)),
         worker_resources=Resources(memory="6144Mi"),
     )
-    plain = JobSpec(adapter="dask", coordinator_resources=Resources(memory="1Gi"))
+    plain = JobSpec.of(adapter="dask", coordinator_resources=Resources(memory="1Gi"))
     grown = replace(plain, coordinator_resources=Resources(memory="1127Mi"))
     assert plain.with_memory({"coordinator_resources": 1.1}) == grown
     assert plain.with_memory({}) == plain
@@ -409,7 +410,7 @@ def test_more_memory_is_asked_for_in_whole_mebibytes_and_nothing_else_changes():
 def test_resources_say_by_which_argument_they_were_given_whatever_is_made_of_them():
     shared = Resources(memory="1Gi")
     groups = (WorkerGroup(2, shared), WorkerGroup(1))
-    spec = JobSpec(adapter="torch", workers=groups, worker_resources=shared, coordinator_resources=shared)
+    spec = JobSpec.of(adapter="torch", workers=groups, worker_resources=shared, coordinator_resources=shared)
     for found in (spec, spec.with_memory({"worker_resources": 2}), replace(spec, timeout=5)):
         assert found.worker_resources.argument == "worker_resources"
         assert found.coordinator_resources.argument == "coordinator_resources"
@@ -421,11 +422,11 @@ def test_resources_say_by_which_argument_they_were_given_whatever_is_made_of_the
 def test_memory_grows_by_a_factor_that_makes_sense(value):
     way_out = "give a number over 1 and up to 10, such as 1.5"
     with pytest.raises(SpecError, match=refusal("oom_memory_factor", value, way_out)):
-        JobSpec(adapter="dask", oom_memory_factor=value)
+        JobSpec.of(adapter="dask", oom_memory_factor=value)
 
 
 def test_what_is_not_given_has_the_documented_default():
-    assert JobSpec(adapter="dask") == JobSpec(
+    assert JobSpec.of(adapter="dask") == JobSpec(
         adapter="dask",
         application=None,
         application_args=(),

@@ -41,14 +41,12 @@ from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.quota import exceeded
 from practicus_provider.backends.kubernetes.rbac import NEEDED, OPTIONAL
 from practicus_provider.backends.kubernetes.removal import end, remove
-from practicus_provider.backends.kubernetes.render import Manifests, render, short
+from practicus_provider.backends.kubernetes.render import Manifests, render
 from practicus_provider.backends.kubernetes.roots import age, annotated, ended_at, handle_of, root_of
 from practicus_provider.backends.kubernetes.watching import dispose, final, observations
 from practicus_provider.errors import BackendError, NotFound, ReplicaError
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
-from practicus_provider.runtime.practicus_runtime import pods as runtime_pods
-from practicus_provider.runtime.practicus_runtime.contract import template_file
 from practicus_provider.status import State, Status
 
 CREATE_PATIENCE = 30.0
@@ -147,31 +145,6 @@ class KubernetesBackend(Backend):
             if not whole and any(place != before.get(pod) for pod, place in cursor.items() if pod not in kept):
                 with contextlib.suppress(BackendError):
                     await _remember(mirror.api, handle, cursor)
-
-    async def scale(self, handle: Handle, role: str, replicas: int) -> None:
-        """See :meth:`Backend.scale`."""
-        async with connected(self.access, self.site.namespace) as api:
-            root = await root_of(api, handle)
-            scaled = facts_of(root).roles.get(role)
-            if scaled is None or scaled.elastic is None:
-                raise BackendError(
-                    f"cluster {handle.name} cannot be scaled: {role!r} is not an elastic role of this cluster"
-                )
-            least, most = scaled.elastic.min, scaled.elastic.max
-            if not least <= replicas <= most:
-                raise BackendError(
-                    f"cluster {handle.name} cannot be scaled: {replicas} replicas are outside {least} to {most}"
-                )
-            config = await api.get("ConfigMap", short(handle.name))
-            if config is None:
-                raise BackendError(f"cluster {handle.name} cannot be scaled: it is ending")
-            template = json.loads(config["data"][template_file(role)])
-            found = (await api.list("Pod", labelSelector=f"{CLUSTER}={handle.name}"))["items"]
-            pods = [pod for pod in map(Pod, found) if pod.role == role]
-            live = [pod for pod in pods if pod.ended is None and not pod.leaving]
-            following = 1 + max((pod.index for pod in pods), default=-1)
-            for index in range(following, following + replicas - len(live)):
-                await api.create(runtime_pods.instance(template, index))
 
     async def delete(self, handle: Handle, *, after: float = 0, wait: bool = True) -> None:
         """See :meth:`Backend.delete`."""

@@ -54,7 +54,7 @@ def pod_template(role: Role, plan: Plan, site: Site, labels: Mapping[str, str], 
     :param short: name of the cluster's ConfigMap, ServiceAccount and Secret.
     :raises SpecError: nobody names an image, or an override is none, or touches what is ours.
     """
-    image = role.image or plan.image or site.images.get(plan.adapter) or site.image
+    image = role.image or plan.pod.image or site.images.get(plan.adapter) or site.image
     if not image:
         raise SpecError("image", image, "give image=, or set the connection's extra 'image' or 'images'")
     spec = {
@@ -65,8 +65,8 @@ def pod_template(role: Role, plan: Plan, site: Site, labels: Mapping[str, str], 
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": LAUNCHER_GRACE + math.ceil(GRACE if plan.grace is None else plan.grace),
         **({"nodeSelector": dict(role.node_selector)} if role.node_selector else {}),
-        **({"schedulerName": plan.scheduler_name} if plan.scheduler_name else {}),
-        **({"priorityClassName": plan.priority_class} if plan.priority_class else {}),
+        **({"schedulerName": plan.pod.scheduler_name} if plan.pod.scheduler_name else {}),
+        **({"priorityClassName": plan.pod.priority_class} if plan.pod.priority_class else {}),
         "tolerations": [
             {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST}
             for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
@@ -85,7 +85,7 @@ def pod_template(role: Role, plan: Plan, site: Site, labels: Mapping[str, str], 
         ],
     }
     template: Manifest = {"metadata": {"labels": {**labels, ROLE: role.name}}, "spec": spec}
-    for overrides in (site.pod_overrides, plan.pod_overrides):
+    for overrides in (site.pod_overrides, plan.pod.pod_overrides):
         template = merged(template, overrides, _kept)
     return template
 
@@ -117,7 +117,7 @@ def _container(role: Role, plan: Plan, image: str, short: str) -> Manifest:
                 "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}},
             },
             *([_from_secret(Env.KEY, short, KEY)] if launch.keyed else []),
-            *(_from_secret(variable, *secret) for variable, secret in sorted(plan.secrets.items())),
+            *(_from_secret(variable, *secret) for variable, secret in plan.pod.secret_keys.items()),
         ],
         "resources": _resources(role),
         "ports": [{"containerPort": number} for number in launch.ports.values()],

@@ -168,9 +168,9 @@ class _Cluster:
     def start(self) -> Manifest:
         """What is changed of the root in the end. Kueue un-suspends a Job of its queues itself, and takes no other."""
         complete: Manifest = {"metadata": {"annotations": {COMPLETE: "true"}}}
-        if self.plan.queue_name is None:
+        if self.plan.pod.queue_name is None:
             return {**complete, "spec": {"suspend": False}}
-        complete["metadata"]["labels"] = {QUEUE: self.plan.queue_name}
+        complete["metadata"]["labels"] = {QUEUE: self.plan.pod.queue_name}
         return complete
 
     def others(self) -> tuple[Manifest, ...]:
@@ -316,7 +316,7 @@ class _Cluster:
     def _network_policy(self) -> Manifest:
         """Replicas reach each other, DNS and what ``egress`` names; nobody else reaches them, and they nobody else."""
         peers = [{"podSelector": {"matchLabels": {NETWORK: short(self.parent or self.name)}}}]
-        outside = [{"ipBlock": {"cidr": cidr}} for cidr in self.plan.egress]
+        outside = [{"ipBlock": {"cidr": cidr}} for cidr in self.plan.pod.egress]
         dns = [{"protocol": protocol, "port": port} for port in DNS_PORTS for protocol in ("UDP", "TCP")]
         return {
             "apiVersion": "networking.k8s.io/v1",

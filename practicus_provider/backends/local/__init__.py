@@ -35,7 +35,7 @@ from practicus_provider.errors import BackendError, NotFound, ReplicaError
 from practicus_provider.names import is_dns_label
 from practicus_provider.plan import Plan, Port
 from practicus_provider.pricing import Pricing
-from practicus_provider.runtime.practicus_runtime.contract import Env, Scale
+from practicus_provider.runtime.practicus_runtime.contract import Env
 from practicus_provider.status import Reason, State, Status, Verdict
 from practicus_provider.tail import TAIL_LINES
 
@@ -89,8 +89,8 @@ class LocalBackend(Backend):
         parent: Handle | None = None,
     ) -> Handle:
         """See :meth:`Backend.create`."""
-        if plan.secrets:
-            variable = next(iter(plan.secrets))
+        if plan.pod.secrets:
+            variable = next(iter(plan.pod.secrets))
             raise BackendError(f"the local backend has no secrets: give {variable} in env=, or run on Kubernetes")
         self._prepare_root()
         with refused(f"create cluster {name} in {self.root}"):
@@ -147,20 +147,6 @@ class LocalBackend(Backend):
             await asyncio.sleep(LOG_POLL)
             while folder.stamp() == stamp and not _is_over(reader.due()) and folder.supervised():
                 await asyncio.sleep(LOG_POLL)
-
-    async def scale(self, handle: Handle, role: str, replicas: int) -> None:
-        """See :meth:`Backend.scale`."""
-        folder = self._folder(handle)
-        ask = Scale(role, replicas).to_json()
-        try:
-            async with asyncio.timeout(STOP_PATIENCE), control.request(folder.control, ask) as answers:
-                answer = await anext(answers, {"error": "its supervisor hung up"})
-        except TimeoutError:
-            answer = {"error": f"its supervisor does not answer within {STOP_PATIENCE:g} s"}
-        except OSError as error:
-            raise BackendError(f"cluster {handle.name} cannot be scaled: its supervisor is gone") from error
-        if "error" in answer:
-            raise BackendError(f"cluster {handle.name} cannot be scaled: {answer['error']}")
 
     async def delete(self, handle: Handle, *, after: float = 0, wait: bool = True) -> None:
         """See :meth:`Backend.delete`. The logs stay for ``ttl`` seconds below ``ended/``."""

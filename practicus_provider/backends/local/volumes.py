@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.checks import is_below
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Plan
 from practicus_provider.runtime.practicus_runtime.contract import Env
-from practicus_provider.spec import Volume, is_below
+from practicus_provider.spec import Volume
 
 
 def prepare_volumes(volumes: Iterable[Volume], root: Path) -> None:

@@ -16,7 +16,7 @@ def scale(role: str, replicas: int, timeout: float = 10.0) -> None:
     """Have ``replicas`` replicas of ``role`` in all; missing ones are started, none is stopped.
 
     :param timeout: seconds to wait for the answer.
-    :raises OSError: the backend cannot be reached or refuses.
+    :raises OSError: the role is not elastic, or the backend cannot be reached or refuses.
     """
     if Env.CONTROL not in os.environ:
         from practicus_runtime import pods  # not where the supervisor reads this file

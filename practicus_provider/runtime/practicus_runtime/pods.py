@@ -20,10 +20,13 @@ ROLE = "practicus.ai/role"
 def scale(role: str, replicas: int, timeout: float) -> None:
     """Have ``replicas`` live pods of an elastic role: missing ones are made from the template that came with the job.
 
-    :raises OSError: the API server cannot be reached or refuses.
+    :raises OSError: the role is not elastic, or the API server cannot be reached or refuses.
     """
-    with open(os.path.join(os.environ[Env.BUNDLE], template_file(role))) as file:
-        template: dict[str, Any] = json.load(file)
+    try:
+        with open(os.path.join(os.environ[Env.BUNDLE], template_file(role))) as file:
+            template: dict[str, Any] = json.load(file)
+    except FileNotFoundError:
+        raise OSError(f"{role!r} is not an elastic role of this cluster") from None
     labels = template["metadata"]["labels"]
     selector = ",".join(f"{key}={labels[key]}" for key in (CLUSTER, ROLE))
     pods = _request("GET", f"pods?{urllib.parse.urlencode({'labelSelector': selector})}", None, timeout)["items"]

@@ -46,7 +46,7 @@ async def test_a_script_is_given_what_deepspeeds_launcher_gives_it(
         assert await process.wait() == 0
     args = ("--own", "a b", str(ours))
     shipment = ship(SCRIPT, args, (), JOBS)
-    spec = JobSpec(adapter="deepspeed", application_args=args, procs_per_worker=2, local_rank=local_rank)
+    spec = JobSpec.of(adapter="deepspeed", application_args=args, procs_per_worker=2, local_rank=local_rank)
     async with created(local, "job", make_plan(spec, shipment.program, shipment.files)) as handle:
         status = await end(local, handle, PATIENCE)
     assert status.state is State.SUCCEEDED, status.verdict

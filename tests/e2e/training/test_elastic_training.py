@@ -31,7 +31,7 @@ not, and go on without the one that is lost."""
 def training(framework: str) -> Plan:
     script = f"{framework}_elastic.py"
     conf = {"last_call_timeout": LAST_CALL[framework]}
-    spec = JobSpec(adapter=framework, application=script, files=("model.py",), workers=Elastic(1, 2), conf=conf)
+    spec = JobSpec.of(adapter=framework, application=script, files=("model.py",), workers=Elastic(1, 2), conf=conf)
     shipment = ship(script, (), spec.files, JOBS)
     return make_plan(spec, shipment.program, shipment.files)
 

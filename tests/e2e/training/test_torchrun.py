@@ -57,7 +57,7 @@ async def by_torchrun(python: str, folder: Path, nodes: int, max_restarts: int) 
 async def by_us(backend: LocalBackend, folder: Path, **how: Any) -> Told:
     args = (str(folder),)
     shipment = ship(SCRIPT, args, (), JOBS)
-    spec = JobSpec(adapter="torch", application=SCRIPT, application_args=args, procs_per_worker=2, **how)
+    spec = JobSpec.of(adapter="torch", application=SCRIPT, application_args=args, procs_per_worker=2, **how)
     async with created(backend, "job", make_plan(spec, shipment.program, shipment.files)) as handle:
         status = await end(backend, handle, PATIENCE)
     assert status.state is State.SUCCEEDED, status.verdict

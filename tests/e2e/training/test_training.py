@@ -47,7 +47,7 @@ TRAININGS: dict[str, tuple[str, str, tuple[str, ...], dict[str, Any]]] = {
 
 
 def training(adapter: str, script: str, *args: str, **more: Any) -> Plan:
-    spec = JobSpec(adapter=adapter, application=script, application_args=args, files=("model.py",), **more)
+    spec = JobSpec.of(adapter=adapter, application=script, application_args=args, files=("model.py",), **more)
     shipment = ship(script, args, spec.files, JOBS)
     return make_plan(spec, shipment.program, shipment.files)
 

@@ -52,7 +52,7 @@ EXAMPLES: dict[str, tuple[str, str, str, str, dict[str, Any]]] = {
 
 async def log(backend: Backend, adapter: str, script: str, args: str, **how: Any) -> str:
     """The job's log of an example that went well."""
-    spec = JobSpec(
+    spec = JobSpec.of(
         adapter=adapter, application=script, application_args=tuple(args.split()), files=(TORCHVISION,), **how
     )
     shipment = ship(spec.application, spec.application_args, spec.files, Path(UPSTREAM))

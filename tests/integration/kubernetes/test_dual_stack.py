@@ -163,7 +163,7 @@ async def test_a_job_runs(
     arguments: list[str],
     result: Any,
 ) -> None:
-    spec = JobSpec(adapter=adapter, workers=2, image=image(with_image))
+    spec = JobSpec.of(adapter=adapter, workers=2, image=image(with_image))
     whole = make_plan(spec, (Here.PYTHON, (Here.APP, "/job.py"), *arguments), {"job.py": job}, pods=True)
     async with created(backend, "job", whole) as handle:
         status = await end(backend, handle, 3 * PATIENCE)

@@ -63,7 +63,7 @@ pr.set_result({"hosts": sorted(hosts), "sum": spark.range(1000).selectExpr("sum(
 
 def small(adapter: str, image: str, workers: int | Elastic, resources: Resources, **more: Any) -> JobSpec:
     """A job whose replicas all have these resources."""
-    return JobSpec(
+    return JobSpec.of(
         adapter=adapter,
         workers=workers,
         image=image,

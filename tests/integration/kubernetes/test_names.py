@@ -14,7 +14,7 @@ from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
 from practicus_provider.runtime.practicus_runtime.contract import NO_DNS
 from practicus_provider.status import Reason, State
 from tests.kubernetes import Namespace
-from tests.plans import created, end, plan, role, server, verdict_of
+from tests.plans import created, end, plan, role, server, verdict_of, with_pods
 
 GREETED = """
 import socket, sys
@@ -72,7 +72,7 @@ async def test_names_resolve_where_the_pods_of_dns_listen_on_5353(backend: Kuber
 
 @pytest.mark.parametrize("job", [plan(server(), AFTER), plan(server(), RANK)], ids=["a port", "the ranks' place"])
 async def test_where_no_dns_answers_it_is_said_and_given_up(backend: KubernetesBackend, dns: Any, job: Plan) -> None:
-    verdict = await verdict_of(backend, replace(job, pod_overrides=dns(5454), start_timeout=12))
+    verdict = await verdict_of(backend, with_pods(replace(job, start_timeout=12), pod_overrides=dns(5454)))
     assert (verdict.reason, verdict.replica) == (Reason.UNREACHABLE, "driver-0")
     assert verdict.message.endswith(f" in vain: {NO_DNS}")
     assert all(word in verdict.advice for word in ("DNS", "NetworkPolicy", "egress="))

@@ -24,7 +24,7 @@ from practicus_provider.status import State
 from tests.cluster.cluster import Cluster
 from tests.cluster.fixture import repair
 from tests.kubernetes import Namespace
-from tests.plans import PATIENCE, TASK, plan, role
+from tests.plans import PATIENCE, TASK, plan, role, with_pods
 from tests.proxy import Proxy, proxied
 from tests.said import Said
 
@@ -183,7 +183,7 @@ async def test_a_job_outlives_what_is_killed_and_comes_back(
     direct: KubernetesBackend, machines: Cluster, machine: str, component: str
 ) -> None:
     here = {"spec": {"nodeSelector": {"kubernetes.io/hostname": "node1"}}}
-    handle = await direct.create("job", replace(talk(8), pod_overrides=here), task=TASK)
+    handle = await direct.create("job", with_pods(talk(8), pod_overrides=here), task=TASK)
     followed = follow(direct, handle)
     await followed.reads(10)
     killed = machines.machine(machine).process(component)

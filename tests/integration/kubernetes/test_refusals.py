@@ -26,7 +26,7 @@ from practicus_provider.status import Reason, State, Verdict
 from tests.cluster.fixture import KUBECONFIG
 from tests.cluster.images import PAUSE
 from tests.kubernetes import Namespace, account
-from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until, verdict_of
+from tests.plans import PATIENCE, SLEEP, TASK, created, end, plan, role, until, verdict_of, with_pods
 from tests.said import Said
 
 pytestmark = pytest.mark.cluster
@@ -168,7 +168,7 @@ async def test_pods_that_a_policy_refuses_end_the_job_with_the_policys_words(
 
 
 async def test_pods_that_are_not_secure_enough_end_the_job_with_what_is_not(backend: KubernetesBackend) -> None:
-    verdict = await verdict_of(backend, replace(DRIVER, pod_overrides={"spec": {"hostNetwork": True}}))
+    verdict = await verdict_of(backend, with_pods(DRIVER, pod_overrides={"spec": {"hostNetwork": True}}))
     assert verdict.reason is Reason.CONFIG_ERROR
     assert 'violates PodSecurity "restricted:latest": host namespaces (hostNetwork=true)' in verdict.message
 
@@ -203,7 +203,7 @@ async def test_a_namespace_that_is_being_deleted_is_said(
 async def test_an_application_that_is_too_large_is_told_with_the_ways_out_and_nothing_is_made(
     backend: KubernetesBackend,
 ) -> None:
-    large = replace(DRIVER, files={"data.bin": random.Random(0).randbytes(1 << 20)})
+    large = with_pods(DRIVER, files={"data.bin": random.Random(0).randbytes(1 << 20)})
     ways = r"put the code in the image \(local:///path\), the data on a volume, or the file behind a URL"
     with pytest.raises(SpecError, match=rf"^application='\d+ bytes': .*{ways}"):
         await backend.create("job", large, task=TASK)
@@ -215,7 +215,7 @@ async def test_an_application_that_is_too_large_is_told_with_the_ways_out_and_no
 
 async def test_an_image_without_python_is_told_so(backend: KubernetesBackend) -> None:
     pause = "registry.k8s.io/pause:3.10" if os.environ.get(KUBECONFIG) else PAUSE
-    verdict = await verdict_of(backend, replace(DRIVER, image=pause))
+    verdict = await verdict_of(backend, with_pods(DRIVER, image=pause))
     assert (verdict.reason, verdict.replica) == (Reason.CONFIG_ERROR, "driver-0")
     assert verdict.message.startswith(f"driver-0 cannot start in image {pause}: ")
     assert 'exec: "python3": executable file not found in $PATH' in verdict.message
@@ -228,7 +228,7 @@ async def verdict_of_spec(backend: KubernetesBackend, spec: JobSpec, code: str =
 
 
 async def test_an_image_without_dask_is_told_so(backend: KubernetesBackend) -> None:
-    spec = JobSpec(adapter="dask", workers=1, worker_resources=SMALL, coordinator_resources=SMALL)
+    spec = JobSpec.of(adapter="dask", workers=1, worker_resources=SMALL, coordinator_resources=SMALL)
     verdict = await verdict_of_spec(backend, spec)
     assert verdict.reason is Reason.REPLICA_LOST
     assert verdict.replica in ("coordinator-0", "worker-0")  # both lack it: the first to fail is named
@@ -239,7 +239,7 @@ async def test_an_image_without_dask_is_told_so(backend: KubernetesBackend) -> N
 
 
 async def test_an_image_without_torch_is_told_so(backend: KubernetesBackend) -> None:
-    verdict = await verdict_of_spec(backend, JobSpec(adapter="torch", worker_resources=SMALL), "import torch.nn")
+    verdict = await verdict_of_spec(backend, JobSpec.of(adapter="torch", worker_resources=SMALL), "import torch.nn")
     assert (verdict.message, verdict.advice) == (
         "rank 0 (worker-0) exited with code 1",
         f"Image {backend.site.image} has no Python module 'torch', which adapter 'torch' needs: give image= one that "
@@ -259,7 +259,7 @@ async def test_an_image_that_cannot_run_spark_is_told_with_what_is_missing(
     backend: KubernetesBackend, env: dict[str, str], missing: str
 ) -> None:
     small = Resources(cpu="100m", memory="1Gi")
-    spec = JobSpec(adapter="spark", workers=1, env=env, worker_resources=small, coordinator_resources=small)
+    spec = JobSpec.of(adapter="spark", workers=1, env=env, worker_resources=small, coordinator_resources=small)
     verdict = await verdict_of_spec(backend, spec)
     assert (verdict.reason, verdict.replica) == (Reason.ERROR, "driver-0")
     assert missing in verdict.log_tail[-1]
@@ -279,7 +279,7 @@ async def test_an_init_container_that_fails_is_named_with_its_last_lines(
         "command": ["python3", "-c", "print('no such bucket'); raise SystemExit(3)"],
         "securityContext": security,
     }
-    verdict = await verdict_of(backend, replace(DRIVER, pod_overrides={"spec": {"initContainers": [fetch]}}))
+    verdict = await verdict_of(backend, with_pods(DRIVER, pod_overrides={"spec": {"initContainers": [fetch]}}))
     assert (verdict.reason, verdict.replica, verdict.log_tail) == (Reason.INIT_FAILED, "driver-0", ("no such bucket",))
     assert verdict.message == "driver-0 cannot start: its init container fetch exited with 3"
 
@@ -312,7 +312,7 @@ async def test_a_registry_that_does_not_answer_is_said_once_however_often_it_is_
     backend: KubernetesBackend, namespace: Namespace
 ) -> None:
     seen = set()
-    async with followed(backend, replace(DRIVER, image="127.0.0.1:9/nothing:1")) as said:
+    async with followed(backend, with_pods(DRIVER, image="127.0.0.1:9/nothing:1")) as said:
         while {"ErrImagePull", "ImagePullBackOff"} - seen:
             for pod in namespace.core.list_namespaced_pod(namespace.name).items:
                 waiting = [status.state.waiting for status in pod.status.container_statuses or ()]
@@ -330,7 +330,7 @@ async def test_a_reason_that_changes_is_said_again(
 ) -> None:
     """First there is no claim, then no volume for it."""
     volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
-    async with followed(backend, replace(DRIVER, pod_overrides={"spec": {"volumes": [volume]}})) as said:
+    async with followed(backend, with_pods(DRIVER, pod_overrides={"spec": {"volumes": [volume]}})) as said:
         await is_said(said, 'persistentvolumeclaim "data" not found')
         spec = {
             "accessModes": ["ReadWriteOnce"],
@@ -348,5 +348,5 @@ async def test_a_volume_that_cannot_be_mounted_is_said(backend: KubernetesBacken
         "volumes": [{"name": "keys", "secret": {"secretName": "no-such-secret"}}],
         "containers": [{"name": "main", "volumeMounts": [{"name": "keys", "mountPath": "/keys"}]}],
     }
-    async with created(backend, "job", replace(DRIVER, pod_overrides={"spec": spec})) as handle:
+    async with created(backend, "job", with_pods(DRIVER, pod_overrides={"spec": spec})) as handle:
         await until(backend, handle, lambda status: '"no-such-secret" not found' in status.summary())

@@ -7,7 +7,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -37,7 +36,7 @@ ThreadingTCPServer(("127.0.0.1", 5005), Empty).serve_forever()
 
 
 async def test_a_replica_that_takes_too_much_memory_is_named_with_its_limit(backend: KubernetesBackend) -> None:
-    spec = JobSpec(adapter="a user's own", worker_resources=Resources(cpu="100m", memory="64Mi"))
+    spec = JobSpec.of(adapter="a user's own", worker_resources=Resources(cpu="100m", memory="64Mi"))
     hog = Role("mapper", Launch((Here.PYTHON, "-c", HOG)), resources=spec.worker_resources)
     verdict = await verdict_of(backend, plan(hog, role("driver", SLEEP)))
     assert (verdict.reason, verdict.replica) == (Reason.OOM_KILLED, "mapper-0")
@@ -67,7 +66,7 @@ async def test_an_image_that_is_not_there_is_said_at_once(
 ) -> None:
     node, address = registry
     here = {"spec": {"nodeSelector": {"kubernetes.io/hostname": node}}}
-    gone = replace(plan(role("driver", SLEEP)), image=f"{address}/nothing:1", pod_overrides=here)
+    gone = plan(role("driver", SLEEP), image=f"{address}/nothing:1", pod_overrides=here)
     verdict = await verdict_of(backend, gone)
     assert verdict.reason is Reason.IMAGE_PULL_FAILED
     assert verdict.message.startswith(f"driver-0 has no image {address}/nothing:1 to run: ")
@@ -75,7 +74,7 @@ async def test_an_image_that_is_not_there_is_said_at_once(
 
 
 async def test_a_secret_that_is_not_there_is_said_at_once(backend: KubernetesBackend) -> None:
-    job = replace(plan(role("driver", SLEEP)), secrets={"TOKEN": ("no-such-secret", "token")})
+    job = plan(role("driver", SLEEP), secrets={"TOKEN": "no-such-secret/token"})
     verdict = await verdict_of(backend, job)
     assert verdict.reason is Reason.CONFIG_ERROR
     assert re.fullmatch('driver-0 cannot start: secrets? "no-such-secret" not found', verdict.message)
@@ -86,7 +85,7 @@ async def test_a_secret_reaches_the_application_by_reference(
 ) -> None:
     kubectl("create", "secret", "generic", "s3", "--from-literal=token=s3cr3t-value", "-n", namespace.name)
     code = "import os, practicus_runtime as p; p.set_result(len(os.environ['TOKEN']) == 12)"
-    job = replace(plan(role("driver", code)), secrets={"TOKEN": ("s3", "token")})
+    job = plan(role("driver", code), secrets={"TOKEN": "s3/token"})
     async with created(backend, "job", job) as handle:
         assert (await end(backend, handle)).result == "true"
         assert "s3cr3t" not in kubectl("get", "configmaps,jobs,pods", "-n", namespace.name, "-o", "yaml")
