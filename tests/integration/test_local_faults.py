@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -198,7 +199,9 @@ async def test_scaling_beyond_the_bounds_is_refused(backend: LocalBackend, repli
     "said",
     [
         *(b"\xff", b"[" * 1500, b"[]", b"{}", b'{"do": "delete", "after": "1"}', b'{"do": "watch", "lease": []}'),
-        b'{"do": "scale", "role": 1, "replicas": 2}',
+        *(b'{"do": "scale", "role": 1, "replicas": 2}', b"x" * 5000, b"x" * (3 << 20)),
+        *(b'{"do": "watch", "lease": NaN}', b'{"do": "watch", "lease": -1}', b'{"do": "delete", "after": NaN}'),
+        b'{"do": "watch", "lease": 1%s}' % (b"0" * 400),
     ],
     ids=lambda said: repr(said[:30]),
 )
@@ -208,7 +211,8 @@ async def test_what_is_no_request_is_hung_up_on_and_the_cluster_goes_on(backend:
         with connectable(str(backend.root / handle.name / "control")) as path:
             reader, writer = await asyncio.open_unix_connection(path)
         writer.write(said + b"\n")
-        assert await reader.read() == b""
+        with contextlib.suppress(ConnectionError):  # it has not read to the end
+            assert await reader.read() == b""
         writer.close()
         assert (await anext(backend.watch(handle))).state is State.RUNNING
     log = (backend.root / "ended" / f"{handle.name}-{handle.uid}" / "logs" / "supervisor.log").read_text()

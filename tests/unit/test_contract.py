@@ -32,12 +32,14 @@ from practicus_provider.runtime.practicus_runtime.contract import (
     TEXT_LIMIT,
     End,
     Env,
+    Joining,
     LastWords,
     Limits,
     Place,
     ReplicaLaunch,
     Report,
     RoleLaunch,
+    Saying,
     Scale,
     Unreached,
     WaitLine,
@@ -171,6 +173,36 @@ def test_last_words_are_written_with_the_result_or_where_that_is_and_read_back(w
 )
 def test_a_report_says_that_a_command_has_started_or_how_it_has_ended(report, data):
     assert (report.to_json(), Report.from_json(data)) == (data, report)
+
+
+@pytest.mark.parametrize(
+    ("saying", "data"),
+    [
+        (Saying("free"), {"say": "free", "lines": [], "failure": {"exit_code": None, "signal": None}, "result": None}),
+        (
+            Saying("failed", ["a"], End(1, rank=2)),
+            {"say": "failed", "lines": ["a"], "failure": {"exit_code": 1, "signal": None, "rank": 2}, "result": None},
+        ),
+    ],
+)
+def test_what_a_member_of_a_training_says_is_written_and_read_back(saying, data):
+    assert (saying.to_json(), Saying.from_json(data)) == (data, saying)
+
+
+def test_what_a_member_says_can_be_written_and_what_is_none_of_its_kind_is_none():
+    assert Saying.from_json({"say": "done", "lines": ["\ud800"], "result": "\ud800"}) == Saying(
+        "done", ["?"], result="?"
+    )
+    for wrong in ({"say": "run"}, {"say": []}, {"say": "lines", "lines": "a"}, {"say": "done", "result": 1}, [], None):
+        assert Saying.from_json(wrong) is None
+
+
+def test_who_joins_a_training_says_who_it_is_or_is_nobody():
+    data = {"name": "worker-0", "address": "10.0.0.7", "port": 29500, "slots": 2}
+    assert (Joining("worker-0", "10.0.0.7", 29500, 2).to_json(), Joining.from_json(data)) == (data, Joining(**data))
+    for wrong in ({"name": "a b"}, {"address": None}, {"port": 0}, {"port": True}, {"slots": 0}, {"slots": 10**6}):
+        assert Joining.from_json({**data, **wrong}) is None
+    assert Joining.from_json([]) is None
 
 
 def test_of_a_command_that_failed_for_another_process_that_ones_end_is_told():

@@ -54,6 +54,16 @@ def test_a_rank_that_is_killed_amid_its_request_leaves_neither_a_traceback_nor_p
     assert server.values == {}
 
 
+@pytest.mark.parametrize("length", ["x", "-1", "", "9" * 5000, "\u00b2"])
+def test_a_value_of_no_length_is_refused_without_a_traceback(server, capfd, length):
+    request = f"PUT /global/0 HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode("latin-1")
+    with socket.create_connection((LOOPBACK, server.server_address[1])) as connection:
+        connection.sendall(request)
+        server.handle_request()
+        assert connection.recv(100).startswith(b"HTTP/1.0 400 ")
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_each_key_is_written_once(server):
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     assert asked(server, "/global/0") == (404, b"")

@@ -32,7 +32,7 @@ from practicus_provider.errors import BackendError
 from practicus_provider.judge import NEARBY, Case, End, judge
 from practicus_provider.overdue import out_of_time, with_last_lines
 from practicus_provider.plan import Plan, Port, Role
-from practicus_provider.runtime.practicus_runtime.contract import REQUEST_LIMIT, Env, Scale, parsed
+from practicus_provider.runtime.practicus_runtime.contract import LATEST, REQUEST_LIMIT, Env, Scale, parsed
 from practicus_provider.status import Reason, State, Status, Verdict, explain_exit
 
 GRACE_SERVING = 0.5
@@ -81,7 +81,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.close_now)
-        server = await asyncio.start_unix_server(self._serve, sock=listener, limit=1 << 20)
+        server = await asyncio.start_unix_server(self._serve, sock=listener, limit=REQUEST_LIMIT)
         try:
             self._renew_lease()
             for role in self.plan.roles:
@@ -273,22 +273,20 @@ class Supervisor:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # asyncio's streams log a connection's task that ends cancelled, as it does with the cluster, as an error.
         with contextlib.suppress(ConnectionError, asyncio.CancelledError), contextlib.closing(writer):
-            request = parsed(await reader.readline(), REQUEST_LIMIT)
+            request = await _request(reader)
             if scale := Scale.from_json(request):
                 await _answer(writer, self._scale(scale))
             match request:
-                case {"do": "watch", "lease": None | int() | float() | "keep" as lease}:
+                case {"do": "watch", "lease": None | "keep" as lease}:
                     await self._watched(reader, writer, lease)
-                case {"do": "delete", "after": int() | float() as after} if after > 0:
+                case {"do": "watch", "lease": int() | float() as lease} if 0 <= lease <= LATEST:
+                    await self._watched(reader, writer, lease)
+                case {"do": "delete", "after": int() | float() as after} if 0 < after <= LATEST:
                     self._close_in(after)
                     await _answer(writer, {})
-                case {"do": "delete", "after": int() | float()}:
+                case {"do": "delete", "after": int() | float() as after} if after <= 0:
                     self.close_now()
-                    await self._gone(reader)
-
-    async def _gone(self, reader: asyncio.StreamReader) -> None:
-        """Whoever asked for the end sees it as the end of this process, and of the connection with it."""
-        await reader.read()
+                    await _left(reader)  # who asked for it sees the end of this process, and so of the connection
 
     async def _watched(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lease: Any) -> None:
         if lease != "keep":
@@ -298,7 +296,7 @@ class Supervisor:
         self.watchers.add(queue)
         feed = self._spawn(_feed(queue, writer))
         try:
-            await reader.read()
+            await _left(reader)
         finally:
             self.watchers.discard(queue)
             self._renew_lease()
@@ -348,6 +346,20 @@ class Supervisor:
             lines = tuple(line for text in traceback.format_exception(error) for line in text.splitlines())
             self._finish(Verdict(State.FAILED, Reason.SUPERVISOR_LOST, f"internal error: {error!r}", log_tail=lines))
             self.close_now()
+
+
+async def _request(reader: asyncio.StreamReader) -> object:
+    """What somebody asks for; None: it is no request."""
+    try:
+        return parsed(await reader.readline(), REQUEST_LIMIT)
+    except ValueError:  # it is longer than what one may be
+        return None
+
+
+async def _left(reader: asyncio.StreamReader) -> None:
+    """Until the other side has gone, whatever it says before."""
+    while await reader.read(REQUEST_LIMIT):
+        pass
 
 
 async def _feed(queue: asyncio.Queue[Status], writer: asyncio.StreamWriter) -> None:

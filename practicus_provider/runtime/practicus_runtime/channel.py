@@ -26,9 +26,19 @@ STRANGER_LIMIT = 1024
 """Likewise of one whose sender has shown nothing yet."""
 STRANGER_PATIENCE = 10.0
 """Seconds in which it must."""
+REFUSALS = 10.0
+"""Seconds between two lines of the log that tell of somebody who was refused: nobody may fill it so."""
 SILENCE = 20
 """Seconds after which a machine that does not answer is lost, and its connection with it."""
 Message = Dict[str, Any]
+
+
+class NoMessage(ConnectionError):
+    """What came is nothing that the other side may say."""
+
+
+class Stranger(PermissionError):
+    """The other side does not hold the key."""
 
 
 class Channel:
@@ -55,13 +65,13 @@ class Channel:
             raise ConnectionError("the other side has closed the connection")
         *lines, self.rest = (self.rest + data).split(b"\n")
         if max(map(len, (*lines, self.rest))) > limit:
-            raise ConnectionError("a message is too long")
+            raise NoMessage("a message is too long")
         try:
             messages = [json.loads(line) for line in lines]
         except (ValueError, RecursionError) as error:
-            raise ConnectionError("what came is no message") from error
+            raise NoMessage("what came is no message") from error
         if not all(isinstance(message, dict) for message in messages):
-            raise ConnectionError("what came is no message")
+            raise NoMessage("what came is no message")
         return messages
 
     def admit(self, key: str) -> None:
@@ -73,7 +83,7 @@ class Channel:
         self.send(nonce=ours)
         told = self._introduction()
         if not same(told.get("proof"), proof(key, "member", ours, told.get("nonce"))):
-            raise PermissionError("a stranger asked to join")
+            raise Stranger("a stranger asked to join")
         self.send(proof=proof(key, "coordinator", told.get("nonce"), ours))
         self.connection.settimeout(None)
 
@@ -97,7 +107,7 @@ class Channel:
             messages = self.take(STRANGER_LIMIT)
             if messages:
                 if len(messages) > 1 or self.rest:
-                    raise ConnectionError("more came than was asked for")
+                    raise NoMessage("more came than was asked for")
                 return messages[0]
 
 
@@ -114,12 +124,23 @@ class Listener(socketserver.ThreadingTCPServer):
     def __init__(self, address: str, port: int, key: str, attend: Callable[[Channel], None]) -> None:
         self.key = key
         self.attend = attend
+        self.refusing = threading.Lock()
+        self.next_refusal = 0.0
         self.address_family = family(address)
         super().__init__((address, port), Introduction)
 
     def start(self) -> None:
         """Listen from now on; who has come before waits until then."""
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def refused(self, address: str, why: OSError) -> None:
+        """Say it in the log, if that was not done just now."""
+        now = time.monotonic()
+        with self.refusing:
+            if now < self.next_refusal:
+                return
+            self.next_refusal = now + REFUSALS
+        print(f"the connection of {address} was closed: {why}", flush=True)
 
 
 class Introduction(socketserver.BaseRequestHandler):
@@ -129,10 +150,14 @@ class Introduction(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         """Let it in if it may, and hear it to its end."""
-        with contextlib.suppress(OSError):
+        try:
             channel = Channel(self.request)
             channel.admit(self.server.key)
             self.server.attend(channel)
+        except (NoMessage, Stranger) as error:
+            self.server.refused(self.client_address[0], error)
+        except OSError:
+            pass  # it is gone
 
 
 def proof(key: str, who: str, theirs: Any, ours: Any) -> str:
@@ -142,7 +167,7 @@ def proof(key: str, who: str, theirs: Any, ours: Any) -> str:
 
 def same(given: Any, expected: str) -> bool:
     """Whether they are equal, told in a time that gives nothing away."""
-    return isinstance(given, str) and hmac.compare_digest(given.encode(), expected.encode())
+    return isinstance(given, str) and hmac.compare_digest(given.encode(errors="replace"), expected.encode())
 
 
 def notice_loss(connection: socket.socket) -> None:

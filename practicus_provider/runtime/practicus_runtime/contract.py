@@ -476,6 +476,64 @@ class Scale(NamedTuple):
         return {"do": "scale", **self._asdict()}
 
 
+class Joining(NamedTuple):
+    """What a replica of an elastic training says first, once it has shown that it holds the key: who it is.
+
+    :param address: at which its first rank may be reached.
+    :param port: at which that may listen.
+    :param slots: ranks that it has.
+    """
+
+    name: str
+    address: str
+    port: int
+    slots: int
+
+    @classmethod
+    def from_json(cls, data: object) -> Optional[Joining]:  # noqa: UP045  (Python 3.8)
+        """Inverse of :meth:`to_json`; None: it is none."""
+        fields = _object(data)
+        name, address = fields.get("name"), _text(fields.get("address"))
+        port, slots = _whole(fields.get("port"), 1, 65535), _whole(fields.get("slots"), 1, 65535)
+        if not isinstance(name, str) or not NAME.fullmatch(name) or address is None or port is None or slots is None:
+            return None
+        return cls(name, address, port, slots)
+
+    def to_json(self) -> Dict[str, Any]:  # noqa: UP006  (Python 3.8)
+        """A JSON-able object."""
+        return self._asdict()
+
+
+class Saying(NamedTuple):
+    """What it says of its ranks from then on.
+
+    :param say: what has happened, ``lines``, ``free`` (they have ended as they were told to), ``failed`` or ``done``.
+    :param lines: that rank 0 has written, or the last ones of the rank that has failed.
+    :param failure: how that one has failed.
+    :param result: JSON text that rank 0 has left, where all have ended well; None: it has left none.
+    """
+
+    say: str
+    lines: List[str] = []  # noqa: UP006, RUF012  (Python 3.8; nobody changes it)
+    failure: End = End()
+    result: Optional[str] = None  # noqa: UP045
+
+    @classmethod
+    def from_json(cls, data: object) -> Optional[Saying]:  # noqa: UP045  (Python 3.8)
+        """Inverse of :meth:`to_json`; None: it is none."""
+        fields = _object(data)
+        say, lines, result = fields.get("say"), fields.get("lines", []), fields.get("result")
+        is_text = isinstance(lines, list) and all(isinstance(line, str) for line in lines)
+        if say not in ("lines", "free", "failed", "done") or not is_text or not isinstance(result, (str, type(None))):
+            return None
+        failure = End.from_json(fields.get("failure"))
+        return cls(say, [writable(line) for line in lines], failure, result and writable(result))
+
+    def to_json(self) -> Dict[str, Any]:  # noqa: UP006  (Python 3.8)
+        """A JSON-able object."""
+        return {**self._asdict(), "failure": self.failure.to_json()}
+
+
 def template_file(role: str) -> str:
     """Name of the file in a pod's ConfigMap that has the template of an elastic role's pods."""
     return f"pod-{role}.json"
@@ -509,6 +567,11 @@ def _number(value: object) -> Optional[float]:  # noqa: UP045  (Python 3.8)
 def _text(value: object) -> Optional[str]:  # noqa: UP045  (Python 3.8)
     """That text of one line; half of a pair of surrogates is not printable either."""
     return value if isinstance(value, str) and len(value) <= TEXT_LIMIT and value.isprintable() else None
+
+
+def writable(text: str) -> str:
+    """A text as it can be written: half of a pair of surrogates cannot."""
+    return text.encode(errors="replace").decode()
 
 
 def _kind(value: object) -> str:

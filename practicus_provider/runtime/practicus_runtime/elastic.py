@@ -15,11 +15,11 @@ import time
 from typing import Optional
 
 from practicus_runtime import control
-from practicus_runtime.channel import Channel, Listener, Message
+from practicus_runtime.channel import Channel, Listener, Message, NoMessage
 from practicus_runtime.horovod_store import Store
 from practicus_runtime.membership import Group, Member, Phase
 
-from .contract import End, Env, Limits
+from .contract import Env, Joining, Limits, Saying
 
 TICK = 0.5
 """Seconds between two looks at what time alone brings about."""
@@ -55,38 +55,53 @@ class Coordinator:
 
         :raises OSError: it is.
         """
-        name: Optional[str] = None  # noqa: UP045  (Python 3.8)
+        member: Optional[Member] = None  # noqa: UP045  (Python 3.8)
         try:
             while True:
                 for message in channel.take():
-                    if name is None:
-                        member = Member(tell=channel.send, **message)
-                        with self.changed:
-                            self.group.join(member, time.monotonic())
-                            self.changed.notify_all()
-                        name = member.name
+                    if member is None:
+                        member = self._joined(message, channel)
                     else:
-                        self._hear(name, message)
+                        self._hear(member, message)
         finally:
-            if name is not None:
-                with self.changed:
-                    self.group.leave(name)
+            with self.changed:
+                if member is not None and self._is_here(member):
+                    self.group.leave(member.name)
                     self.changed.notify_all()
 
-    def _hear(self, name: str, message: Message) -> None:
-        if message["say"] == "lines":
-            say(*message["lines"])
+    def _joined(self, message: Message, channel: Channel) -> Member:
+        joining = Joining.from_json(message)
+        if joining is None:
+            raise NoMessage("what it says of itself is wrong")
+        member = Member(*joining, tell=channel.send)
+        with self.changed:
+            self.group.join(member, time.monotonic())
+            self.changed.notify_all()
+        return member
+
+    def _is_here(self, member: Member) -> bool:
+        """It may have been sent away, and another one have come under its name."""
+        return self.group.members.get(member.name) is member
+
+    def _hear(self, member: Member, message: Message) -> None:
+        saying = Saying.from_json(message)
+        if saying is None:
+            raise NoMessage(f"what {member.name} says is wrong")
+        if saying.say == "lines":
+            say(*saying.lines)
             return
         with self.changed:
-            if message["say"] == "free":
-                self.group.free(name)
-            elif message["say"] == "failed":
-                end = End.from_json(message["failure"])
+            if not self._is_here(member):
+                return
+            if saying.say == "free":
+                self.group.free(member.name)
+            elif saying.say == "failed":
+                end = saying.failure
                 how = f"was killed by signal {end.signal}" if end.signal else f"exited with code {end.exit_code}"
-                say(f"rank {end.rank} ({name}) {how}")
-                self.group.fail(name, end, message["tail"])
-            elif message["say"] == "done":
-                self.group.finish(name, message["result"])
+                say(f"rank {end.rank} ({member.name}) {how}")
+                self.group.fail(member.name, end, saying.lines)
+            else:
+                self.group.finish(member.name, saying.result)
             self.changed.notify_all()
 
     def _hire(self) -> None:

@@ -21,10 +21,10 @@ import threading
 import time
 from typing import Mapping
 
-from practicus_runtime.channel import Channel, Listener, Message
+from practicus_runtime.channel import Channel, Listener, Message, NoMessage
 from practicus_runtime.waiting import Wait
 
-from .contract import End, Env
+from .contract import End, Env, writable
 
 STACK_SIGNAL = signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 """Asks a rank for its stack. SIGUSR1 and SIGUSR2 are the applications', and of schedulers that they know."""
@@ -54,12 +54,18 @@ class Peer:
         self.stacks: dict[int, str] | None = None
 
     def hear(self, message: Message) -> None:
-        """Take what it says."""
-        if "ages" in message:
-            now = time.monotonic()
-            self.heard = {int(rank): None if age is None else now - age for rank, age in message["ages"].items()}
-        elif "stacks" in message:
-            self.stacks = {int(rank): text for rank, text in message["stacks"].items()}
+        """Take what it says.
+
+        :raises NoMessage: it is nothing that it may say.
+        """
+        try:
+            if "ages" in message:
+                now = time.monotonic()
+                self.heard = {int(rank): None if age is None else now - age for rank, age in message["ages"].items()}
+            elif "stacks" in message:
+                self.stacks = {int(rank): writable(text) for rank, text in message["stacks"].items()}
+        except (AttributeError, OverflowError, TypeError, ValueError):
+            raise NoMessage("what it says of its ranks is wrong") from None
 
 
 class Watch:

@@ -75,7 +75,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         """Write a value; whoever comes second is refused."""
-        length = int(self.headers.get("Content-Length", -1))
+        said = self.headers.get("Content-Length", "")
+        length = int(said) if re.fullmatch("[0-9]{1,9}", said) else -1
         if not KEY.fullmatch(self.path) or not 0 <= length <= VALUE_LIMIT:
             self._answer(400)
             return

@@ -25,7 +25,7 @@ from practicus_runtime.ranks import PATIENCE, Output, Ranks, name_interface
 from practicus_runtime.relay import by_ipv4
 from practicus_runtime.waiting import Wait
 
-from .contract import RESULT_LIMIT, End, Env
+from .contract import RESULT_LIMIT, End, Env, Joining, Saying
 from .files import left_in
 
 GRACE = 10.0
@@ -97,7 +97,7 @@ class Replica(Ranks):
         channel.introduce(self.key)
         name = f"{os.environ[Env.ROLE]}-{os.environ[Env.INDEX]}"
         address, port = os.environ[Env.HOST], os.environ["MASTER_PORT"]
-        channel.send(name=name, address=address, port=int(port), slots=self.number)
+        channel.send(**Joining(name, address, int(port), self.number).to_json())
         return channel
 
     # ---- what the coordinator says
@@ -181,14 +181,17 @@ class Replica(Ranks):
         if self.leaving is not None:
             return
         if self.ordered:
-            self.channel.send(say="free")
+            self._say(Saying("free"))
         elif self.failure:
-            self.channel.send(say="failed", failure=self.failure.to_json(), tail=tails[self.culprit])
+            self._say(Saying("failed", tails[self.culprit], self.failure))
             if self.framework == "horovod":
                 self._leave(128 - self.status if self.status < 0 else self.status)
         else:
             result = left_in(os.environ[Env.RESULT], RESULT_LIMIT).decode(errors="replace")
-            self.channel.send(say="done", result=result or None)
+            self._say(Saying("done", result=result or None))
+
+    def _say(self, saying: Saying) -> None:
+        self.channel.send(**saying.to_json())
 
 
 class Told(Output):
@@ -207,7 +210,7 @@ class Told(Output):
         texts = [line.decode(errors="replace") for line in lines]
         self.tail.extend(texts)
         if rank == 0 and texts:
-            self.replica.channel.send(say="lines", lines=texts)
+            self.replica.channel.send(**Saying("lines", texts).to_json())
 
     def close(self, selector: selectors.BaseSelector) -> list[str]:
         """Pass on what is left; the last lines of all."""

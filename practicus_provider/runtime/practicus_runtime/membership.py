@@ -116,7 +116,7 @@ class Group:
         """All ranks of a member have ended well; rank 0's result is the job's."""
         self.members[name].busy = False
         self.finished.add(name)
-        if name == self.present[0]:
+        if name in self.present[:1]:
             self.result = result
 
     # ---- what follows
