@@ -160,6 +160,11 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "How long the folder of a cluster stays after its end.",
                         "schema": {"type": ["integer", "null"], "minimum": 0, "default": 86400},
                     },
+                    "log_limit": {
+                        "label": "Kept of each log",
+                        "description": "Bytes of a local replica's log that stay on disk, such as 500Mi.",
+                        "schema": {"type": ["string", "null"], "default": "1Gi"},
+                    },
                 },
                 "ui-field-behaviour": {
                     "hidden-fields": ["host", "schema", "login", "password", "port", "extra"],

@@ -17,6 +17,7 @@ from airflow.sdk.bases.hook import BaseHook
 from practicus_provider.errors import ConnectionConfigError, PracticusError, SpecError
 from practicus_provider.names import is_dns_label
 from practicus_provider.pod_settings import check_pod_overrides
+from practicus_provider.spec import parse_quantity
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from practicus_provider.pricing import Pricing
 
 BACKENDS = ("kubernetes", "local")
+LEAST_LOG = 1 << 20
+"""Bytes of a replica's log that have to be kept: those that a verdict looks at are among them."""
 
 
 class PracticusHook(BaseHook):
@@ -144,10 +147,17 @@ class PracticusHook(BaseHook):
                 raise ValueError
         except (TypeError, ValueError):
             raise self._wrong(extra, "ttl", "give a number of seconds") from None
+        try:
+            log_limit = int(parse_quantity("log_limit", extra.get("log_limit", LocalBackend.log_limit)))
+        except SpecError:
+            log_limit = 0
+        if log_limit < LEAST_LOG:
+            raise self._wrong(extra, "log_limit", "give bytes, or a quantity such as '500Mi', of at least '1Mi'")
         home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow"))
         root = Path(extra.get("root", home / "practicus")).expanduser()
         pythons = self._by_adapter(extra, "pythons", "Python")
-        return LocalBackend(root, extra.get("python", sys.executable), ttl, pythons, self._pricing(extra))
+        python = extra.get("python", sys.executable)
+        return LocalBackend(root, python, ttl, pythons, self._pricing(extra), log_limit)
 
     def _kubernetes(self, extra: Mapping[str, Any], other: Mapping[str, Any]) -> Backend:
         from practicus_provider.backends.kubernetes import KubernetesBackend

@@ -242,8 +242,8 @@ LAUNCH = {"command": ["a"], "after": [["worker-0", "w", 1]], "grace": 2.5}
 
 
 def test_a_launcher_is_told_a_command_what_it_waits_for_and_how_it_is_held():
-    launch = ReplicaLaunch(["a"], [Place("worker-0", "w", 1)], 2.5, report=3, leash=True)
-    data = {**LAUNCH, "report": 3, "leash": True, "message": None, "nonce": None}
+    launch = ReplicaLaunch(["a"], [Place("worker-0", "w", 1)], 2.5, report=3, leash=True, log="/l", log_bytes=5)
+    data = {**LAUNCH, "report": 3, "leash": True, "message": None, "nonce": None, "log": "/l", "log_bytes": 5}
     assert (launch.to_json(), ReplicaLaunch.from_json(data)) == (data, launch)
     assert ReplicaLaunch.from_json(LAUNCH) == ReplicaLaunch(["a"], [Place("worker-0", "w", 1)], 2.5)
 

@@ -37,7 +37,7 @@ from practicus_provider.hooks.practicus import BACKENDS, PracticusHook
 from practicus_provider.operators.base import ClusterOperator
 from practicus_provider.operators.job import PracticusRunJobOperator
 from practicus_provider.plan import Here, Launch, Role
-from practicus_provider.spec import Resources
+from practicus_provider.spec import Resources, parse_quantity
 from practicus_provider.status import Reason, State
 from tests.airflow_names import dag_bag
 from tests.cluster.binaries import KUBERNETES as KUBERNETES_VERSION
@@ -265,6 +265,7 @@ def test_the_readme_s_extras_are_those_of_the_connection():
     assert [code(name) for name in rows["backend"][1].split(", ")] == list(BACKENDS)
     assert code(rows["backend"][0]) == connection["conn-fields"]["backend"]["schema"]["default"]
     assert rows["ttl"][0] == f"{LocalBackend.ttl:g}"
+    assert parse_quantity("log_limit", rows["log_limit"][0]) == LocalBackend.log_limit
 
 
 def test_the_readme_s_adapters_are_those_that_are_built_in():

@@ -56,10 +56,11 @@ async def test_a_connection_without_more_is_the_local_backend_in_airflows_home(c
     assert await backend_of("there") == LocalBackend(HOME / "practicus", sys.executable, 86_400)
 
 
-async def test_root_pythons_and_ttl_are_the_connections(connect, backend_of):
-    connect(backend="local", root="~/clusters", python="/opt/python", pythons={"torch": "/opt/torch"}, ttl="60")
+async def test_root_pythons_and_bounds_are_the_connections(connect, backend_of):
+    own = {"pythons": {"torch": "/opt/torch"}, "ttl": "60", "log_limit": "500Mi"}
+    connect(backend="local", root="~/clusters", python="/opt/python", **own)
     assert await backend_of("there") == LocalBackend(
-        Path.home() / "clusters", "/opt/python", 60, {"torch": "/opt/torch"}
+        Path.home() / "clusters", "/opt/python", 60, {"torch": "/opt/torch"}, log_limit=500 << 20
     )
 
 
@@ -240,6 +241,14 @@ async def test_an_absent_kubernetes_connection_is_named(connect, backend_of):
 async def test_a_ttl_that_is_not_a_number_of_seconds_is_refused(connect, backend_of, ttl):
     connect(backend="local", ttl=ttl)
     with refused(f"connection 'there' has the extra ttl={ttl!r}; give a number of seconds"):
+        await backend_of("there")
+
+
+@pytest.mark.parametrize("limit", ["much", 0, -1, "1023Ki", "nan", True, [1], {"a": 1}])
+async def test_a_limit_of_logs_that_keeps_too_little_to_tell_a_failure_is_refused(connect, backend_of, limit):
+    connect(backend="local", log_limit=limit)
+    way_out = "give bytes, or a quantity such as '500Mi', of at least '1Mi'"
+    with refused(f"connection 'there' has the extra log_limit={limit!r}; {way_out}"):
         await backend_of("there")
 
 

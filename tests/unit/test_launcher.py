@@ -102,9 +102,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts launchers that are gone afterwards."""
     launched: list[Launched] = []
 
-    def start(command: list[str], *, after: Any = (), grace: float = 5.0) -> Launched:
+    def start(command: list[str], *, after: Any = (), grace: float = 5.0, log_bytes: int | None = None) -> Launched:
         read, write = os.pipe()
         order = {"command": command, "after": list(after), "grace": grace, "report": write, "leash": True}
+        if log_bytes is not None:
+            order |= {"log": str(tmp_path / "log"), "log_bytes": log_bytes}
         (tmp_path / "launch.json").write_text(json.dumps(order))
         with (tmp_path / "log").open("wb") as log:
             process = subprocess.Popen(
@@ -348,3 +350,48 @@ def test_the_launcher_needs_no_site_packages_and_no_environment(tmp_path):
     (tmp_path / "launch.json").write_text(json.dumps({"command": ["/bin/sh", "-c", "exit 4"], "after": [], "grace": 1}))
     command = [sys.executable, "-I", "-S", str(START), str(tmp_path / "launch.json")]
     assert subprocess.run(command, env={}, stdin=subprocess.DEVNULL, check=False, timeout=PATIENCE).returncode == 4
+
+
+# ---- a log within bounds
+
+PRINT = "import sys\nfor number in range(int(sys.argv[1])): print(f'{number:09}')"
+
+
+def test_of_what_a_command_and_its_children_write_no_more_is_kept_than_was_said(start, tmp_path):
+    prints = ["-c", "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])", "-c", PRINT, "300000"]
+    launched = start([sys.executable, *prints], log_bytes=1 << 20)
+    assert launched.end()[0] == 0
+    files = sorted(tmp_path.glob("log*"))
+    assert sum(path.stat().st_size for path in files) <= 1 << 20
+    assert files[0].read_text().startswith("000000000\n000000001\n")
+    assert files[-1].read_text().endswith("000299998\n000299999\n")
+
+
+def test_all_that_a_command_has_written_is_in_its_log_when_its_end_is_told(start):
+    launched = start([sys.executable, "-c", PRINT, "9999"], log_bytes=1 << 20)
+    told = b""
+    while b'"ended"' not in told:
+        told += os.read(launched.report, 4096) or pytest.fail(f"no end was told, but {told!r}")
+    assert launched.log.read_text().splitlines() == [f"{number:09}" for number in range(9999)]
+
+
+def test_what_the_launcher_says_itself_is_in_the_log_too(start):
+    launched = start(["/absent"], log_bytes=1 << 20)
+    assert launched.end()[0] == 127
+    launched.says("cannot start /absent: No such file or directory")
+
+
+def test_a_command_that_writes_without_end_is_stopped_as_any(start):
+    launched = start([sys.executable, "-c", "while True: print('x' * 999)"], log_bytes=1 << 20, grace=0.1)
+    launched.started()
+    launched.process.send_signal(signal.SIGTERM)
+    assert launched.end()[0] == 128 + signal.SIGTERM
+
+
+def test_where_the_supervisor_dies_what_writes_without_end_dies_too(start):
+    launched = start([sys.executable, "-c", "while True: print('x' * 999)"], log_bytes=1 << 20)
+    pid = launched.started()
+    assert launched.process.stdin is not None
+    launched.process.stdin.close()
+    until(lambda: not lives(pid), "the command's end")
+    launched.end()

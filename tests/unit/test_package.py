@@ -125,6 +125,7 @@ def test_airflow_shows_the_connections_form_without_importing_the_hook():
         "python",
         "pythons",
         "ttl",
+        "log_limit",
     }
     assert "password" in manager.field_behaviours["practicus"]["hidden_fields"]
 

@@ -30,6 +30,7 @@ from practicus_provider.backends.local.logs import Reader
 from practicus_provider.backends.local.ports import LOOPBACK
 from practicus_provider.backends.local.processes import kill_marked
 from practicus_provider.backends.local.refusals import refused
+from practicus_provider.backends.local.replica import LOG_LIMIT
 from practicus_provider.backends.local.volumes import prepare_volumes
 from practicus_provider.errors import BackendError, NotFound, ReplicaError
 from practicus_provider.names import is_dns_label
@@ -70,6 +71,7 @@ class LocalBackend(Backend):
     :param ttl: seconds that the folder of an ended cluster, its logs in it, is kept.
     :param pythons: adapter -> the Python of its replicas, before ``python``.
     :param pricing: what replicas cost.
+    :param log_limit: bytes of each replica's log that stay on disk: of a longer one its beginning and its end.
     """
 
     root: Path
@@ -77,6 +79,7 @@ class LocalBackend(Backend):
     ttl: float = 24 * 3600
     pythons: Mapping[str, str] = field(default_factory=dict)
     pricing: Pricing | None = None
+    log_limit: int = LOG_LIMIT
     name: ClassVar[str] = "local"
 
     async def create(
@@ -257,6 +260,7 @@ class LocalBackend(Backend):
             "parent": parent.to_json() if parent else None,
             "python": self.pythons.get(plan.adapter, self.python),
             "key": secrets.token_hex(),
+            "log_limit": self.log_limit,
             "created_at": time.time(),
         }
         return write_new(folder, config, plan.files, plan.executable)

@@ -3,15 +3,15 @@
 ::
 
     <root>/<name>/
-        cluster.json      uid, key, plan, task, lease, parent, when it was created; never changes
+        cluster.json      uid, key, plan, task, lease, parent, log_limit, when it was created; never changes
         app/              the shipped application
         lock              held by the supervisor for its life; its pid
         control           socket on which the supervisor listens
         ports.json        role -> port name -> number
         status.json       the last Status
-        cursor.json       role-index -> bytes of its log that were taken
+        cursor.json       role-index -> its log's bytes up to the end of what was taken
         released          exists once the cluster may no longer be adopted
-        logs/             <role>-<index>.log, supervisor.log
+        logs/             <role>-<index>.log, of a long one <role>-<index>.log.<place> too; supervisor.log
         replicas/         <role>-<index>/: its scratch folder, launch.json, result.json and failure.json
     <root>/ended/<name>-<uid>/     the same, of a deleted cluster, without replicas/; removed after its time to live
     <root>/volumes/<claim>/        what stands for that claim; nobody removes it
@@ -33,6 +33,7 @@ from practicus_provider.backends.base import Handle
 from practicus_provider.runtime.practicus_runtime.contract import RESULT_FILE, RESULT_LIMIT
 from practicus_provider.runtime.practicus_runtime.files import left_in, opened
 from practicus_provider.runtime.practicus_runtime.lines import shown
+from practicus_provider.runtime.practicus_runtime.logfile import Piece, is_place
 from practicus_provider.status import Reason, State, Status, Verdict
 from practicus_provider.tail import LINES_READ
 
@@ -103,7 +104,7 @@ class ClusterFolder:
         """Another one once a log has grown, the status has changed, or the cluster is another one or gone: much cheaper
         than to read them."""
         told, stamps = (self.path / "cluster.json", self.path / "status.json"), []
-        for path in (*told, *self.logs()):
+        for path in (*told, *sorted((self.path / "logs").glob("*"))):
             with contextlib.suppress(FileNotFoundError):
                 found = path.lstat()
                 stamps.append((found.st_ino, found.st_mtime_ns, found.st_size))
@@ -139,20 +140,27 @@ class ClusterFolder:
         """Exists once the cluster may no longer be adopted."""
         return self.path / "released"
 
-    def logs(self) -> list[Path]:
-        """The log files that there are."""
-        return sorted((self.path / "logs").glob("*.log"))
+    def logs(self) -> dict[str, list[Piece]]:
+        """Replica -> the files of its log, in order; the supervisor's is among them."""
+        found: dict[str, list[Piece]] = {}
+        for path in sorted((self.path / "logs").glob("*.log*")):  # that of digits alone is the order of numbers
+            name, _, place = path.name.rpartition(".log")
+            if not place or (place[0] == "." and is_place(place[1:])):
+                found.setdefault(name, []).append(Piece.of(str(path)))
+        return found
 
     def log(self, replica: str) -> Path:
-        """A replica's log file."""
+        """The first file of a replica's log."""
         return self.path / "logs" / f"{replica}.log"
 
     def tail(self, replica: str) -> list[str]:
         """The last lines of a replica's log, newest last."""
-        with contextlib.suppress(OSError), opened(str(self.log(replica))) as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            return shown(file.read(_TAIL_BYTES))[-LINES_READ:]
-        return []
+        data = b""
+        for piece in reversed(self.logs().get(replica, [])):
+            with contextlib.suppress(OSError), piece.opened(piece.start) as file:
+                file.seek(max(file.tell(), file.seek(0, os.SEEK_END) - _TAIL_BYTES + len(data)))
+                data = file.read(_TAIL_BYTES - len(data)) + data
+        return shown(data)[-LINES_READ:] if data else []
 
     def result(self, replica: str) -> str | None:
         """What a replica has left as its result; None if that is nothing, or no file."""

@@ -2,46 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from practicus_provider.backends.base import LogLine
 from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.backends.local.refusals import words
-from practicus_provider.runtime.practicus_runtime.files import opened
 from practicus_provider.runtime.practicus_runtime.lines import Screen, pieces
+from practicus_provider.runtime.practicus_runtime.logfile import Piece
 
 CHUNK = 1 << 16
 """Bytes that are read at once."""
+LEFT_OUT = (
+    "(... {} bytes of this log are left out here: its beginning and its end are kept, as the connection's extra "
+    "log_limit says, and what the disk takes ...)"
+)
 
 
 @dataclass
 class ReplicaLog:
     """One replica's log from a place on.
 
-    :param taken: bytes of the lines that were taken.
+    :param name: the replica's.
+    :param taken: its place: bytes up to the end of the lines that were taken.
     :param why: it cannot be read, as was said.
     """
 
-    path: Path
+    name: str
     taken: int
     why: str = ""
     _screen: Screen = field(default_factory=Screen)
 
     def __post_init__(self) -> None:
         self._at = self.taken
-        role, _, index = self.path.stem.rpartition("-")
+        role, _, index = self.name.rpartition("-")
         self.role, self.index = role, int(index)
 
-    def lines(self, now: float, *, whole: bool) -> Iterator[LogLine]:
+    def lines(self, files: Sequence[Piece], now: float, *, whole: bool) -> Iterator[LogLine]:
         """Further lines that have ended, and of a bar a state now and then.
 
+        :param files: those that the log has.
         :param now: seconds of any clock.
         :param whole: the log is: its last line needs no end.
         """
+        ends = [file.start for file in files[1:]]
         try:
-            file = opened(str(self.path))
+            for file, end in zip(files, [*ends, math.inf], strict=True):
+                if self._at < end:
+                    yield from self._read(file)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -49,14 +58,6 @@ class ReplicaLog:
                 self.why = words(error)
                 yield self._line(f"(this log cannot be read any more: {self.why})".encode())
             return
-        with file:
-            file.seek(self._at)
-            while data := file.read(CHUNK):
-                for piece, ends in pieces(data):
-                    self._at += len(piece) + ends
-                    self._screen.add(piece)
-                    if ends:
-                        yield from self._end()
         if whole and self._screen.begun:
             yield from self._end()
         elif state := self._screen.state(now):
@@ -65,6 +66,32 @@ class ReplicaLog:
     def due(self) -> float | None:
         """When there is something to show though nothing was written meanwhile; None: not at all."""
         return self._screen.due()
+
+    def _read(self, part: Piece) -> Iterator[LogLine]:
+        """What is new in one of its files."""
+        try:
+            file = part.opened(self._at)
+        except FileNotFoundError:
+            if part.start == 0:
+                raise
+            return  # it has made room for the end
+        with file:
+            if part.start > self._at:
+                yield from self._skip_to(part.start)
+            while data := file.read(CHUNK):
+                for piece, ends in pieces(data):
+                    self._at += len(piece) + ends
+                    self._screen.add(piece)
+                    if ends:
+                        yield from self._end()
+
+    def _skip_to(self, place: int) -> Iterator[LogLine]:
+        """Say that what is before it is in no file any more."""
+        if self._screen.begun:
+            yield from self._end()
+        left_out, self._at = place - self._at, place
+        self.taken = place
+        yield self._line(LEFT_OUT.format(left_out).encode())
 
     def _end(self) -> Iterator[LogLine]:
         self.taken = self._at
@@ -93,11 +120,11 @@ class Reader:
 
     def lines(self, folder: ClusterFolder, now: float, *, whole: bool) -> Iterator[LogLine]:
         """What is new in all of them: see :meth:`ReplicaLog.lines`."""
-        for path in folder.logs():
-            role = path.stem.rpartition("-")[0]
-            if not self._sources.isdisjoint((role, path.stem)):
-                log = self._logs.setdefault(path.stem, ReplicaLog(path, self._before.get(path.stem, 0)))
-                yield from log.lines(now, whole=whole)
+        for name, files in folder.logs().items():
+            role = name.rpartition("-")[0]
+            if not self._sources.isdisjoint((role, name)):
+                log = self._logs.setdefault(name, ReplicaLog(name, self._before.get(name, 0)))
+                yield from log.lines(files, now, whole=whole)
 
     def due(self) -> float | None:
         """See :meth:`ReplicaLog.due`."""

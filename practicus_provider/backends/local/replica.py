@@ -35,6 +35,8 @@ from practicus_provider.status import Reason, ReplicaStatus, State, Unreached, V
 
 GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL, where the plan does not say."""
+LOG_LIMIT = 1 << 30
+"""Bytes of a replica's log that stay on disk, where the connection does not say."""
 
 PortOf = Callable[[Port], int]
 
@@ -49,6 +51,7 @@ class Surroundings:
     plan: Plan
     python: str
     key: str
+    log_limit: int = LOG_LIMIT
 
     @property
     def grace(self) -> float:
@@ -175,6 +178,8 @@ class Replica:
             grace=self.around.grace,
             report=report,
             leash=True,
+            log=str(folder.log(self.name)),
+            log_bytes=self.around.log_limit,
         )
         (scratch / LAUNCH_FILE).write_text(json.dumps(order.to_json()))
         with folder.log(self.name).open("ab") as log:

@@ -49,7 +49,8 @@ class Supervisor:
         self.folder = folder
         config = folder.config()
         self.plan: Plan = load_plan(config["plan"])
-        self.around = Surroundings(folder, config["uid"], config["task"], self.plan, config["python"], config["key"])
+        own = {name: config[name] for name in ("python", "key", "log_limit") if name in config}
+        self.around = Surroundings(folder, config["uid"], config["task"], self.plan, **own)
         self.parent = Handle(**config["parent"]) if config["parent"] else None
         self.deadline: float = config["created_at"] + self.plan.timeout
         self.lease: float | None = config["lease"]

@@ -220,6 +220,8 @@ class ReplicaLaunch(NamedTuple):
     :param after: what must accept connections before the command starts.
     :param grace: seconds that the command has between SIGTERM and SIGKILL.
     :param report: file descriptor that takes a :class:`Report` a line.
+    :param log: file that takes both outputs; None: they stay as they are.
+    :param log_bytes: those of these that are kept.
     :param leash: whether a supervisor holds its standard input, whose end is the supervisor's.
     :param message: file that takes the :class:`LastWords`.
     :param nonce: starts the end of both outputs.
@@ -232,6 +234,8 @@ class ReplicaLaunch(NamedTuple):
     leash: bool = False
     message: Optional[str] = None  # noqa: UP045
     nonce: Optional[str] = None  # noqa: UP045
+    log: Optional[str] = None  # noqa: UP045
+    log_bytes: int = 0
 
     @classmethod
     def from_json(cls, data: Dict[str, Any]) -> ReplicaLaunch:  # noqa: UP006  (Python 3.8)

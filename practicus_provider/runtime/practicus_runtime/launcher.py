@@ -25,7 +25,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .contract import (
     END_MARK,
@@ -42,6 +42,9 @@ from .contract import (
     parsed,
 )
 from .files import left_in
+
+if TYPE_CHECKING:
+    from practicus_runtime.logfile import Outputs
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
@@ -67,12 +70,23 @@ class Launcher:
         self.nonce = launch.nonce
         self.last_words = ""
         self.leash = launch.leash
+        self.log = launch.log
+        self.log_bytes = launch.log_bytes
+        self.outputs: Outputs | None = None
         self.kill_at: float | None = None
         self.stopping = False
         self.child: subprocess.Popen[bytes] | None = None
 
     def run(self) -> int:
         """Wait, start, watch, clean; the exit code."""
+        if self.log is None:
+            return self._run()
+        from practicus_runtime.logfile import LogFile, Outputs  # what runs in a pod needs none
+
+        with Outputs(LogFile(self.log, self.log_bytes)) as self.outputs:
+            return self._run()
+
+    def _run(self) -> int:
         self._listen()
         name_user(os.getuid(), None if self.message is None else USERS)  # a machine's own table is not ours to change
         try:
@@ -125,12 +139,14 @@ class Launcher:
         self._signal_group(signal.SIGTERM)
 
     def _pause(self, timeout: float | None) -> None:
-        """Sleep until a signal, the leash's end, or the time is up."""
-        watched = [self.wakeup, *([0] if self.leash else [])]
+        """Sleep until a signal, output, the leash's end, or the time is up."""
+        watched = [self.wakeup, *([0] if self.leash else []), *([self.outputs.pipe] if self.outputs else [])]
         ready = select.select(watched, [], [], timeout)[0]
         if self.wakeup in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wakeup, 4096)
+        if self.outputs and self.outputs.pipe in ready:
+            self.outputs.take()
         if 0 in ready and not os.read(0, 4096):
             self.leash = False
             self.stopping = True
@@ -192,6 +208,8 @@ class Launcher:
         self._report(Report(end=end))
 
     def _report(self, report: Report) -> None:
+        if self.outputs:  # whoever hears of it reads the log
+            self.outputs.take_all()
         if self.report_fd is not None:
             with contextlib.suppress(BrokenPipeError):
                 os.write(self.report_fd, json.dumps(report.to_json()).encode() + b"\n")
