@@ -16,10 +16,17 @@ from typing import Any
 from practicus_provider.checks import ENV_NAME, LABEL_NAME, OBJECT_NAME, instance, keyed, strings
 from practicus_provider.errors import SpecError
 
-SHARED = ("image", "scheduler_name", "priority_class")
+SHARED = ("image", "image_pull_policy", "run_as_uid", "scheduler_name", "priority_class")
 """Those that a job on a shared cluster has of the cluster, where it gives none itself."""
 
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+LAST_USER = 2**31 - 1
+"""The largest number that Kubernetes takes for a user (``IsValidUserID`` in ``k8s.io/apimachinery``)."""
 _SECRET = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[-._a-zA-Z0-9]+")
+
+
+def _is_user(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LAST_USER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +34,10 @@ class PodSettings:
     """What replicas take where they are pods. Where they are not, the backend refuses what a job cannot do without.
 
     :param image: of the containers; None: the backend's own choice.
+    :param image_pull_policy: when a node pulls it, one of :data:`PULL_POLICIES` (``imagePullPolicy``); None:
+        Kubernetes' default, by the image's tag.
+    :param run_as_uid: number of the user that the containers run as (``runAsUser``), who may not be root; None: the
+        image's own.
     :param secrets: environment variable of every replica -> ``"secret-name/key"``, a Kubernetes secret by reference.
     :param egress: CIDRs outside the cluster that replicas may reach.
     :param pod_overrides: part of a pod template (``metadata``, ``spec``) that changes every pod.
@@ -37,6 +48,8 @@ class PodSettings:
     """
 
     image: str | None = None
+    image_pull_policy: str | None = None
+    run_as_uid: int | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
     egress: tuple[str, ...] = ()
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -47,6 +60,11 @@ class PodSettings:
     def __post_init__(self) -> None:
         if self.image is not None:
             instance("image", self.image, str, "give an image's name, such as 'registry/spark:4'")
+        if self.image_pull_policy is not None and self.image_pull_policy not in PULL_POLICIES:
+            raise SpecError("image_pull_policy", self.image_pull_policy, f"choose one of {', '.join(PULL_POLICIES)}")
+        if self.run_as_uid is not None and not _is_user(self.run_as_uid):
+            way_out = f"give a user's number, from 1 to {LAST_USER}: Kubernetes takes no name, and root is refused"
+            raise SpecError("run_as_uid", self.run_as_uid, way_out)
         keyed("secrets", self.secrets)
         for variable, secret in self.secrets.items():
             if not ENV_NAME.fullmatch(variable) or not isinstance(secret, str) or not _SECRET.fullmatch(secret):

@@ -29,6 +29,10 @@ class PodArguments(ClusterOperator):
         them, such as ``"polars>=1"``.
     :param conf: the framework's own settings. (templated)
     :param image: of the containers, on Kubernetes; None: the connection's. (templated)
+    :param image_pull_policy: when a node pulls it: ``"Always"``, ``"IfNotPresent"`` or ``"Never"``; None: Kubernetes'
+        default, by the image's tag. (templated)
+    :param run_as_uid: number of the user that the containers run as, on Kubernetes, where the image's own is root or
+        has only a name; None: the image's.
     :param secrets: environment variable -> ``"secret-name/key"``, a Kubernetes secret by reference.
     :param egress: CIDRs that replicas may reach beside each other, on Kubernetes; by default none.
     :param pod_overrides: part of a pod template (``metadata``, ``spec``) that is merged into every pod by Kubernetes'
@@ -48,6 +52,7 @@ class PodArguments(ClusterOperator):
         "conf",
         "namespace",
         "image",
+        "image_pull_policy",
         "pod_overrides",
         "scheduler_name",
         "priority_class",
@@ -60,6 +65,8 @@ class PodArguments(ClusterOperator):
         requirements: Sequence[str] = (),
         conf: Mapping[str, Any] | str | XComArg | None = None,
         image: str | None = None,
+        image_pull_policy: str | None = None,
+        run_as_uid: int | None = None,
         secrets: Mapping[str, str] | None = None,
         egress: Sequence[str] = (),
         pod_overrides: Mapping[str, Any] | XComArg | None = None,
@@ -76,6 +83,8 @@ class PodArguments(ClusterOperator):
         self.requirements = requirements
         self.conf: Any = conf or {}
         self.image = image
+        self.image_pull_policy = image_pull_policy
+        self.run_as_uid = run_as_uid
         self.secrets = secrets or {}
         self.egress = egress
         self.pod_overrides = pod_overrides or {}

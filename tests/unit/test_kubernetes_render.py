@@ -178,6 +178,24 @@ def test_the_objects_of_a_cluster_are_those_of_the_golden_file(name):
     assert found == list(yaml.safe_load_all(path.read_text()))
 
 
+def test_every_container_has_the_user_and_the_pull_policy_of_the_job():
+    manifests = rendered(planned("spark", workers=2, run_as_uid=185, image_pull_policy="Always"))
+    found = [(spec["securityContext"], spec["containers"][0]["imagePullPolicy"]) for _, spec in pods_of(manifests)]
+    context = {"runAsNonRoot": True, "runAsUser": 185, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert found == [(context, "Always")] * 2
+
+
+def test_a_pod_whose_loss_would_end_the_job_is_left_where_it_is_and_an_elastic_one_is_not():
+    found = {meta["labels"]["practicus.ai/role"]: meta["annotations"] for meta, _ in pods_of(RENDERED["dask_elastic"])}
+    alone = {"linkerd.io/inject": "disabled"}
+    stays = {
+        **alone,
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+    }
+    assert found == {"coordinator": stays, "driver": stays, "worker": alone}
+
+
 @pytest.mark.parametrize("where", ["job", "connection"])
 @pytest.mark.parametrize("name", [name for name in PLANS if not PLANS[name].pod.pod_overrides])
 def test_labels_and_annotations_of_the_users_reach_every_pod_also_those_that_are_made_inside(name, where):

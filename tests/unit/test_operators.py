@@ -556,6 +556,8 @@ def test_a_job_on_a_shared_cluster_has_the_clusters_spec_and_its_own_settings_ov
         "coordinator_resources": Resources(1, "2Gi"),
         "conf": {"a": 1, "b": 2},
         "image": None,
+        "image_pull_policy": None,
+        "run_as_uid": None,
         "scheduler_name": "volcano",
         "priority_class": None,
     }

@@ -442,3 +442,17 @@ def test_what_is_not_given_has_the_documented_default():
         teardown="always",
         stream_logs="coordinator",
     )
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "1000", "spark", 2**31])
+def test_who_containers_run_as_is_a_number_and_not_root(value):
+    way_out = "give a user's number, from 1 to 2147483647: Kubernetes takes no name, and root is refused"
+    with pytest.raises(SpecError, match=refusal("run_as_uid", value, way_out)):
+        JobSpec.of(adapter="dask", run_as_uid=value)
+
+
+@pytest.mark.parametrize("value", ["", "always", True])
+def test_an_image_is_pulled_as_kubernetes_knows_it(value):
+    way_out = "choose one of Always, IfNotPresent, Never"
+    with pytest.raises(SpecError, match=refusal("image_pull_policy", value, way_out)):
+        JobSpec.of(adapter="dask", image_pull_policy=value)

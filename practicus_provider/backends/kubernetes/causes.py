@@ -66,7 +66,8 @@ def hopeless(
             message = f"{name} cannot start: {words}"
             advice = "Check secrets= and image=: a named secret and its key must be in the namespace."
             if "runAsNonRoot" in words:
-                advice = f"Give image {pod.waiting_image} a numeric USER that is not 0."
+                advice = f"Give run_as_uid= the number of a user that image {pod.waiting_image} can run as, such as "
+                advice += "1000; root, which is 0, is refused. Or give the image a numeric USER."
             return Verdict(State.FAILED, Reason.CONFIG_ERROR, message, advice, replica=name)
     return None
 

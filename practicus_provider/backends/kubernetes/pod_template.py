@@ -26,6 +26,15 @@ NODE_LOST = 30
 FS_GROUP = 1000
 """Group that owns a claim's files (``fsGroup``), so that an image's user, who is not root, may write there. It is every
 job's, so that one reads what another wrote."""
+NOT_MOVED = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+"""Annotations by which who makes clusters of nodes smaller leaves a pod where it is: its loss would end the job. An
+elastic role goes on without it. (*What types of pods can prevent CA from removing a node?* in the FAQ of the Cluster
+Autoscaler; *Pod-level controls* in Karpenter's *Disruption*.)"""
+NO_MESH_LABELS = {"sidecar.istio.io/inject": "false"}
+NO_MESH = {"linkerd.io/inject": "disabled"}
+"""Keep a service mesh's proxy out of pods, since what replicas say to each other is no HTTP, and their ports, and the
+job's end, would be the proxy's. (*Installing the Sidecar* in Istio's documentation, *Automatic Proxy Injection* in
+Linkerd's.)"""
 MOUNT = "/practicus/bundle"
 SCRATCH = "/practicus/scratch"
 KEY = "key"
@@ -73,6 +82,7 @@ def pod_template(role: Role, plan: Plan, site: Site, labels: Mapping[str, str], 
         ],
         "securityContext": {
             "runAsNonRoot": True,
+            **({"runAsUser": plan.pod.run_as_uid} if plan.pod.run_as_uid is not None else {}),
             "seccompProfile": {"type": "RuntimeDefault"},
             **_group(plan.volumes),
         },
@@ -84,7 +94,10 @@ def pod_template(role: Role, plan: Plan, site: Site, labels: Mapping[str, str], 
             *(_volume(number, volume) for number, volume in enumerate(plan.volumes)),
         ],
     }
-    template: Manifest = {"metadata": {"labels": {**labels, ROLE: role.name}}, "spec": spec}
+    metadata: Manifest = {"labels": {**labels, ROLE: role.name, **NO_MESH_LABELS}, "annotations": dict(NO_MESH)}
+    if role.elastic is None:
+        metadata["annotations"] |= NOT_MOVED
+    template: Manifest = {"metadata": metadata, "spec": spec}
     for overrides in (site.pod_overrides, plan.pod.pod_overrides):
         template = merged(template, overrides, _kept)
     return template
@@ -107,6 +120,7 @@ def _container(role: Role, plan: Plan, image: str, short: str) -> Manifest:
     container: Manifest = {
         "name": MAIN,
         "image": image,
+        **({"imagePullPolicy": plan.pod.image_pull_policy} if plan.pod.image_pull_policy else {}),
         "command": ["python3", "-I", "-S", f"{MOUNT}/boot.py", role.name],
         "workingDir": SCRATCH,
         "env": [

@@ -203,7 +203,7 @@ async def test_a_namespace_that_is_being_deleted_is_said(
 async def test_an_application_that_is_too_large_is_told_with_the_ways_out_and_nothing_is_made(
     backend: KubernetesBackend,
 ) -> None:
-    large = with_pods(DRIVER, files={"data.bin": random.Random(0).randbytes(1 << 20)})
+    large = replace(DRIVER, files={"data.bin": random.Random(0).randbytes(1 << 20)})
     ways = r"put the code in the image \(local:///path\), the data on a volume, or the file behind a URL"
     with pytest.raises(SpecError, match=rf"^application='\d+ bytes': .*{ways}"):
         await backend.create("job", large, task=TASK)
