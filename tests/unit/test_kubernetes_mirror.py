@@ -33,12 +33,19 @@ from tests.kubernetes_server import (
 from tests.plans import PATIENCE, TASK, plan, role
 
 
+def pods(mirror: Mirror) -> list[Manifest]:
+    """Those of the cluster that the mirror shows."""
+    with mirror.changes("c") as changed:
+        found = [mirror.pod("c", name) for name in changed.pods]
+    return [pod for pod in found if pod is not None]
+
+
 async def seen(server: Server, *versions: str) -> None:
     """Wait until the pod's versions have been seen one after another."""
     async with asyncio.timeout(PATIENCE), mirror_of(server.access, "jobs") as mirror:
         with mirror.changes("c") as changed:
             for version in versions:
-                while [pod["metadata"]["resourceVersion"] for pod in mirror.pods("c")] != [version]:
+                while [pod["metadata"]["resourceVersion"] for pod in pods(mirror)] != [version]:
                     await changed.wait()
                     changed.clear()
                     mirror.check()
@@ -51,7 +58,7 @@ async def test_the_mirror_keeps_of_an_object_what_is_read_of_it(server):
     pod["object"]["metadata"]["managedFields"] = [{"manager": "kubelet"}]
     server.answers = [kubernetes(listing(pod), streams(end="never"))]
     async with mirror_of(server.access, "jobs") as mirror:
-        [kept] = mirror.pods("c")
+        [kept] = pods(mirror)
     labels = pod["object"]["metadata"]["labels"]
     assert kept == {
         "metadata": {"name": "p", "labels": labels, "resourceVersion": "1"},
@@ -87,7 +94,7 @@ async def test_the_mirror_asks_for_a_long_list_in_parts(server):
     begun = {"metadata": {"resourceVersion": "7", "continue": "more"}, "items": [first["object"]]}
     server.answers = [kubernetes(says(begun), listing(second, version="7"), streams(end="never"))]
     async with mirror_of(server.access, "jobs") as mirror:
-        assert [pod["metadata"]["name"] for pod in mirror.pods("c")] == ["p", "q"]
+        assert [pod["metadata"]["name"] for pod in pods(mirror)] == ["p", "q"]
     lists = [query for _, path, query, _ in server.asked if path == PODS and "watch" not in query]
     assert [query.get("continue") for query in lists] == [None, "more"]
 
@@ -114,8 +121,9 @@ async def test_the_mirror_still_shows_a_pod_that_is_gone_if_it_ended_well_as_it_
             changed.clear()
             goes.set()
             await changed.wait()
-            assert [pod["metadata"]["resourceVersion"] for pod in mirror.pods("c")] == (["2"] if stays else [])
-        assert mirror.pods("c") == []
+            shown = mirror.pod("c", "p")
+            assert (shown and shown["metadata"]["resourceVersion"]) == ("2" if stays else None)
+        assert mirror.pod("c", "p") is None
 
 
 @pytest.mark.parametrize(("uid", "kept"), [("u", ("2026-01-01T00:00:10Z", 10)), ("v", ("2026-01-01T00:00:03Z", 0))])
@@ -143,7 +151,7 @@ async def test_the_mirror_keeps_when_a_pod_was_told_to_leave_until_there_is_anot
         with mirror.changes("c") as changed:
             goes.set()
             await changed.wait()
-            [pod] = mirror.pods("c")
+            [pod] = pods(mirror)
     meta = pod["metadata"]
     assert (meta["resourceVersion"], meta["deletionTimestamp"], meta["deletionGracePeriodSeconds"]) == ("2", *kept)
 

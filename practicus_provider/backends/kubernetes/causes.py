@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from practicus_provider.backends.kubernetes.facts import Facts
@@ -36,39 +36,33 @@ WRONG_CONTAINER = re.compile(
 AGAIN = "Nothing is wrong with the job: run it again, as preemption_retries= does, or retries=."
 
 
-def in_the_way(pods: Iterable[Pod]) -> dict[str, str]:
-    """Pod -> the words for what keeps it from having its containers; empty where they are told at each try alone."""
-    waiting = {pod.name: pod.waiting for pod in pods}
-    return {
-        name: "" if reason == BACK_OFF else words
-        for name, (reason, words) in waiting.items()
-        if reason in (*PULLS, *CREATIONS)
-    }
+def in_the_way(pod: Pod) -> str | None:
+    """The words for what keeps it from having its containers, empty where they are told at each try alone; None:
+    nothing does."""
+    reason, words = pod.waiting
+    if reason not in (*PULLS, *CREATIONS):
+        return None
+    return "" if reason == BACK_OFF else words
 
 
-def hopeless(
-    pods: Iterable[Pod], replicas: Mapping[str, ReplicaStatus], standing: Collection[str] = ()
-) -> Verdict | None:
+def hopeless(pod: Pod, name: str, *, stands: bool = False) -> Verdict | None:
     """A replica that will never start, whatever happens elsewhere.
 
-    :param replicas: by the pod's name.
-    :param standing: names of those that have been told the same for :data:`~.standing.STANDS`.
+    :param stands: whether it has been told the same for :data:`~.standing.STANDS`.
     """
-    for pod in pods:
-        name, stands = replicas[pod.name].name, pod.name in standing
-        reason, words = pod.waiting
-        words += f" (for {STANDS:g} s now)" if stands else ""
-        if reason in PULLS and (stands or reason in WRONG_IMAGE or NO_IMAGE.search(words)):
-            message = f"{name} has no image {pod.waiting_image} to run: {words}"
-            advice = "Check image= and that the nodes may pull it."
-            return Verdict(State.FAILED, Reason.IMAGE_PULL_FAILED, message, advice, replica=name)
-        if reason in CREATIONS and (stands or WRONG_CONTAINER.search(words)):
-            message = f"{name} cannot start: {words}"
-            advice = "Check secrets= and image=: a named secret and its key must be in the namespace."
-            if "runAsNonRoot" in words:
-                advice = f"Give run_as_uid= the number of a user that image {pod.waiting_image} can run as, such as "
-                advice += "1000; root, which is 0, is refused. Or give the image a numeric USER."
-            return Verdict(State.FAILED, Reason.CONFIG_ERROR, message, advice, replica=name)
+    reason, words = pod.waiting
+    words += f" (for {STANDS:g} s now)" if stands else ""
+    if reason in PULLS and (stands or reason in WRONG_IMAGE or NO_IMAGE.search(words)):
+        message = f"{name} has no image {pod.waiting_image} to run: {words}"
+        advice = "Check image= and that the nodes may pull it."
+        return Verdict(State.FAILED, Reason.IMAGE_PULL_FAILED, message, advice, replica=name)
+    if reason in CREATIONS and (stands or WRONG_CONTAINER.search(words)):
+        message = f"{name} cannot start: {words}"
+        advice = "Check secrets= and image=: a named secret and its key must be in the namespace."
+        if "runAsNonRoot" in words:
+            advice = f"Give run_as_uid= the number of a user that image {pod.waiting_image} can run as, such as "
+            advice += "1000; root, which is 0, is refused. Or give the image a numeric USER."
+        return Verdict(State.FAILED, Reason.CONFIG_ERROR, message, advice, replica=name)
     return None
 
 

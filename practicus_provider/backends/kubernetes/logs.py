@@ -341,15 +341,17 @@ class Reader:
     async def _read_all(self, observations: AsyncIterator[object], readers: asyncio.TaskGroup) -> None:
         reading: dict[str, asyncio.Task[None]] = {}
         ended: dict[str, asyncio.Event] = {}
-        async for _ in observations:
-            for pod in map(Pod, self.mirror.pods(self.handle.name)):
-                if not self._is_wanted(pod):
-                    continue
-                over = ended.setdefault(pod.name, asyncio.Event())
-                if pod.ended is not None:
-                    over.set()
-                if pod.name not in reading:
-                    reading[pod.name] = readers.create_task(self._read(pod, over))
+        cluster = self.handle.name
+        with self.mirror.changes(cluster) as changed:
+            async for _ in observations:
+                found = [self.mirror.pod(cluster, name) for name in changed.pods]
+                changed.pods.clear()
+                for pod in filter(self._is_wanted, map(Pod, filter(None, found))):
+                    over = ended.setdefault(pod.name, asyncio.Event())
+                    if pod.ended is not None:
+                        over.set()
+                    if pod.name not in reading:
+                        reading[pod.name] = readers.create_task(self._read(pod, over))
         for name, task in reading.items():  # one that merely served writes on after the job's end
             if not ended[name].is_set():
                 task.cancel()

@@ -49,8 +49,9 @@ TOLD_BY_EVENTS = {"Job": ("FailedCreate",), "Pod": ("FailedMount", "FailedAttach
 """Reasons of events that are all that tells why a pod is not made, or does not start; others are not kept."""
 NODES_KNOWN = 600.0
 """Seconds for which it is known how large nodes are."""
-PAGE = 500
-"""Objects that are asked for at a time, so that a list of thousands is never whole in memory."""
+PAGE = 100
+"""Objects that are asked for at a time: a list of thousands is never whole in memory, and what is decoded in one step,
+in which all else in this event loop waits, takes some 10 ms (a pod is 5 to 10 kB of JSON)."""
 FOLLOWED = 500
 """Logs of one mirror's clusters that are followed at once. Each holds a connection, and what was read of it and not
 taken; those of further clusters are read once one of these has ended, or at their pods' ends."""
@@ -70,6 +71,24 @@ DELETION = ("deletionTimestamp", "deletionGracePeriodSeconds")
 """What metadata say of a deletion that was asked for."""
 
 
+class Changes(asyncio.Event):
+    """Set whenever an object of a cluster changes; clear it before you look.
+
+    :ivar pods: names of the pods that have changed, or of which an event tells something new; in that order. Whoever
+        has looked at one takes it out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pods: dict[str, None] = {}
+
+    def note(self, kind: str, name: str) -> None:
+        """That object has changed; of no kind: somebody has told something of that pod."""
+        if kind == "Pod":
+            self.pods[name] = None
+        self.set()
+
+
 class Mirror:
     """The objects of our clusters in one namespace. Use it by :func:`mirror_of`."""
 
@@ -82,7 +101,7 @@ class Mirror:
         self._groups: dict[str, dict[str, dict[str, Manifest]]] = {kind: {} for kind in KINDS}
         self._versions: dict[str, str] = {}
         self._seen: dict[str, float] = {}  # kind -> when its last watch ended
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._waiting: defaultdict[str, set[Changes]] = defaultdict(set)
         self._told: defaultdict[str, dict[str, LastWords]] = defaultdict(dict)
         self._over: defaultdict[str, dict[str, Manifest]] = defaultdict(dict)
         self._listed = {kind: asyncio.Event() for kind in KINDS}
@@ -94,25 +113,19 @@ class Mirror:
         """A Job."""
         return self._objects["Job"].get(name)
 
-    def pods(self, cluster: str) -> list[Manifest]:
-        """The pods of one cluster; also those that are gone since, but were seen to end as well as they had told."""
-        return list({**self._over.get(cluster, {}), **self._groups["Pod"].get(cluster, {})}.values())
+    def pod(self, cluster: str, name: str) -> Manifest | None:
+        """A pod of a cluster; also one that is gone since, but was seen to end as well as it had told."""
+        found = self._groups["Pod"].get(cluster, {}).get(name)
+        return found or self._over.get(cluster, {}).get(name)
 
     def jobs(self, cluster: str) -> list[Manifest]:
         """The Jobs of one cluster."""
-        return self._group("Job", cluster)
+        return list(self._groups["Job"].get(cluster, {}).values())
 
-    def events(self, cluster: str) -> list[Manifest]:
-        """What went wrong with its pods, and as pods were made of those of its Jobs that have none yet; in order."""
-        pods = self.pods(cluster)
-        about = {job["metadata"]["uid"] for job in self.jobs(cluster)}
-        about -= {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences", ())}
-        about |= {pod["metadata"]["uid"] for pod in pods}
-        found = [event for uid in about for event in self._group("Event", uid)]
+    def events(self, uid: str) -> list[Manifest]:
+        """What went wrong with one object, or as pods of a Job were made; in order."""
+        found = self._groups["Event"].get(uid, {}).values()
         return sorted(found, key=lambda event: str(event.get("lastTimestamp")))
-
-    def _group(self, kind: str, key: str) -> list[Manifest]:
-        return list(self._groups[kind].get(key, {}).values())
 
     @property
     def largest(self) -> Mapping[str, str] | None:
@@ -128,7 +141,7 @@ class Mirror:
     def tell(self, cluster: str, pod: str, last_words: LastWords) -> None:
         """Somebody has read how a pod ended in its log, where that stands before the server knows."""
         self._told[cluster][pod] = last_words
-        self._wake(cluster)
+        self._wake(cluster, "", pod)
 
     def told(self, cluster: str) -> Mapping[str, LastWords]:
         """Pod -> its last words, of those that somebody told."""
@@ -152,20 +165,27 @@ class Mirror:
             raise error
 
     @contextlib.contextmanager
-    def changes(self, *clusters: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever an object of one of these clusters changes; clear it before you look."""
-        event = asyncio.Event()
-        for cluster in clusters:
-            self._waiting[cluster].add(event)
+    def changes(self, cluster: str) -> Iterator[Changes]:
+        """What changes of one cluster; its pods count as changed at first."""
+        changes = Changes()
+        self.add(cluster, changes)
         try:
-            yield event
+            yield changes
         finally:
-            for cluster in clusters:
-                self._waiting[cluster].discard(event)
-                if not self._waiting[cluster]:
-                    del self._waiting[cluster]
-                    self._told.pop(cluster, None)
-                    self._over.pop(cluster, None)
+            self.remove(cluster, changes)
+
+    def add(self, cluster: str, changes: Changes) -> None:
+        """Have somebody's noted, as :meth:`changes` does, until :meth:`remove`."""
+        self._waiting[cluster].add(changes)
+        changes.pods.update(dict.fromkeys(self._groups["Pod"].get(cluster, ())))
+
+    def remove(self, cluster: str, changes: Changes) -> None:
+        """See :meth:`add`."""
+        self._waiting[cluster].discard(changes)
+        if not self._waiting[cluster]:
+            del self._waiting[cluster]
+            self._told.pop(cluster, None)
+            self._over.pop(cluster, None)
 
     async def run(self) -> None:
         """Keep the mirror until cancelled."""
@@ -213,28 +233,32 @@ class Mirror:
 
     def _fail(self, who: str, error: BackendError) -> None:
         self._errors[who] = error
-        for event in (*self._listed.values(), *(event for events in self._waiting.values() for event in events)):
+        for event in (*self._listed.values(), *(each for those in self._waiting.values() for each in those)):
             event.set()
 
     async def _list(self, kind: str) -> None:
-        new: dict[str, Manifest] = {}
+        """Page by page, as if each object that is new or has changed were an event: so others have their turn
+        meanwhile, and of thousands that wait few are woken."""
+        there: set[str] = set()
         query = {**KINDS[kind], "limit": str(PAGE)}
         while True:
             found = await self.api.list(kind, **query)
-            new.update((item["metadata"]["name"], self._as_told(kind, item)) for item in found["items"] if _kept(item))
+            for item in filter(_kept, found["items"]):
+                name = item["metadata"]["name"]
+                there.add(name)
+                before = self._objects[kind].get(name)
+                if before is None or _version(item) != _version(before):
+                    self._put(kind, self._as_told(kind, item))
+                    self._wake(*self._concerns(kind, item))
             if not (following := found["metadata"].get("continue")):
                 break
             query["continue"] = following
-        old = self._objects[kind]
-        changed = [item for name, item in new.items() if name not in old or _version(item) != _version(old[name])]
-        touched = {self._concerns(item) for item in (*changed, *(old[name] for name in old.keys() - new.keys()))}
-        self._objects[kind], self._groups[kind] = {}, {}
-        for item in new.values():
-            self._put(kind, item)
+        for name in self._objects[kind].keys() - there:
+            concerned = self._concerns(kind, self._objects[kind][name])
+            self._drop(kind, name)
+            self._wake(*concerned)
         self._versions[kind] = found["metadata"]["resourceVersion"]
         self._listed[kind].set()
-        for cluster in touched:  # and not all: of thousands that wait, few have missed anything
-            self._wake(cluster)
 
     async def _watch(self, kind: str) -> None:
         query = {
@@ -265,7 +289,7 @@ class Mirror:
                 self._remember(read)
         else:
             self._put(kind, read)
-        self._wake(self._concerns(item))
+        self._wake(*self._concerns(kind, item))
 
     def _as_told(self, kind: str, item: Manifest) -> Manifest:
         """What we read of an object. Its deletion is as it was first told: once that is over it has the time of the end
@@ -297,17 +321,18 @@ class Mirror:
         if ended and ended.get("exitCode") == 0 and words.end.exit_code == 0:
             self._over[cluster][name] = pod
 
-    def _concerns(self, item: Manifest) -> str:
-        """The cluster that an object belongs to, or that an event is about."""
-        if "involvedObject" not in item:
-            return cluster_of(item)
-        about = item["involvedObject"]
-        found = self._objects[about["kind"]].get(about.get("name", ""))
-        return cluster_of(found) if found else ""
+    def _concerns(self, kind: str, item: Manifest) -> tuple[str, str, str]:
+        """The cluster that an object belongs to, its kind and its name; of an event, of what that is about."""
+        about = item.get("involvedObject")
+        if about is None:
+            return cluster_of(item), kind, item["metadata"]["name"]
+        name = about.get("name", "")
+        found = self._objects[about["kind"]].get(name)
+        return cluster_of(found) if found else "", about["kind"], name
 
-    def _wake(self, cluster: str) -> None:
-        for event in self._waiting.get(cluster, ()):
-            event.set()
+    def _wake(self, cluster: str, kind: str, name: str) -> None:
+        for changes in self._waiting.get(cluster, ()):
+            changes.note(kind, name)
 
 
 def _kept(item: Manifest) -> bool:

@@ -41,7 +41,7 @@ class Pod:
     """
 
     manifest: Manifest
-    largest: Mapping[str, str] = field(default_factory=dict)
+    largest: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 STANDS = 120.0
@@ -18,10 +18,13 @@ VARYING = re.compile(r'pods "[^"]*"|[0-9a-f]{8,}|\d+')
 
 @dataclass(frozen=True)
 class Wait:
-    """:param since: by the watcher's clock."""
+    """:param since: by the watcher's clock.
+    :param told: the words as they were told last, so that the same ones are not read again.
+    """
 
     words: str
     since: float
+    told: str = field(default="", compare=False)
 
 
 def going_on(before: Mapping[str, Wait], troubles: Mapping[str, str], now: float) -> dict[str, Wait]:
@@ -32,9 +35,13 @@ def going_on(before: Mapping[str, Wait], troubles: Mapping[str, str], now: float
     """
     waits = {}
     for name, words in troubles.items():
-        same = VARYING.sub("#", words)
         known = before.get(name)
-        waits[name] = known if known and (not words or same == known.words) else Wait(same, now)
+        if known and words in ("", known.told):
+            waits[name] = known
+            continue
+        same = VARYING.sub("#", words)
+        since = known.since if known and same == known.words else now
+        waits[name] = Wait(same, since, words)
     return waits
 
 

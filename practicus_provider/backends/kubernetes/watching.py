@@ -6,21 +6,20 @@ import asyncio
 import contextlib
 import json
 import math
-import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 
 from practicus_provider.backends.base import Handle
-from practicus_provider.backends.kubernetes.api import Api, Manifest
+from practicus_provider.backends.kubernetes.api import Api
 from practicus_provider.backends.kubernetes.causes import lacking
 from practicus_provider.backends.kubernetes.facts import facts_of
+from practicus_provider.backends.kubernetes.following import following
 from practicus_provider.backends.kubernetes.labels import TOLD
 from practicus_provider.backends.kubernetes.logs import LAST_PATIENCE, tail
 from practicus_provider.backends.kubernetes.mirror import Mirror
-from practicus_provider.backends.kubernetes.observe import Observation, observe
+from practicus_provider.backends.kubernetes.observe import Observation
 from practicus_provider.backends.kubernetes.pod import Pod
 from practicus_provider.backends.kubernetes.roots import annotated, root_of
-from practicus_provider.backends.kubernetes.standing import Wait, due, going_on, standing
 from practicus_provider.errors import BackendError
 from practicus_provider.overdue import with_last_lines
 from practicus_provider.runtime.practicus_runtime.contract import RESULT_MARK
@@ -32,11 +31,10 @@ DELETED = Verdict(State.CANCELLED, Reason.DELETED, "the cluster was deleted")
 
 async def observations(mirror: Mirror, handle: Handle) -> AsyncIterator[Observation]:
     """What the mirror shows of a cluster, now and at each change; the last one is final."""
-    seen, wakes = False, math.inf
-    heard: dict[str, float] = {}
-    waits: dict[str, Wait] = {}
-    with mirror.changes(handle.name) as changed:
+    seen = False
+    with following(mirror, handle.name) as looks, looks.changes() as changed:
         while True:
+            wakes = math.inf
             changed.clear()
             mirror.check()
             root = mirror.job(handle.name)
@@ -48,25 +46,13 @@ async def observations(mirror: Mirror, handle: Handle) -> AsyncIterator[Observat
                 return
             else:
                 seen = True
-                now = time.monotonic()
-                observation = _seen(mirror, root, heard, now)
-                if mirror.largest is None and observation.lacks_room:
-                    await mirror.look_at_nodes()
-                    observation = _seen(mirror, root, heard, now)
-                waits = going_on(waits, observation.troubles, now)
-                if stands := standing(waits, now):
-                    observation = _seen(mirror, root, heard, now, stands)
-                heard = {what: heard.get(what, now) for what in observation.heard}
-                wakes = min(observation.due, due(waits, now))  # also if that passes while this is taken
-                if await _suspended(mirror.api, handle, observation):
-                    wakes = math.inf
-                else:
+                observation = await looks.look(root)
+                if not await _suspended(mirror.api, handle, observation):
+                    wakes = looks.wakes  # also if that passes while this is taken
                     yield observation
                     if observation.status.state.final:
                         return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wakes - time.monotonic() if wakes < math.inf else None):
-                    await changed.wait()
+            await looks.changed(changed, wakes)
 
 
 async def _suspended(api: Api, handle: Handle, observation: Observation) -> bool:
@@ -118,11 +104,3 @@ async def final(mirror: Mirror, handle: Handle, observation: Observation) -> Sta
             )
         return replace(status, result="".join(line.removeprefix(RESULT_MARK) for line in lines))
     return status
-
-
-def _seen(
-    mirror: Mirror, root: Manifest, heard: Mapping[str, float], now: float, standing: Collection[str] = ()
-) -> Observation:
-    name = root["metadata"]["name"]
-    pods, events, jobs = mirror.pods(name), mirror.events(name), mirror.jobs(name)
-    return observe(root, pods, events, mirror.told(name), jobs, mirror.largest, standing, heard, now)
