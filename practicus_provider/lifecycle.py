@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -25,6 +26,10 @@ from practicus_provider.status import PREEMPTIONS, Reason, State, Status, Verdic
 
 KEEP = 3600.0
 """Seconds that a cluster stays where ``teardown`` says so; its own timeout may be sooner."""
+LARGE = 100
+"""Replicas of a cluster beyond which what has become of them is said every :data:`SAID_EVERY` seconds: each one that
+starts or ends would be a line."""
+SAID_EVERY = 1.0
 GLANCE = 5.0
 """Seconds that a cluster which is removed in any case has to show itself once more, for its cost."""
 
@@ -254,7 +259,8 @@ class _Record:
             yield status
 
     def _see(self, status: Status, now: float) -> None:
-        self._meter.see(status.replicas, now)
+        if self._policy.tariff:
+            self._meter.see(status.replicas, now)
         if self._running_at is None and status.state is not State.PENDING:
             started = [replica.started_at for replica in status.replicas]
             known = [at for at in started if at is not None]
@@ -371,15 +377,15 @@ async def _watch(backend: Backend, handle: Handle, policy: Policy, say: Say, rec
 
 async def _until_running(statuses: AsyncIterator[Status], policy: Policy, say: Say) -> Status:
     last = Status(State.PENDING)
-    told = _told(statuses, last, say)
-    last = await anext(told, last)  # due whatever the time: it may run already
-    if last.state is not State.PENDING:
-        return last
     try:
-        async with asyncio.timeout(policy.start_deadline - time.time()):
-            async for last in told:
-                if last.state is not State.PENDING:
-                    return last
+        async with contextlib.aclosing(_told(statuses, last, say)) as told:
+            last = await anext(told, last)  # due whatever the time: it may run already
+            if last.state is not State.PENDING:
+                return last
+            async with asyncio.timeout(policy.start_deadline - time.time()):
+                async for last in told:
+                    if last.state is not State.PENDING:
+                        return last
     except TimeoutError:
         message = f"not all replicas that must run did in time; {last.summary()}"
         advice = "Raise start_timeout=, or look at the log of a replica that is pending."
@@ -392,13 +398,33 @@ def _timed_out(status: Status) -> bool:
     return status.verdict is not None and status.verdict.reason is Reason.START_TIMEOUT
 
 
-async def _told(statuses: AsyncIterator[Status], last: Status, say: Say) -> AsyncIterator[Status]:
-    """The statuses, each said once where it reads differently from the last."""
-    async for status in statuses:
-        if status.summary() != last.summary():
-            say(status.summary())
-        last = status
-        yield status
+async def _told(statuses: AsyncIterator[Status], last: Status, say: Say) -> AsyncGenerator[Status, None]:
+    """The statuses, each said once where it reads differently from the last; of a large cluster the newest one, now and
+    then."""
+    said, loop = last.summary(), asyncio.get_running_loop()
+    due = -math.inf
+    waiting: asyncio.TimerHandle | None = None
+
+    def tell() -> None:
+        nonlocal said, due, waiting
+        waiting = None
+        if (summary := last.summary()) != said:
+            said, due = summary, loop.time() + SAID_EVERY
+            say(summary)
+
+    try:
+        async for status in statuses:
+            same, last = status.state is last.state, status
+            if same and len(status.replicas) > LARGE and loop.time() < due:
+                waiting = waiting or loop.call_at(due, tell)
+            else:
+                if waiting:
+                    waiting.cancel()
+                tell()
+            yield status
+    finally:
+        if waiting:
+            waiting.cancel()
 
 
 async def _stream(backend: Backend, handle: Handle, streamed: tuple[str, ...], say: Say) -> None:

@@ -94,6 +94,13 @@ def cost_line(cost: Mapping[str, Any]) -> str:
     return f"cost: {cost['total']:.4f} {cost['currency']} ({ran})"
 
 
+_Run = tuple[str, int, float | None]
+
+
+def _run_of(replica: ReplicaStatus) -> _Run:
+    return replica.role, replica.index, replica.started_at
+
+
 class Meter:
     """How long replicas have run, of one look at them after the other.
 
@@ -101,20 +108,24 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, int, float], ReplicaStatus] = {}
+        self._seen: dict[_Run, ReplicaStatus] = {}
+        self._last: dict[int, ReplicaStatus] = {}
 
     def see(self, replicas: Iterable[ReplicaStatus], now: float) -> None:
-        """Take note of all that there are at that time, in seconds since the epoch."""
-        here = {(one.role, one.index, one.started_at): one for one in replicas if one.started_at is not None}
-        for key, replica in self._seen.items():
-            if key not in here and replica.ended_at is None:
-                self._seen[key] = replace(replica, ended_at=now)
+        """Take note of all that there are at that time, in seconds since the epoch. Those that are the very values of
+        the look before cost next to nothing."""
+        before, self._last = self._last, {id(one): one for one in replicas}
+        new = (self._last[each] for each in self._last.keys() - before.keys())
+        here = {_run_of(one): one for one in new if one.started_at is not None}
+        for run in {_run_of(before[each]) for each in before.keys() - self._last.keys()} - here.keys():
+            if run in self._seen and self._seen[run].ended_at is None:
+                self._seen[run] = replace(self._seen[run], ended_at=now)
         self._seen |= here
 
     def seconds(self, now: float) -> dict[str, float]:
         """Role -> replica-seconds until that time."""
         found: dict[str, float] = {}
         for (role, _, started_at), replica in self._seen.items():
-            ran = (now if replica.ended_at is None else replica.ended_at) - started_at
+            ran = (now if replica.ended_at is None else replica.ended_at) - (started_at or now)
             found[role] = found.get(role, 0.0) + max(0.0, ran)
         return found

@@ -171,6 +171,10 @@ class ReplicaStatus:
         return f"{self.role}-{self.index}"
 
 
+DETAILS = 5
+"""Reasons why replicas are pending that a summary says: of thousands each may have its own."""
+
+
 @dataclass(frozen=True)
 class Status:
     """A whole cluster (or job) as its backend last saw it.
@@ -194,9 +198,10 @@ class Status:
         roles = (
             f"{role} {', '.join(f'{n} {state}' for state, n in states.items())}" for role, states in counts.items()
         )
-        details = dict.fromkeys(replica.detail for replica in self.replicas if replica.detail)
+        details = list(dict.fromkeys(replica.detail for replica in self.replicas if replica.detail))
+        further = [f"{len(details) - DETAILS} further reasons"] if len(details) > DETAILS else []
         text = f"{self.state}: {'; '.join(roles)}" if counts else str(self.state)
-        return " ".join([text, *(f"({detail})" for detail in details)])
+        return " ".join([text, *(f"({detail})" for detail in details[:DETAILS] + further)])
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able mapping; :meth:`from_json` reads it back."""

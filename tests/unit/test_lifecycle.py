@@ -336,6 +336,27 @@ async def test_a_status_that_reads_like_the_last_is_not_said_again():
     assert said[:3] == ["pending: driver 1 pending", "running: driver 1 running", "succeeded: driver 1 succeeded"]
 
 
+def large(running: int, state: State = State.PENDING) -> Status:
+    """A large cluster, of which so many run."""
+    states = [State.RUNNING] * running + [State.PENDING] * (200 - running)
+    return Status(state, tuple(ReplicaStatus("worker", index, each) for index, each in enumerate(states)))
+
+
+async def test_of_a_large_cluster_each_new_state_is_said_and_not_each_replica_that_starts(monkeypatch):
+    monkeypatch.setattr(lifecycle, "SAID_EVERY", FAR)
+    said = Said()
+    await follow(Scripted([*map(large, range(200)), large(200, State.RUNNING), DONE]), POLICY, said)
+    expected = ["pending: worker 200 pending", "running: worker 200 running", "succeeded: driver 1 succeeded"]
+    assert said[:3] == expected
+
+
+async def test_what_has_become_of_a_large_cluster_by_then_is_said_after_a_time_though_nothing_changes(monkeypatch):
+    monkeypatch.setattr(lifecycle, "SAID_EVERY", 0.05)
+    said = Said()
+    await follow(Scripted([*map(large, range(100)), 0.2, DONE]), POLICY, said)
+    assert said[said.index("pending: worker 99 running, 101 pending") + 1] == "succeeded: driver 1 succeeded"
+
+
 @pytest.mark.parametrize("before", [[], [PENDING], [RUNNING]])
 async def test_a_cluster_that_is_gone_is_a_failure_and_not_a_success(before):
     backend = Scripted([*before, GONE])

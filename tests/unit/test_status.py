@@ -309,6 +309,12 @@ def test_a_summary_says_once_why_replicas_are_pending():
     assert status.summary() == "pending: worker 2 pending; driver 1 pending (Unschedulable: no cpu) (no image)"
 
 
+def test_a_summary_says_some_of_very_many_reasons():
+    replicas = tuple(ReplicaStatus("worker", index, State.PENDING, detail=f"no {index}") for index in range(1000))
+    said = "(no 0) (no 1) (no 2) (no 3) (no 4) (995 further reasons)"
+    assert Status(State.PENDING, replicas).summary() == f"pending: worker 1000 pending {said}"
+
+
 def test_a_summary_without_replicas_is_the_state():
     assert Status(State.UNKNOWN).summary() == "unknown"
 
