@@ -90,7 +90,7 @@ class OurCrowd(Crowd):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        one = _Simulated(self.place, NAME, 1, TIMEOUT)
+        one = Simulated(self.place, NAME, 1, TIMEOUT)
         root = render(NAME, one.plan, self.place.backend.site, one.task, lease=None, parent=None).root
         root["spec"]["suspend"] = False
         del root["spec"]["template"]["spec"]["serviceAccountName"]  # of its own, which is one of the others
@@ -103,12 +103,14 @@ class OurCrowd(Crowd):
 
     def trigger(self, made: Manifest) -> BaseTrigger:
         """See :meth:`Crowd.trigger`."""
-        one = _Simulated(self.place, made["metadata"]["name"], 1, TIMEOUT)
+        one = Simulated(self.place, made["metadata"]["name"], 1, TIMEOUT)
         one.handle = Handle(made["metadata"]["name"], made["metadata"]["uid"])
         return one.trigger()
 
 
-class _Simulated(Unstreamed):
+class Simulated(Unstreamed):
+    """Ours on simulated nodes, which have no logs."""
+
     @property
     def plan(self) -> Plan:
         """As that of all of ours, on simulated nodes."""
@@ -227,12 +229,12 @@ async def end(place: Place, names: Sequence[str], rate: float) -> float:
         for number, name in enumerate(names):
             await asyncio.sleep(begun + number / rate - time.monotonic())
             pod, container = found[name]
-            patches.append(asyncio.create_task(api.patch("Pod", f"{pod}/status", _ended(container))))
+            patches.append(asyncio.create_task(api.patch("Pod", pod, ended(container), "status")))
         await asyncio.gather(*patches)
         return len(names) / (time.monotonic() - begun)
 
 
-def _ended(container: str) -> Manifest:
+def ended(container: str) -> Manifest:
     """What a kubelet says of a pod whose container ended well."""
     common = {"image": "simulated", "imageID": "", "ready": False, "restartCount": 0}
     state = {"terminated": {"exitCode": 0, "reason": "Completed"}}

@@ -29,9 +29,11 @@ from airflow.models.trigger import Trigger
 from airflow.triggers.base import BaseTrigger
 
 from benchmarks.kubernetes.place import PATIENCE
+from benchmarks.kubernetes.steps import watched_steps
 
-TRIGGERS, EVENTS, LINES, RUNNING = "triggers", "events", "lines", "running"
-"""Files of a triggerer's folder: what it is to run; its events; what was logged; that it runs what it has."""
+TRIGGERS, EVENTS, LINES, RUNNING, STEPS = "triggers", "events", "lines", "running", "steps"
+"""Files of a triggerer's folder: what it is to run; its events; what was logged; that it runs what it has; the longest
+step of its event loop."""
 
 
 @dataclass
@@ -187,4 +189,5 @@ if __name__ == "__main__":
     own = Path(sys.argv[1])
     if (own / LINES).exists():  # somebody wants to know
         _log_to((own / LINES).open("a"))
-    _Runner(own).run()  # type: ignore[no-untyped-call]
+    with watched_steps(own / STEPS) if (own / STEPS).exists() else contextlib.nullcontext():
+        _Runner(own).run()  # type: ignore[no-untyped-call]

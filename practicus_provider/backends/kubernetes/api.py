@@ -153,12 +153,14 @@ class Api:
         query = {"fieldManager": MANAGER, "force": "true"}
         return await self._json("PATCH", path, manifest, query, "application/apply-patch+yaml")
 
-    async def patch(self, kind: str, name: str, change: Manifest) -> Manifest:
+    async def patch(self, kind: str, name: str, change: Manifest, subresource: str = "") -> Manifest:
         """Merge a change into an object.
 
+        :param subresource: of it, such as ``status``, which is changed by itself alone.
         :raises NotFound: there is none.
         """
-        return await self._json("PATCH", self._path(kind, name), change, {}, "application/merge-patch+json")
+        path = self._path(kind, name) + (f"/{subresource}" if subresource else "")
+        return await self._json("PATCH", path, change, {}, "application/merge-patch+json")
 
     async def delete(self, kind: str, name: str, **options: Any) -> None:
         """Delete it; absent is fine. ``options`` are those of ``DeleteOptions``."""
