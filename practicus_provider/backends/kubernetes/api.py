@@ -55,6 +55,9 @@ TIMEOUT = 30.0
 AT_ONCE = 64
 """Requests that one connection has under way; of thousands of clusters that end together, the others wait. Answers that
 last, as a watch's, are not counted."""
+PAGE = 100
+"""Objects that are asked for at a time: a list of thousands is never whole in memory, and what is decoded in one step,
+in which all else in this event loop waits, takes some 10 ms (a pod is 5 to 10 kB of JSON)."""
 NODES_SEEN = 500
 """Nodes that are looked at, at most: each is some 20 kB of JSON."""
 CLOSE_TIMEOUT = 1.0
@@ -139,6 +142,16 @@ class Api:
     async def list(self, kind: str, **query: str) -> Manifest:
         """A list object: its ``items``, and its ``metadata.resourceVersion``."""
         return await self._json("GET", self._path(kind), query=query)
+
+    async def pages(self, kind: str, **query: str) -> AsyncIterator[Manifest]:
+        """As :meth:`list`, some objects at a time; the last one's version is that of all."""
+        query = {**query, "limit": str(PAGE)}
+        while True:
+            found = await self.list(kind, **query)
+            yield found
+            if not (following := found["metadata"].get("continue")):
+                return
+            query["continue"] = following
 
     async def create(self, manifest: Manifest, **query: str) -> Manifest:
         """Create it.

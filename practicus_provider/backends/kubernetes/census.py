@@ -20,6 +20,8 @@ from practicus_provider.backends.kubernetes.pod import INSUFFICIENT, Pod, time_o
 from practicus_provider.runtime.practicus_runtime.contract import LastWords
 from practicus_provider.status import ReplicaStatus, State, Verdict
 
+BATCH = 100
+"""Pods that whoever shares an event loop reads before others have their turn: some 5 ms."""
 Place = tuple[int, int, str, str]
 """Of a pod among the others: its role's, its index, when it was made, its name."""
 

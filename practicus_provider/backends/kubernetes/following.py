@@ -14,7 +14,7 @@ from itertools import islice
 from weakref import WeakKeyDictionary
 
 from practicus_provider.backends.kubernetes.api import Manifest
-from practicus_provider.backends.kubernetes.census import Census
+from practicus_provider.backends.kubernetes.census import BATCH, Census
 from practicus_provider.backends.kubernetes.mirror import Changes, Mirror
 from practicus_provider.backends.kubernetes.observe import Observation, observed
 from practicus_provider.backends.kubernetes.standing import Wait, due, going_on, standing
@@ -23,8 +23,6 @@ LARGE = 100
 """Pods of a cluster beyond which its looks are :data:`APART` from each other."""
 APART = 0.05
 """Seconds."""
-BATCH = 100
-"""Pods that are read before others in this event loop have their turn."""
 
 
 class Following(Changes):

@@ -49,9 +49,6 @@ TOLD_BY_EVENTS = {"Job": ("FailedCreate",), "Pod": ("FailedMount", "FailedAttach
 """Reasons of events that are all that tells why a pod is not made, or does not start; others are not kept."""
 NODES_KNOWN = 600.0
 """Seconds for which it is known how large nodes are."""
-PAGE = 100
-"""Objects that are asked for at a time: a list of thousands is never whole in memory, and what is decoded in one step,
-in which all else in this event loop waits, takes some 10 ms (a pod is 5 to 10 kB of JSON)."""
 FOLLOWED = 500
 """Logs of one mirror's clusters that are followed at once. Each holds a connection, and what was read of it and not
 taken; those of further clusters are read once one of these has ended, or at their pods' ends."""
@@ -240,24 +237,19 @@ class Mirror:
         """Page by page, as if each object that is new or has changed were an event: so others have their turn
         meanwhile, and of thousands that wait few are woken."""
         there: set[str] = set()
-        query = {**KINDS[kind], "limit": str(PAGE)}
-        while True:
-            found = await self.api.list(kind, **query)
-            for item in filter(_kept, found["items"]):
+        async for page in self.api.pages(kind, **KINDS[kind]):
+            for item in filter(_kept, page["items"]):
                 name = item["metadata"]["name"]
                 there.add(name)
                 before = self._objects[kind].get(name)
                 if before is None or _version(item) != _version(before):
                     self._put(kind, self._as_told(kind, item))
                     self._wake(*self._concerns(kind, item))
-            if not (following := found["metadata"].get("continue")):
-                break
-            query["continue"] = following
         for name in self._objects[kind].keys() - there:
             concerned = self._concerns(kind, self._objects[kind][name])
             self._drop(kind, name)
             self._wake(*concerned)
-        self._versions[kind] = found["metadata"]["resourceVersion"]
+        self._versions[kind] = page["metadata"]["resourceVersion"]
         self._listed[kind].set()
 
     async def _watch(self, kind: str) -> None:
