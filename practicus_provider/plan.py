@@ -76,6 +76,9 @@ class Launch:
     :param after: ports that must accept connections before the command starts.
     :param ready: name of the own port that accepts connections once the replica is of use; None: once started.
     :param spawns: name of the role whose replicas this one starts itself, as the framework decides how many.
+    :param pod_verbs: what the framework does to pods by itself, where replicas are pods, beyond listing and creating
+        them: verbs of Kubernetes.
+    :param pod_labels: keys of labels that the framework adds to the pods that it makes.
     """
 
     command: tuple[Text, ...]
@@ -85,6 +88,8 @@ class Launch:
     after: tuple[Port, ...] = ()
     ready: str | None = None
     spawns: str | None = None
+    pod_verbs: tuple[str, ...] = ()
+    pod_labels: tuple[str, ...] = ()
 
     @property
     def keyed(self) -> bool:

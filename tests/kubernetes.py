@@ -12,6 +12,8 @@ from typing import Any
 
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.access import Access
+from practicus_provider.backends.kubernetes.admission import default_deny, name_of
+from practicus_provider.backends.kubernetes.admission import policy as admission_policy
 from practicus_provider.backends.kubernetes.pod_template import Site
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -36,9 +38,36 @@ class Namespace:
     @property
     def core(self) -> Any:
         """The plain client of core objects."""
-        from kubernetes import client, config
+        from kubernetes import client
 
-        return client.CoreV1Api(config.new_client_from_config(self.kubeconfig))
+        return client.CoreV1Api(self._client)
+
+    @property
+    def _client(self) -> Any:
+        from kubernetes import config
+
+        return config.new_client_from_config(self.kubeconfig)
+
+    def deny_by_default(self) -> None:
+        """As the documentation has an administrator do."""
+        from kubernetes import client
+
+        client.NetworkingV1Api(self._client).create_namespaced_network_policy(self.name, default_deny(self.name))
+
+    @contextlib.contextmanager
+    def admitting_by_policy(self) -> Iterator[None]:
+        """As the documentation has an administrator do; the policy is no part of the namespace."""
+        from kubernetes import client
+
+        api, (policy, binding) = client.AdmissionregistrationV1Api(self._client), admission_policy(self.name)
+        api.create_validating_admission_policy(policy)
+        try:
+            api.create_validating_admission_policy_binding(binding)
+            yield
+        finally:
+            api.delete_validating_admission_policy(name_of(self.name))
+            with contextlib.suppress(client.ApiException):  # it may not have been made
+                api.delete_validating_admission_policy_binding(name_of(self.name))
 
 
 def plain(namespace: Namespace, image: str) -> KubernetesBackend:
@@ -62,12 +91,18 @@ def pods(namespace: Namespace, image: str) -> KubernetesBackend:
 
 
 @contextlib.contextmanager
-def fresh(kubeconfig: str) -> Iterator[Namespace]:
-    """A namespace that is gone afterwards."""
+def fresh(kubeconfig: str, *, guarded: bool = True) -> Iterator[Namespace]:
+    """A namespace that is gone afterwards.
+
+    :param guarded: whether it has all that the documentation has an administrator do for jobs that may be hostile.
+    """
     namespace = Namespace(kubeconfig, f"practicus-{uuid.uuid4().hex[:8]}")
     namespace.core.create_namespace({"metadata": {"name": namespace.name, "labels": RESTRICTED}})
     try:
-        yield namespace
+        with namespace.admitting_by_policy() if guarded else contextlib.nullcontext():
+            if guarded:
+                namespace.deny_by_default()
+            yield namespace
     finally:
         namespace.core.delete_namespace(namespace.name)
 

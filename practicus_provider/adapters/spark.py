@@ -6,8 +6,9 @@ Sources: Spark's pages *Standalone Mode*, *Configuration* and *Running on Kubern
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from practicus_provider.adapters import DOCKERFILE, NO_RESULT, Adapter, Program
+from practicus_provider.adapters import DOCKERFILE, NO_RESULT, Adapter, Program, spark_pods
 from practicus_provider.adapters.spark_settings import Settings, executor_env, given, local_dirs, merged
 from practicus_provider.adapters.spark_size import check_room, driver_memory, executor_memory
 from practicus_provider.plan import Framework, Here, Host, Launch, Part, Port, Role, Text, parts
@@ -86,18 +87,11 @@ class SparkAdapter(Adapter):
         env.pop("SPARK_LOCAL_DIRS", None)  # Spark says it, as it mounts them
         executor = Launch((*RUN, "executor"), env={**env, **PLACE, **NO_RESULT})
         workers = Role("worker", executor, 0, spec.worker_resources, Elastic(spec.min_workers, spec.max_workers))
-        return (_driver(spec, program, own, theirs, spawns="worker"), workers)
+        starts = {"spawns": "worker", "pod_verbs": spark_pods.VERBS, "pod_labels": spark_pods.labels(theirs)}
+        return (_driver(spec, program, own, theirs, **starts), workers)
 
 
-def _driver(
-    spec: JobSpec,
-    program: Program,
-    own: Settings,
-    theirs: Mapping[str, str],
-    *,
-    after: tuple[Port, ...] = (),
-    spawns: str | None = None,
-) -> Role:
+def _driver(spec: JobSpec, program: Program, own: Settings, theirs: Mapping[str, str], **more: Any) -> Role:
     settings = _settings(spec, own, theirs)
     records = tuple(part for key, value in settings.items() for part in (key, "=", *parts(value), "\0"))
     python = {"PYSPARK_PYTHON": theirs.get("spark.pyspark.python") or spec.env.get("PYSPARK_PYTHON") or Here.PYTHON}
@@ -107,8 +101,7 @@ def _driver(
         env={**spec.env, **UI_PLACE, **conf, **python},
         files={"conf/settings": records},
         ports={"ui": 4040, "executors": 7079},
-        after=after,
-        spawns=spawns,
+        **more,
     )
     return Role("driver", launch, resources=spec.coordinator_resources)
 

@@ -12,6 +12,7 @@ import difflib
 import re
 from collections.abc import Mapping
 
+from practicus_provider.adapters.spark_pods import CHANGES
 from practicus_provider.checks import is_below
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Text
@@ -49,6 +50,8 @@ REFUSED = {
     "spark.kubernetes.executor.podTemplateContainerName": _POD,
     "spark.kubernetes.executor.podNamePrefix": "leave it out: pods are named after the task",
     "spark.kubernetes.executor.disableConfigMap": "leave it out: the driver has no right to make a ConfigMap",
+    "spark.kubernetes.executor.terminationGracePeriodSeconds": "give grace=",
+    **dict.fromkeys(CHANGES, "leave it out: the driver has no right to change pods"),
 }
 """Property, or the beginning of some, of ``conf`` -> what to give instead. What is as we set it anyway is let be."""
 REFUSED_ENV = {

@@ -63,6 +63,8 @@ def _dump_role(role: Role) -> dict[str, Any]:
         "after": [_dump_port(port) for port in launch.after],
         "ready": launch.ready,
         "spawns": launch.spawns,
+        "pod_verbs": list(launch.pod_verbs),
+        "pod_labels": list(launch.pod_labels),
     }
 
 
@@ -75,6 +77,8 @@ def _load_role(data: Mapping[str, Any]) -> Role:
         after=tuple(Port(*port) for port in data["after"]),
         ready=data["ready"],
         spawns=data["spawns"],
+        pod_verbs=tuple(data.get("pod_verbs", ())),
+        pod_labels=tuple(data.get("pod_labels", ())),
     )
     elastic = Elastic(*data["elastic"]) if data["elastic"] else None
     how = {name: data[name] for name in ("name", "replicas", "image", "node_selector", "part_of")}

@@ -108,13 +108,19 @@ def delete_(args: argparse.Namespace) -> None:
 @_command
 def rbac_(args: argparse.Namespace) -> None:
     """``airflow practicus rbac``."""
+    from practicus_provider.backends.kubernetes.admission import default_deny, policy, right_to_look
     from practicus_provider.backends.kubernetes.rbac import role_of_the_user
 
     namespace, _, account = args.service_account.rpartition(":")
     if not (namespace and account):
         raise BackendError(f"--service-account={args.service_account!r}: give NAMESPACE:NAME")
-    backend = _kubernetes(args)
-    _print_yaml(role_of_the_user(backend.site.namespace, namespace, account))
+    home = _kubernetes(args).site.namespace
+    printed = [*role_of_the_user(home, namespace, account)]
+    if args.admission:
+        printed += [*policy(home), *right_to_look(home, namespace, account)]
+    if args.default_deny:
+        printed.append(default_deny(home))
+    _print_yaml(printed)
 
 
 @_command

@@ -34,6 +34,16 @@ DATE = _arg(
 SERVER = _arg("--server", action="store_true", help="Ask the API server too: would it take them, now and here?")
 ROLE = _arg("--role", help="Only the replicas of this role, such as driver or worker")
 SUBJECT = _arg("--service-account", default="airflow:airflow-worker", help="NAMESPACE:NAME of who gets the rights")
+ADMISSION = _arg(
+    "--admission",
+    action="store_true",
+    help="Print the policy too by which replicas that start pods start their own cluster's alone",
+)
+DEFAULT_DENY = _arg(
+    "--default-deny",
+    action="store_true",
+    help="Print a NetworkPolicy too by which no pod of the namespace reaches anything that no other policy allows",
+)
 DRY_RUN = _arg("--dry-run", action="store_true", help="Say what would be removed, and remove nothing")
 
 
@@ -54,7 +64,11 @@ def get_commands() -> list[GroupCommand]:
                     SERVER,
                     ARG_BUNDLE_NAME,
                 ),
-                _command("rbac", "Print the Role that the connection's user needs in the namespace", *PLACE, SUBJECT),
+                _command(
+                    "rbac",
+                    "Print the Role that the connection's user needs in the namespace",
+                    *(*PLACE, SUBJECT, ADMISSION, DEFAULT_DENY),
+                ),
                 _command("list", "List the clusters that are there", *PLACE, ARG_OUTPUT),
                 _command("gc", "Remove the clusters whose task is over", *PLACE, DRY_RUN, ARG_YES),
                 _command("logs", "Print what a cluster's replicas have written", NAME, ROLE, *PLACE),

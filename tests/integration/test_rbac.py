@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from practicus_provider import lifecycle
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes import KubernetesBackend
+from practicus_provider.backends.kubernetes.admission import right_to_look
 from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.rbac import role_of_the_user
 from practicus_provider.errors import BackendError
@@ -25,17 +26,21 @@ SMALL = Resources(cpu="500m", memory="1Gi")
 
 
 @pytest.fixture
-def user(namespace: Namespace, kubectl: Callable[..., str], image: Callable[[str], str]) -> KubernetesBackend:
+def user(namespace: Namespace, kubectl: Callable[..., str], image: Callable[[str], str]) -> Iterator[KubernetesBackend]:
     """A service account that may do what the command prints, and nothing else."""
     kubectl("create", "serviceaccount", "airflow", "-n", namespace.name)
-    for manifest in role_of_the_user(namespace.name, namespace.name, "airflow"):
+    to_look = right_to_look(namespace.name, namespace.name, "airflow")
+    for manifest in (*role_of_the_user(namespace.name, namespace.name, "airflow"), *to_look):
         kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
-    return replace(pods(namespace, image("python")), access=account(namespace, kubectl, "airflow"))
+    yield replace(pods(namespace, image("python")), access=account(namespace, kubectl, "airflow"))
+    for manifest in to_look:  # they are no part of the namespace
+        kubectl("delete", manifest["kind"], manifest["metadata"]["name"])
 
 
 async def test_it_satisfies_the_check(user: KubernetesBackend, namespace: Namespace) -> None:
     assert (await user.check()).startswith(f"replicas run as pods in namespace {namespace.name} of https://")
     assert "may not" not in await user.check()
+    assert "advice" not in await user.check()
 
 
 async def test_a_job_runs_from_its_creation_to_its_removal(user: KubernetesBackend) -> None:

@@ -55,6 +55,10 @@ CLUSTER = {
     "spark.driver.bindAddress": "<url_host>",
     "spark.ui.port": "<Port(role='driver', name='ui')>",
 }
+LABELS = (
+    *("spark-app-name", "spark-app-selector", "spark-exec-id", "spark-exec-resourceprofile-id", "spark-role"),
+    "spark-version",
+)
 ON_PODS = {
     **{name: value for name, value in DEFAULTS.items() if name != "spark.cores.max"},
     "spark.kubernetes.executor.request.cores": "1",
@@ -304,6 +308,8 @@ def test_on_pods_a_fixed_cluster_is_the_driver_and_the_template_of_the_executors
                 ),
                 ports={"ui": 4040, "executors": 7079},
                 spawns="worker",
+                pod_verbs=("get", "watch", "delete", "deletecollection"),
+                pod_labels=LABELS,
             ),
             resources=coordinator,
         ),
@@ -321,6 +327,18 @@ def test_on_pods_an_elastic_cluster_starts_with_its_least_executors_and_they_com
     driver, worker = pod_roles(workers=Elastic(2, 5))
     assert properties(driver) == ON_PODS | elastic(2, 5)
     assert worker == Role("worker", Launch((*RUN, "executor"), EXECUTOR), 0, elastic=Elastic(2, 5))
+
+
+def test_labels_that_the_user_has_spark_give_to_executors_are_among_those_of_its_pods():
+    driver, _ = pod_roles(conf={"spark.kubernetes.executor.label.team": "sales"})
+    assert driver.launch.pod_labels == (*LABELS, "team")
+
+
+@pytest.mark.parametrize("name", ["decommissionLabel", "podDeletionCost", "deleteOnTermination"])
+def test_what_has_spark_change_pods_is_refused(name):
+    why = "leave it out: the driver has no right to change pods"
+    with refused(f"conf={{'spark.kubernetes.executor.{name}': 'x'}}: {why}"):
+        pod_roles(conf={f"spark.kubernetes.executor.{name}": "x"})
 
 
 @pytest.mark.parametrize("memory", ["717Mi", "1Gi", "2G", "16Gi"])

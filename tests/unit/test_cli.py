@@ -14,6 +14,9 @@ import pytest
 import yaml
 
 from practicus_provider.backends.base import Handle, Listing, LogLine
+from practicus_provider.backends.kubernetes import KubernetesBackend
+from practicus_provider.backends.kubernetes.access import Access
+from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.cli import commands
 from practicus_provider.status import ReplicaStatus, State, Status
@@ -126,3 +129,22 @@ async def test_a_job_s_lines_do_not_steer_a_terminal_and_a_file_gets_what_was_wr
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     await commands._print_logs(Told(tmp_path), "c-1", None)
     assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "kinds"),
+    [
+        ({}, []),
+        (
+            {"admission": True},
+            ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ClusterRole", "ClusterRoleBinding"],
+        ),
+        ({"default_deny": True}, ["NetworkPolicy"]),
+    ],
+)
+def test_what_makes_a_namespace_safer_is_printed_after_the_user_s_rights(capsys, monkeypatch, flags, kinds):
+    monkeypatch.setattr(commands, "_backend", lambda args: KubernetesBackend(Access(), Site("jobs")))
+    args = {"service_account": "airflow:worker", "admission": False, "default_deny": False, "verbose": False}
+    commands.rbac_(Namespace(**args | flags))
+    printed = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert [manifest["kind"] for manifest in printed] == ["Role", "RoleBinding", *kinds]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import yaml
 from practicus_provider import runtime
 from practicus_provider.adapters import make_plan
 from practicus_provider.backends.kubernetes.api import PATHS, Manifest
-from practicus_provider.backends.kubernetes.labels import DIGEST, FACTS, QUEUE, ROLE
+from practicus_provider.backends.kubernetes.labels import ADMITTED, DIGEST, FACTS, QUEUE, ROLE
 from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.kubernetes.rbac import NEEDED
 from practicus_provider.backends.kubernetes.render import BOOT, BUNDLE_LIMIT, SHORT, Manifests, render, short
@@ -218,10 +219,19 @@ def test_labels_and_annotations_of_the_users_reach_every_pod_also_those_that_are
         {
             **meta,
             "labels": {**meta["labels"], **added["labels"]},
-            "annotations": {**added["annotations"], **meta.get("annotations", {})},
+            "annotations": {**added["annotations"], **annotations_of(meta, "label:team=sales")},
         }
         for meta in plain
     ]
+
+
+def annotations_of(meta: Manifest, word: str) -> dict[str, str]:
+    """Those of a pod; of one that is made inside the cluster they say a word more."""
+    annotations: dict[str, str] = meta.get("annotations", {})
+    if ADMITTED not in annotations:
+        return annotations
+    words = [*annotations[ADMITTED].split(" "), word]
+    return {**annotations, ADMITTED: " ".join(sorted(words, key=lambda word: not word.startswith("label:")))}
 
 
 def test_no_golden_file_is_left_over():
@@ -258,8 +268,32 @@ def test_what_a_role_of_a_cluster_grants_is_what_the_user_has_too(name):
     """Kubernetes refuses to let anybody grant more than they have."""
     for manifest in of_kind(RENDERED[name], "Role"):
         for rule in manifest["rules"]:
-            for resource in rule["resources"]:
-                assert set(rule["verbs"]) <= set(NEEDED[resource])
+            for group, resource in itertools.product(rule["apiGroups"], rule["resources"]):
+                assert set(rule["verbs"]) <= set(NEEDED[f"{resource}.{group}".rstrip(".")])
+
+
+@pytest.mark.parametrize(
+    ("name", "verbs"),
+    [
+        ("dask_elastic", ["list", "create"]),
+        ("horovod_elastic", ["list", "create"]),
+        ("spark", ["list", "create", "get", "watch", "delete", "deletecollection"]),
+    ],
+)
+def test_a_replica_that_starts_pods_may_do_to_them_what_its_framework_does_and_change_none(name, verbs):
+    (role,) = of_kind(RENDERED[name], "Role")
+    assert role["rules"][0] == {"apiGroups": [""], "resources": ["pods"], "verbs": verbs}
+
+
+@pytest.mark.parametrize("name", ["dask_elastic", "horovod_elastic", "spark"])
+def test_the_words_by_which_a_cluster_s_pods_are_admitted_are_those_that_its_role_names(name):
+    (role,) = of_kind(RENDERED[name], "Role")
+    (words,) = role["rules"][-1]["resourceNames"]
+    template = json.loads(data_of(RENDERED[name])["pod-worker.json"])
+    made = [*of_kind(RENDERED[name], "Pod"), template]
+    assert [pod["metadata"]["annotations"][ADMITTED] for pod in made] == [words] * len(made)
+    assert [pod["metadata"]["ownerReferences"][0]["uid"] for pod in made] == ["uid-of-the-root"] * len(made)
+    assert words.endswith(" owner:uid-of-the-root")
 
 
 def test_a_key_that_replicas_share_is_a_secret_that_pods_refer_to_and_no_part_of_the_plan():

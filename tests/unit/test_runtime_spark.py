@@ -411,6 +411,7 @@ def test_in_a_pod_spark_is_told_what_only_the_pod_knows_and_the_user_cannot_set_
         "spark.kubernetes.container.image": "spark:4",
         "spark.kubernetes.executor.podTemplateFile": str(tmp_path / "pod-worker.json"),
         "spark.kubernetes.executor.podNamePrefix": "c-1-worker",
+        "spark.kubernetes.executor.terminationGracePeriodSeconds": "30s",
     }
 
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from practicus_provider.backends.base import Backend, Connection, Handle, Lease, Listing, LogLine, Usage, cleared_since
 from practicus_provider.backends.kubernetes.access import Access
+from practicus_provider.backends.kubernetes.advice import advice
 from practicus_provider.backends.kubernetes.api import Api, ApiError, Manifest, connected, segment
 from practicus_provider.backends.kubernetes.facts import Unreadable, cursor_of, facts_of, told_by
 from practicus_provider.backends.kubernetes.forward import PROTOCOL, PortForward
@@ -149,17 +150,16 @@ class KubernetesBackend(Backend):
     async def delete(self, handle: Handle, *, after: float = 0, wait: bool = True) -> None:
         """See :meth:`Backend.delete`."""
         async with api_of(self.access, self.site.namespace) as api:
-            if not wait and after <= 0:
-                await end(api, handle)
-                return
             try:
                 root = await root_of(api, handle)
             except NotFound:
                 return
             if after > 0:
                 await self._release(api, root, after)
-            else:
+            elif wait:
                 await remove(api, root)
+            else:
+                await end(api, root)
 
     async def list(self) -> list[Listing]:
         """See :meth:`Backend.list`."""
@@ -247,7 +247,8 @@ class KubernetesBackend(Backend):
                     "give it the namespaced Role of the documentation"
                 )
             without = (f"; it may not {' or '.join(rights)}, so {why}" for why, rights in lost.items() if rights)
-            return f"replicas run as pods in namespace {self.site.namespace} of {api.host}{''.join(without)}"
+            where = f"replicas run as pods in namespace {self.site.namespace} of {api.host}{''.join(without)}"
+            return "; ".join([where, *await advice(api)])
 
     # ---- roots
 

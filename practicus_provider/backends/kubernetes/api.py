@@ -175,10 +175,45 @@ class Api:
         path = self._path(kind, name) + (f"/{subresource}" if subresource else "")
         return await self._json("PATCH", path, change, {}, "application/merge-patch+json")
 
+    async def patch_if(self, kind: str, name: str, operations: Sequence[Manifest]) -> bool:
+        """Change an object by a JSON patch (RFC 6902); False: there is none, or it is not as the patch's tests say."""
+        try:
+            await self._json("PATCH", self._path(kind, name), operations, {}, "application/json-patch+json")
+        except NotFound:
+            return False
+        except ApiError as error:
+            if error.status == 422:
+                return False
+            raise
+        return True
+
+    async def delete_all(self, kind: str, field_selector: str, **options: Any) -> None:
+        """Delete all of a kind that a field selector names. ``options`` are those of ``DeleteOptions``."""
+        await self._json("DELETE", self._path(kind), options, {"fieldSelector": field_selector})
+
     async def delete(self, kind: str, name: str, **options: Any) -> None:
         """Delete it; absent is fine. ``options`` are those of ``DeleteOptions``."""
         with contextlib.suppress(NotFound):
             await self._json("DELETE", self._path(kind, name), options)
+
+    async def home(self) -> Manifest:
+        """The namespace itself.
+
+        :raises ApiError: with status 403 where we may not see it.
+        """
+        return await self._json("GET", f"/api/v1/namespaces/{segment(self.namespace)}")
+
+    async def admission_policy(self, name: str) -> bool:
+        """Whether there is a ``ValidatingAdmissionPolicy`` of that name, with a binding of the same.
+
+        :raises ApiError: with status 403 where we may not see them.
+        """
+        for plural in ("validatingadmissionpolicies", "validatingadmissionpolicybindings"):
+            try:
+                await self._json("GET", f"/apis/admissionregistration.k8s.io/v1/{plural}/{segment(name)}")
+            except NotFound:
+                return False
+        return True
 
     async def nodes(self) -> Sequence[Manifest]:
         """The whole cluster's nodes, of very many the first :data:`NODES_SEEN`.
@@ -291,7 +326,7 @@ class Api:
         self,
         method: str,
         path: str,
-        body: Manifest | None = None,
+        body: Manifest | Sequence[Manifest] | None = None,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> Manifest:
@@ -348,7 +383,7 @@ class Api:
         self,
         method: str,
         path: str,
-        body: Manifest | None,
+        body: Manifest | Sequence[Manifest] | None,
         query: Mapping[str, str],
         content_type: str,
         limit: aiohttp.ClientTimeout,

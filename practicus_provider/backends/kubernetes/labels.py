@@ -30,6 +30,8 @@ TOLD = f"{DOMAIN}/told"
 had those, and all lines before."""
 DIGEST = f"{DOMAIN}/digest"
 """Annotation of the root: of all manifests, to tell whether another's half-made cluster is the same."""
+ADMITTED = f"{DOMAIN}/admitted"
+"""Annotation of a pod that is started inside a cluster: in words, what it is and uses; see :mod:`.admission`."""
 MAIN = "main"
 """Name of the one container."""
 

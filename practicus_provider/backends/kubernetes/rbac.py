@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from practicus_provider.backends.kubernetes.admission import ADMITS, RESOURCE, STARTS
 from practicus_provider.backends.kubernetes.api import Manifest
+from practicus_provider.backends.kubernetes.labels import DOMAIN
 
 NEEDED = {
     "jobs.batch": ("get", "list", "watch", "create", "patch", "delete"),
@@ -10,6 +12,7 @@ NEEDED = {
     "pods/log": ("get",),
     "pods/portforward": ("get", "create"),
     "events": ("list", "watch"),
+    "namespaces": ("get",),
     "configmaps": ("get", "create", "patch"),
     "secrets": ("create",),
     "services": ("create", "patch"),
@@ -17,14 +20,17 @@ NEEDED = {
     "networkpolicies.networking.k8s.io": ("create", "patch"),
     "roles.rbac.authorization.k8s.io": ("create", "patch"),
     "rolebindings.rbac.authorization.k8s.io": ("create", "patch"),
+    f"{RESOURCE}.{DOMAIN}": (STARTS, ADMITS),
 }
 """Resource, with its group, -> what the backend does with it.
 
 A port is forwarded by a WebSocket's GET, which Kubernetes 1.35 and later also take for a create
-(``AuthorizePodWebsocketUpgradeCreatePermission``).
+(``AuthorizePodWebsocketUpgradeCreatePermission``). There is no such resource as the last one: clusters' Roles say by it
+what the admission policy reads (:mod:`.admission`), and nobody may grant more than they have.
 """
 OPTIONAL = {
     "pods/portforward": "dashboards do not open",
+    "namespaces": "nobody looks whether the namespace enforces Pod Security",
     "secrets": "elastic trainings, and those with progress_timeout=, do not start",
 }
 """What jobs do without -> what is lost."""

@@ -26,10 +26,12 @@ from typing import Any
 
 from practicus_provider import runtime
 from practicus_provider.backends.codec import dump_text
+from practicus_provider.backends.kubernetes.admission import rules, words_of
 from practicus_provider.backends.kubernetes.api import Manifest
 from practicus_provider.backends.kubernetes.bundle import pack
 from practicus_provider.backends.kubernetes.facts import Facts
 from practicus_provider.backends.kubernetes.labels import (
+    ADMITTED,
     CLUSTER,
     COMPLETE,
     DIGEST,
@@ -39,6 +41,7 @@ from practicus_provider.backends.kubernetes.labels import (
     QUEUE,
     ROLE,
 )
+from practicus_provider.backends.kubernetes.owners import owned, owner_of, with_owner
 from practicus_provider.backends.kubernetes.pod_template import KEY, SCRATCH, Site, command_grace, pod_template
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Here, Host, Plan, Port, Role, Text, parts
@@ -57,6 +60,8 @@ APP = f"{SCRATCH}/.practicus/app"
 BOOT = runtime.FOLDER / "practicus_runtime" / "boot.py"
 DNS_PORTS = (53, 5353)
 """Ports of DNS servers: of the Service, and behind it, where a policy acts, of its pods; OpenShift's listen on 5353."""
+SPAWN_VERBS = ("list", "create")
+"""What a replica that starts pods does to them by our runtime: see ``practicus_runtime.pods``."""
 API_PORTS = (443, 6443)
 """Ports of API servers: of the Service ``kubernetes``, and behind it for policies that act after the translation."""
 
@@ -76,13 +81,13 @@ class Manifests:
 
     def owned(self, uid: str) -> tuple[Manifest, ...]:
         """All others, with the root as their owner."""
-        owner = _owner(self.root["metadata"]["name"], uid)
-        return tuple(_with_owner(_with_owned_templates(manifest, owner), owner) for manifest in self.others)
+        owner = owner_of(self.root["metadata"]["name"], uid)
+        return tuple(owned(manifest, owner) for manifest in self.others)
 
     def keyed(self, uid: str, key: str) -> Manifest | None:
         """The secret with this key, if the cluster needs one."""
-        owner = _owner(self.root["metadata"]["name"], uid)
-        return {**_with_owner(self.secret, owner), "stringData": {KEY: key}} if self.secret else None
+        owner = owner_of(self.root["metadata"]["name"], uid)
+        return {**with_owner(self.secret, owner), "stringData": {KEY: key}} if self.secret else None
 
 
 def short(name: str) -> str:
@@ -107,15 +112,10 @@ def render(
     others = cluster.others()
     root = cluster.root()
     if parent:
-        root = _with_owner(root, owner_reference(parent))
+        root = with_owner(root, owner_of(parent["metadata"]["name"], parent["metadata"]["uid"]))
     digest = hashlib.sha256(json.dumps([root["spec"], others], sort_keys=True).encode()).hexdigest()[:16]
     root["metadata"]["annotations"][DIGEST] = digest
     return Manifests(root, others, cluster.start(), cluster.secret())
-
-
-def owner_reference(job: Manifest) -> Manifest:
-    """A Job as the owner of another object."""
-    return _owner(job["metadata"]["name"], job["metadata"]["uid"])
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,9 @@ class _Cluster:
         """What an elastic role's pods are made of, at the start by us, later inside the cluster."""
         template = pod_template(role, self.plan, self.site, self.labels, self.short)
         meta = {**self._meta(f"{self.short}-{role.name}"), **template["metadata"]}
+        if spawners := [other for other in self.plan.roles if other.launch.spawns == role.name]:
+            words = words_of(template, [label for other in spawners for label in other.launch.pod_labels])
+            meta["annotations"] = {**meta.get("annotations", {}), ADMITTED: words}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
 
     def _meta(self, name: str) -> Manifest:
@@ -333,10 +336,13 @@ class _Cluster:
     def _rbac(self) -> tuple[Manifest, ...]:
         """Where a role starts pods itself: it may, in this namespace, and may reach the API server."""
         spawners = [role for role in self.plan.roles if role.launch.spawns]
+        spawned = {role.launch.spawns for role in spawners}
         if not spawners:
             return ()
+        started = [self.elastic_template(role) for role in self.plan.roles if role.name in spawned]
+        texts = [template["metadata"]["annotations"][ADMITTED] for template in started]
         rbac = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": self._meta(self.short)}
-        verbs = ["get", "list", "watch", "create", "delete", "deletecollection", "patch"]
+        verbs = list(dict.fromkeys((*SPAWN_VERBS, *(verb for role in spawners for verb in role.launch.pod_verbs))))
         account = {"kind": "ServiceAccount", "name": self.short, "namespace": self.site.namespace}
         api = {
             "apiVersion": "networking.k8s.io/v1",
@@ -352,7 +358,11 @@ class _Cluster:
             },
         }
         return (
-            {**rbac, "kind": "Role", "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]},
+            {
+                **rbac,
+                "kind": "Role",
+                "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}, *rules(texts)],
+            },
             {
                 **rbac,
                 "kind": "RoleBinding",
@@ -380,23 +390,3 @@ class _Cluster:
                 "template": pod_template(role, self.plan, self.site, self.labels, self.short),
             },
         }
-
-
-def _owner(name: str, uid: str) -> Manifest:
-    """A reference that has the deletion of the owner, in the foreground, wait for what is owned."""
-    return {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid, "blockOwnerDeletion": True}
-
-
-def _with_owned_templates(manifest: Manifest, owner: Manifest) -> Manifest:
-    """A ConfigMap whose templates of pods name their owner too: the pods are made inside the cluster."""
-    if manifest["kind"] != "ConfigMap":
-        return manifest
-    data = {
-        name: json.dumps(_with_owner(json.loads(text), owner)) if name.startswith("pod-") else text
-        for name, text in manifest["data"].items()
-    }
-    return {**manifest, "data": data}
-
-
-def _with_owner(manifest: Manifest, owner: Manifest) -> Manifest:
-    return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner]}}

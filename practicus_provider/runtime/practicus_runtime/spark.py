@@ -31,6 +31,7 @@ from practicus_runtime.waiting import Wait
 from .contract import Env, template_file
 
 LEAST_JAVA = 17  # Spark 4's (https://spark.apache.org/docs/latest/)
+GRACE = "terminationGracePeriodSeconds"
 API_SERVER = "kubernetes.default.svc"
 """As Spark's master in a pod has it."""
 MISSING_MODULE = "--add-modules=jdk.incubator.vector"
@@ -253,6 +254,8 @@ def of_pods(pod: dict[str, Any]) -> dict[str, str]:
         "spark.kubernetes.namespace": pod["metadata"]["namespace"],
         "spark.kubernetes.container.image": pod["spec"]["containers"][0]["image"],
         "spark.kubernetes.executor.podNamePrefix": pod["metadata"]["name"],
+        # Its default comes before the template's (Spark 4.3).
+        "spark.kubernetes.executor.terminationGracePeriodSeconds": f"{pod['spec'].get(GRACE, 30)}s",
     }
 
 

@@ -12,6 +12,7 @@ import yaml
 from practicus_provider.backends.base import Usage
 from practicus_provider.backends.kubernetes import KubernetesBackend
 from practicus_provider.backends.kubernetes.access import Access
+from practicus_provider.backends.kubernetes.admission import name_of
 from practicus_provider.backends.kubernetes.labels import CLUSTER, INDEX, MANAGED, ROLE
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Port
@@ -37,6 +38,24 @@ async def test_the_test_button_names_what_this_user_may_not_do(
         await nobody.check()
     with pytest.raises(BackendError, match=r"Kubernetes forbids it \(403: jobs.batch is forbidden"):
         await nobody.create("job", plan(role("driver", SLEEP)), task=TASK)
+
+
+async def test_the_test_button_advises_what_an_administrator_could_do_for_hostile_jobs(
+    backend: KubernetesBackend, namespace: Namespace, kubectl: Callable[..., str], grant: Callable[..., Access]
+) -> None:
+    assert "advice" not in await backend.check()  # the suite's namespaces have it all
+    blind = replace(backend, access=grant("practicus"))
+    assert (await blind.check()).endswith(
+        "; this user may not look whether the admission policy is there that holds Spark's drivers: "
+        "'airflow practicus rbac --admission' prints it, and the right to look"
+    )
+    kubectl("label", "namespace", namespace.name, "pod-security.kubernetes.io/enforce=baseline", "--overwrite")
+    kubectl("delete", "validatingadmissionpolicybinding", name_of(namespace.name))
+    assert (await backend.check()).endswith(
+        "; advice: have the namespace enforce Pod Security 'restricted' by the label "
+        "pod-security.kubernetes.io/enforce: it enforces 'baseline'; advice: have an admission policy hold jobs whose "
+        "replicas start pods: 'airflow practicus rbac --admission' prints it, and the right to look"
+    )
 
 
 @pytest.fixture
@@ -74,8 +93,8 @@ async def test_a_user_who_may_not_forward_ports_runs_jobs_and_sees_no_dashboard(
     backend: KubernetesBackend, grant: Callable[..., Access]
 ) -> None:
     runs = replace(backend, access=grant("practicus", without="pods/portforward"))
-    assert (await runs.check()).endswith(
-        "; it may not get pods/portforward or create pods/portforward, so dashboards do not open"
+    assert (
+        "; it may not get pods/portforward or create pods/portforward, so dashboards do not open" in await runs.check()
     )
     async with created(runs, "cluster", plan(page_role(), decides=None)) as handle:
         await until(runs, handle, lambda status: status.state is State.RUNNING)
