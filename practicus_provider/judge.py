@@ -79,9 +79,11 @@ class Case:
     """What a backend knows of a job at one time.
 
     :param decides: name of the role whose end is the job's end, with its further parts; None: nobody's is.
-    :param ends: of replicas, also those of elastic roles that are gone by now.
+    :param ends: of replicas, also those of elastic roles that are gone by now, as far as they are not in ``well``.
     :param apart: :data:`NEARBY` or :data:`APART`.
     :param awaits: whether one that decides may still end.
+    :param well: further ones that decide and have ended well, neither the first nor the last of those that have: of
+        thousands nobody needs to name each.
     :param closing: whether the backend ends all of them by itself already, so that nothing is worth waiting for.
     :param doomed: of a replica that can never start, or whose place is being taken away.
     :param late: where the cluster's time is over.
@@ -94,6 +96,7 @@ class Case:
     ends: Sequence[End]
     apart: float
     awaits: bool
+    well: int = 0
     closing: bool = False
     doomed: Verdict | None = None
     late: Verdict | None = None
@@ -179,7 +182,7 @@ def _ended_at(end: End) -> float:
 def all_ended_well(case: Case) -> Decision | None:
     """All that decide have ended well."""
     good = [end for end in case.deciding if not end.failed]
-    if not case.expected or len(good) < case.expected:
+    if not case.expected or len(good) + case.well < case.expected:
         return None
     last = max(good, key=_ended_at)
     verdict = Verdict(State.SUCCEEDED, Reason.COMPLETED, f"{last.replica.name} ended", exit_code=0)

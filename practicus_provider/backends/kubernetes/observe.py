@@ -137,16 +137,19 @@ def observed(
     since = {what: (heard or {}).get(what, now) for what in over}
     if unseen := _unseen(look, status):
         return unseen
-    telling = list(census.tell.values())
+    telling = dict(census.tell)
     if census.expected and census.well >= census.expected:  # until then those that ended well tell nothing
-        telling = [seen for seen in census.pods.values() if seen.pod.ended is not None]
-    ends = {seen.pod.name: _end(seen, since.get(seen.pod.name, now)) for seen in in_order(telling)}
+        good = in_order(seen for seen in census.pods.values() if seen.decides and seen.well)
+        for seen in (good[0], max(good, key=lambda seen: seen.replica.ended_at or 0.0)):
+            telling[seen.pod.name] = seen
+    ends = {seen.pod.name: _end(seen, since.get(seen.pod.name, now)) for seen in in_order(telling.values())}
     case = Case(
         facts.decides,
         tuple(facts.roles.values()),
         list(ends.values()),
         APART,
         awaits=_awaits(look),
+        well=census.well - sum(seen.decides and seen.well for seen in telling.values()),
         closing=condition(root) is not None,
         doomed=_taken(census) or _hopeless(census, standing) or _refused(root, warnings, standing),
         late=_deadline(look, status),
