@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 class Step:
     """The longest one, by the processor: what else runs on the machine does not count.
 
-    :param cpu: seconds of the processor.
+    :param cpu: seconds of the processor, without full garbage collections, which are the whole heap's doing.
     :param wall: the longest that any took by the clock, in seconds.
     :param of: which task's it was.
     """
@@ -33,6 +34,8 @@ class Step:
         return cls(**json.loads(text)) if text else cls()
 
 
+FULL = 2
+"""The generation that a full garbage collection is of."""
 SHORT = 0.001
 """Seconds of steps that are not looked at."""
 
@@ -41,15 +44,22 @@ SHORT = 0.001
 def watched_steps(path: Path) -> Iterator[None]:
     """Keep the longest step of this process's event loops in a file; whoever removes that begins anew."""
     run, over = asyncio.Handle._run, False
-    longest = Step()
+    longest, collecting, collected = Step(), 0.0, 0.0
+
+    def collects(phase: str, info: Mapping[str, int]) -> None:
+        nonlocal collecting, collected
+        if info["generation"] == FULL and phase == "start":
+            collecting = time.thread_time()
+        elif info["generation"] == FULL:
+            collected += time.thread_time() - collecting
 
     def timed(handle: asyncio.Handle) -> None:
         nonlocal longest
-        cpu, wall = time.thread_time(), time.perf_counter()
+        cpu, wall = time.thread_time() - collected, time.perf_counter()
         try:
             run(handle)
         finally:
-            cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
+            cpu, wall = time.thread_time() - collected - cpu, time.perf_counter() - wall
             told = max(cpu, wall) > SHORT and not over
             if told and not path.exists():
                 longest = Step()
@@ -61,10 +71,12 @@ def watched_steps(path: Path) -> Iterator[None]:
                 os.replace(aside, path)
 
     asyncio.Handle._run = timed  # type: ignore[assignment, method-assign]
+    gc.callbacks.append(collects)
     try:
         yield
     finally:
         over = True
+        gc.callbacks.remove(collects)
         asyncio.Handle._run = run  # type: ignore[method-assign]
 
 
