@@ -187,7 +187,10 @@ def test_every_container_has_the_user_and_the_pull_policy_of_the_job():
 
 
 def test_a_pod_whose_loss_would_end_the_job_is_left_where_it_is_and_an_elastic_one_is_not():
-    found = {meta["labels"]["practicus.ai/role"]: meta["annotations"] for meta, _ in pods_of(RENDERED["dask_elastic"])}
+    found = {
+        meta["labels"]["practicus.ai/role"]: {key: text for key, text in meta["annotations"].items() if key != ADMITTED}
+        for meta, _ in pods_of(RENDERED["dask_elastic"])
+    }
     alone = {"linkerd.io/inject": "disabled"}
     stays = {
         **alone,
