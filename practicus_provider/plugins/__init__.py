@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from practicus_provider.links import PREFIX, UI_PREFIX, UI_ROUTE, base_path
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+_TICKET = re.compile(rf"({re.escape(PREFIX)}/pages/)[^/]+")
 
 # ASGI applications, imported by the first request: every process of Airflow loads plugins, only the API server serves
 # them.
@@ -25,10 +28,18 @@ async def clusters(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def dashboards(scope: Message, receive: Receive, send: Send) -> None:
-    """Clusters' own web pages."""
+    """Clusters' own web pages.
+
+    Who logs what was asked for, Airflow and uvicorn, reads that from the scope once it is answered: it has no ticket.
+    """
     from practicus_provider.plugins.dashboards import app
 
-    await app(scope, receive, send)
+    asked = dict(scope)
+    if "path" in scope:
+        scope["path"] = _TICKET.sub(r"\1...", scope["path"])
+    if scope.get("raw_path"):
+        scope["raw_path"] = _TICKET.sub(r"\1...", scope["raw_path"].decode("latin-1")).encode("latin-1")
+    await app(asked, receive, send)
 
 
 class PracticusPlugin(AirflowPlugin):

@@ -6,6 +6,7 @@ their own, and no cookie of Airflow's goes with what they load. The signed ticke
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import astuple, dataclass
 
 from airflow.configuration import conf
@@ -32,8 +33,9 @@ class Expired(Refused):
 
 @dataclass(frozen=True)
 class Ticket:
-    """One web page of a cluster.
+    """One web page of a cluster, for one user.
 
+    :param visitor: whose it is; see :func:`visitor`.
     :param namespace: of its pods where it is not the connection's.
     :param cluster: its name.
     :param uid: the cluster's.
@@ -42,6 +44,7 @@ class Ticket:
     :param port: name of the port.
     """
 
+    visitor: str
     dag_id: str
     conn_id: str
     namespace: str | None
@@ -68,6 +71,12 @@ class Ticket:
             raise Expired(cls(*_signer().load_payload(error.payload or b""))) from None
         except BadSignature as error:
             raise Refused("this is no page of a cluster") from error
+
+
+def visitor(user_id: str) -> str:
+    """A word that is one user's alone, and does not say whose: the page can read its ticket."""
+    key = conf.get_mandatory_value("api", "secret_key").encode()
+    return hmac.new(key, b"practicus visitor " + user_id.encode(), "sha256").hexdigest()[:16]
 
 
 def _signer() -> URLSafeTimedSerializer:

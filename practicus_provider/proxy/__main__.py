@@ -107,7 +107,7 @@ async def _left(channel: Channel) -> None:
 
 async def _fetch(asked: Asked, cluster: Cluster, channel: Channel) -> None:
     try:
-        async with cluster.slot(asked.ticket):
+        async with cluster.slot(asked.visitor, asked.ticket):
             await fetch(asked, cluster, channel)
     except (BackendError, Beyond, Unreadable) as error:
         log.info("cluster %s: %s", asked.handle.name, error)
@@ -159,7 +159,7 @@ async def _relay(asked: Asked, cluster: Cluster, channel: Channel) -> None:
 
 async def _outward(asked: Asked, channel: Channel, cluster: Cluster, opened: asyncio.Future[WebSocketClient]) -> None:
     path, _, query = asked.target.decode("latin-1").partition("?")
-    async with cluster.slot(asked.ticket), contextlib.AsyncExitStack() as stack:
+    async with cluster.slot(asked.visitor, asked.ticket), contextlib.AsyncExitStack() as stack:
         async with within(budgets.CONNECT, "it was not connected to"):
             connection = await asked.backend.connect(asked.handle, asked.port)
         stack.push_async_callback(connection.close)

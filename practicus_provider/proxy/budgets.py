@@ -8,6 +8,8 @@ KIB, MIB = 1 << 10, 1 << 20
 
 PER_TICKET = 32
 """Requests and WebSockets of one ticket that are answered at once; others wait."""
+PER_VISITOR = 64
+"""The same, of all tickets of one user of Airflow: a quarter of what all may take."""
 PER_CLUSTER = 64
 """The same, of all tickets of one cluster."""
 TOTAL = 256

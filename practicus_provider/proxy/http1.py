@@ -169,10 +169,11 @@ async def _pass_on(asked: Asked, response: h11.Response, link: Link, cluster: Cl
     found = [(name.decode(), value.decode("latin-1")) for name, value in response.headers]
     status = response.status_code
     try:
-        headers = shown(found, asked.prefix)
+        headers = shown(found, asked.prefix, asked.target.decode("latin-1"))
     except ValueError as error:
         raise Unreadable(f"its answer leads to no URL: {error}") from error
     kind = headers.get("content-type", "").strip().lower()
+    headers |= asked.apart
     if not 200 <= status <= 599:
         raise Unreadable(f"its answer has the status {status}, which is none of HTTP's")
     if kind.startswith("multipart/"):

@@ -41,11 +41,16 @@ class Visits:
     def __init__(self) -> None:
         self.slots = asyncio.Semaphore(budgets.TOTAL)
         self.of_server = Share(budgets.OF_SERVER_IN_ALL)
+        self._visitors = WeakValueDictionary[str, asyncio.Semaphore]()
         self._clusters = WeakValueDictionary[Handle, Cluster]()
 
     def of(self, handle: Handle) -> Cluster:
         """Those of one cluster."""
         return self._clusters.setdefault(handle, Cluster(self))
+
+    def of_visitor(self, visitor: str) -> asyncio.Semaphore:
+        """The places that one user may take."""
+        return self._visitors.setdefault(visitor, asyncio.Semaphore(budgets.PER_VISITOR))
 
 
 class Cluster:
@@ -62,7 +67,7 @@ class Cluster:
         self._kept: dict[Port, dict[Link, asyncio.Task[None]]] = {}
 
     @contextlib.asynccontextmanager
-    async def slot(self, ticket: str) -> AsyncIterator[None]:
+    async def slot(self, visitor: str, ticket: str) -> AsyncIterator[None]:
         """A place among those who are answered.
 
         :raises Busy: there is none.
@@ -71,15 +76,17 @@ class Cluster:
             raise Busy(f"{budgets.LINED_UP} requests of this cluster wait already")
         self._lined_up += 1
         own = self._tickets.setdefault(ticket, asyncio.Semaphore(budgets.PER_TICKET))
+        # Who waits holds up nobody but themselves: what others need, too, is taken last.
+        line = (own, self._visits.of_visitor(visitor), self._slots, self._visits.slots)
         async with contextlib.AsyncExitStack() as stack:
             try:
                 async with within(budgets.LINE, "its turn has not come"):
-                    for slots in (own, self._slots, self._visits.slots):
+                    for slots in line:
                         await stack.enter_async_context(slots)
             except Slow as error:
                 raise Busy(
-                    f"{error}: {budgets.PER_TICKET} requests of one page, and {budgets.PER_CLUSTER} of one cluster, "
-                    "are answered at once; close windows that show it"
+                    f"{error}: {budgets.PER_TICKET} requests of one page, {budgets.PER_VISITOR} of one user and "
+                    f"{budgets.PER_CLUSTER} of one cluster are answered at once; close windows that show it"
                 ) from None
             finally:
                 self._lined_up -= 1

@@ -12,7 +12,7 @@ import json
 import pickle
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Self
@@ -49,15 +49,18 @@ class Kind(IntEnum):
 class Asked:
     """One request.
 
-    :param ticket: whose requests are counted together.
+    :param visitor: whose requests are counted together, of all tickets.
+    :param ticket: likewise.
     :param backend: where the cluster runs.
     :param port: of the cluster, that serves the page.
     :param target: path and query, as the browser has sent them.
     :param headers: of the browser.
     :param prefix: the path that the browser sees before the page's own.
+    :param apart: headers that the browser gets with whatever is answered.
     :param subprotocols: that a WebSocket offers; None: it is none.
     """
 
+    visitor: str
     ticket: str
     backend: Backend
     handle: Handle
@@ -66,6 +69,7 @@ class Asked:
     target: bytes
     headers: Sequence[tuple[str, str]]
     prefix: str
+    apart: Mapping[str, str]
     subprotocols: Sequence[str] | None = None
 
 

@@ -32,6 +32,11 @@ HTTP = {  # path -> what is answered, what is repeated after that (None: nothing
     "/endless-trailer": (CHUNKED + b"0\r\n", b"X: y\r\n" * MANY, 0),
     "/no-status": (b"HTTP/1.1 999 Whatever\r\nContent-Length: 0\r\n\r\n", b"", 0),
     "/no-http": (b"220 mail.example.com ESMTP\r\n\r\n", b"", 0),
+    "/out": (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: ..\\..\\%2e./../auth/login\r\n\r\n", b"", 0),
+    **{
+        f"/status-{status}": (b"HTTP/1.1 %d\r\nContent-Length: 4\r\n\r\nfine" % status, b"", 0)
+        for status in (203, 299, 418, 499, 599)
+    },
     "/multipart": (OK + b"Content-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n", b"--b\r\n\r\nx\r\n", SLOW),
     "/refresh": (
         OK + b"Content-Type: text/plain\r\nContent-Length: 0\r\nRefresh: 0; url=https://example.com/\r\n"

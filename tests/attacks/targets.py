@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import urlsplit
 
 from practicus_runtime.channel import proof
 from practicus_runtime.elastic import Coordinator
@@ -30,7 +31,7 @@ from practicus_provider.errors import BackendError
 from practicus_provider.plan import Port
 from practicus_provider.proxy import wire
 from practicus_provider.proxy.budgets import Beyond
-from practicus_provider.proxy.content import ANSWERED
+from practicus_provider.proxy.content import ANSWERED, kept_apart
 from practicus_provider.proxy.http1 import Unreadable, fetch
 from practicus_provider.proxy.visits import Visits
 from practicus_provider.proxy.websocket import WebSocketClient
@@ -286,6 +287,7 @@ ANSWERS = (
     b"HTTP/1.0 500\r\nContent-Encoding: gzip\r\n\r\n\x1f\x8b",
 )
 MAY_RAISE = (BackendError, Beyond, Unreadable)
+APART = kept_apart(["airflow"], "/p/t")
 HEADERS = {*ANSWERED, "location", "vary", "content-security-policy", "referrer-policy", "access-control-allow-origin"}
 
 
@@ -297,7 +299,7 @@ async def http() -> AsyncIterator[Case]:
         replica = Says(pieces(chance, mutated(chance, ANSWERS)))
         accepts = [("accept-encoding", chance.choice(("gzip", "br")))]
         method = chance.choice(("GET", "GET", "HEAD"))
-        asked = Asked("t", Backend(replica), HANDLE, PORT, method, b"/", accepts, "/p/t")  # type: ignore[arg-type]
+        asked = Asked("v", "t", Backend(replica), HANDLE, PORT, method, b"/", accepts, "/p/t", APART)  # type: ignore[arg-type]
         ours, theirs = [await wire.Channel.over(end) for end in socket.socketpair()]
         reading = asyncio.create_task(_frames(theirs))
         try:
@@ -327,6 +329,9 @@ def _check_head(head: dict[str, Any]) -> None:
         raise Found(f"a status {head['status']}")
     if unknown := {name.lower() for name in head["headers"]} - HEADERS:
         raise Found(f"headers {unknown}")
+    location = head["headers"].get("location", "/p/t/")
+    if not location.startswith("/p/t/") and not urlsplit(location.replace("\\", "/")).netloc:
+        raise Found(f"a redirection out of the page: {location!r}")
     for name, text in head["headers"].items():
         text.encode("latin-1")
         if set(text) & set("\r\n\0"):

@@ -25,7 +25,7 @@ from practicus_provider.backends.local.folder import ClusterFolder
 from practicus_provider.plan import Here, Launch, Plan, Port, Role
 from practicus_provider.proxy import budgets
 from tests.attacks import hostile
-from tests.e2e.airflow_home import Airflow, eventually, running
+from tests.e2e.airflow_home import Airflow, eventually, framed, running
 from tests.local import running as running_now
 from tests.plans import TASK, created
 
@@ -99,8 +99,8 @@ async def clusters(backend: LocalBackend) -> AsyncIterator[list[Handle]]:
 def opened(airflow: Airflow, handle: Handle) -> Page:
     link = f"{airflow.url}/practicus/clusters/{TASK['dag_id']}/practicus_default/{handle.name}"
     answer = browser.get(link, headers={"Cookie": f"_token={airflow.token}"})
-    assert answer.status_code == 303, answer.text
-    page = f"{airflow.url}{urlsplit(answer.headers['location']).path}"
+    assert answer.status_code == 200, answer.text
+    page = f"{airflow.url}{framed(answer.text)}"
     eventually("the page is there", lambda: browser.get(f"{page}fine").text == "fine")
     ports = ClusterFolder(airflow.home / "practicus" / handle.name).read("ports.json")
     return Page(page.removesuffix("/"), ports["driver"]["page"])
@@ -158,7 +158,8 @@ def all_is_well(airflow: Airflow, honest: Page) -> None:
         assert browser.get(f"{honest.url}/fine").text == "fine"
 
 
-ATTACKS = sorted({*hostile.HTTP, *hostile.SOCKETS} - {"/fine", "/fine-socket", "/refresh"})
+HARMLESS = {"/fine", "/fine-socket", "/refresh", "/out"}
+ATTACKS = sorted(path for path in {*hostile.HTTP, *hostile.SOCKETS} - HARMLESS if "status-" not in path)
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -208,7 +209,13 @@ def test_an_answer_that_is_not_passed_on_is_a_page_that_says_why(
 ) -> None:
     answer = browser.get(f"{pages[0].url}{attack}")
     assert (answer.status_code, words in answer.text) == (status, True), answer.text
-    assert answer.headers["content-security-policy"].startswith("sandbox allow-scripts ")
+    assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none'; ")
+
+
+@pytest.mark.parametrize("status", [203, 299, 418, 499, 599])
+def test_a_status_that_nobody_knows_is_passed_on(pages: list[Page], status: int) -> None:
+    answer = browser.get(f"{pages[0].url}/status-{status}")
+    assert (answer.status_code, answer.text) == (status, "fine")
 
 
 @pytest.mark.parametrize("attack", ["/endless-chunk-size", "/endless-trailer"])
@@ -221,6 +228,11 @@ def test_a_page_leads_nowhere_by_its_headers(pages: list[Page]) -> None:
     answer = browser.get(f"{pages[0].url}/refresh")
     assert answer.status_code == 200
     assert not {"refresh", "link", "alt-svc"} & set(answer.headers)
+
+
+def test_a_page_s_redirections_stay_below_its_ticket(pages: list[Page]) -> None:
+    answer = browser.get(f"{pages[0].url}/out")
+    assert (answer.status_code, answer.headers["location"]) == (302, f"{urlsplit(pages[0].url).path}/auth/login")
 
 
 def socket_of(page: Page, path: str) -> ClientConnection:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -192,6 +194,13 @@ class Airflow:
     def nothing_left(self, within: float = 10.0) -> None:
         """Wait until no cluster and no process is left."""
         eventually("nothing of a cluster is left", lambda: not self.clusters() and not self.replicas(), within)
+
+
+def framed(page: str) -> str:
+    """The path of what a page of ours has in its frame."""
+    found = re.search('<iframe [^>]*src="([^"]+)"', page)
+    assert found, page
+    return html.unescape(found[1])
 
 
 def texts(entry: Mapping[str, Any]) -> list[str]:

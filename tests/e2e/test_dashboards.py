@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.e2e.airflow_home import LOCAL, REPO, Airflow, eventually, running, texts
+from tests.e2e.airflow_home import LOCAL, REPO, Airflow, eventually, framed, running, texts
 from tests.e2e.browser import clusters, headless, logged_in, picture
 from tests.kubernetes import MAIN, fresh
 
@@ -117,9 +117,16 @@ def browser(airflow: Airflow) -> Iterator[httpx.Client]:
         yield client
 
 
+def opened(browser: httpx.Client, link: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    """What the page that a link leads to has in its frame."""
+    around = browser.get(link)
+    assert around.status_code == 200, around.text
+    return browser.get(str(around.url.join(framed(around.text))), follow_redirects=True, headers=headers)
+
+
 def test_dasks_dashboard_is_shown_with_what_its_websocket_says(job: Job, browser: httpx.Client) -> None:
     link = job("dashboard_dask", "dask")
-    page = browser.get(link, follow_redirects=True)
+    page = opened(browser, link)
     assert (page.status_code, page.url.path.rpartition("/")[2]) == (200, "status")
     assert "<title>Dask Diagnostic UI</title>" in page.text
     for name in ("static/js/bokeh.min.js", "statics/css/base.css", "info/main/workers.html"):
@@ -138,7 +145,7 @@ def bokeh(url: str, page: str) -> str:
 
 def test_sparks_ui_is_shown_with_links_that_lead_below_its_own_url(job: Job, browser: httpx.Client) -> None:
     link = job("dashboard_spark", "spark")
-    page = browser.get(link, follow_redirects=True)
+    page = opened(browser, link)
     prefix = page.url.path.removesuffix("/jobs/")
     assert page.status_code == 200
     assert "Spark Jobs" in page.text
@@ -156,9 +163,7 @@ def test_a_page_gets_nothing_of_airflows_and_changes_nothing_there(job: Job, bro
     link = job("dashboard_of_an_attacker")
     choice = browser.get(link)
     assert "label=Same+page" in choice.text
-    page = browser.get(
-        f"{link}?label=Page", follow_redirects=True, headers={"Authorization": f"Bearer {browser.cookies['_token']}"}
-    )
+    page = opened(browser, f"{link}?label=Page", {"Authorization": f"Bearer {browser.cookies['_token']}"})
     asked = page.json()
     assert asked["path"] == "/"
     assert set(asked["headers"]) == {
@@ -186,7 +191,7 @@ def test_who_may_not_see_the_task_does_not_see_its_page(
     assert login.status_code == 303
     assert parse_qs(urlsplit(login.headers["location"]).query) == {"next": [urlsplit(link).path]}
     assert httpx.get(link, cookies=cookies[""]).status_code == 403
-    assert browser.get(f"{link}?label=Page").status_code == 303
+    assert browser.get(f"{link}?label=Page").status_code == 200
 
     refusals = {
         link.replace("dashboard_of_an_attacker", "dashboard_dask"): "DAG dashboard_dask has no cluster",
@@ -246,6 +251,55 @@ def test_the_page_of_clusters_shows_replicas_and_their_logs(job: Job, window: Pa
     window.wait_for_url("**/dags/dashboard_dask/runs/run/tasks/job*")
 
 
+def test_a_hostile_page_neither_shows_another_url_nor_reaches_airflow_or_other_tickets(job: Job, window: Page) -> None:
+    link = job("dashboard_of_an_attacker")
+    answered: list[str] = []
+    window.on("response", lambda response: answered.append(response.url))
+    window.goto(f"{link}?label=Page&at=hostile")
+    inside = window.frame_locator("iframe")
+    expect(inside.get_by_role("heading", name="Sign in to Airflow")).to_be_visible()
+    expect(inside.locator("pre")).to_contain_text("{")
+    told = json.loads(inside.locator("pre").inner_text())
+    assert told.pop("own") == "done: 200"
+    told.pop("url")  # browsers let it: nobody sees it
+    assert told == dict.fromkeys(("airflow", "ticket", "icon", "script", "window", "top", "cookie"), "refused")
+    assert urlsplit(window.url).path == urlsplit(link).path
+    assert "/pages/" not in window.url
+    bar = window.get_by_role("banner")
+    for words in ("dashboard_of_an_attacker, task job, run run", "This page is served by the job, not by Airflow."):
+        expect(bar).to_contain_text(words)
+    picture(window, "hostile")
+    reached = {urlsplit(url).path for url in answered}
+    assert not {"/api/v2/version", "/practicus/pages/other/", "/practicus/ui/static/list.js"} & reached
+    window.reload()  # it has told where it is, which leads out of it
+    expect(inside.get_by_text('"path": "/"')).to_be_visible()
+
+
+def test_a_page_by_itself_in_a_window_is_replaced_by_the_one_around_it(
+    job: Job, window: Page, browser: httpx.Client
+) -> None:
+    link = job("dashboard_of_an_attacker")
+    ticket = opened(browser, f"{link}?label=Page").url
+    window.goto(f"{ticket}hostile")
+    assert parse_qs(urlsplit(window.url).query) == {"label": ["Page"], "at": ["hostile"]}
+    assert urlsplit(window.url).path == urlsplit(link).path
+    expect(window.frame_locator("iframe").get_by_role("heading", name="Sign in to Airflow")).to_be_visible()
+    around = browser.get(f"{link}?label=Page", headers={"Sec-Fetch-Dest": "document"})
+    assert (around.headers["x-frame-options"], around.headers["referrer-policy"]) == ("DENY", "no-referrer")
+    assert "frame-ancestors 'none'" in around.headers["content-security-policy"]
+
+
+def test_links_inside_the_frame_lead_on_and_where_they_have_led_is_kept(job: Job, window: Page) -> None:
+    window.goto(job("dashboard_spark", "spark"))
+    inside = window.frame_locator("iframe")
+    inside.get_by_role("link", name="Executors", exact=True).first.click()
+    expect(inside.get_by_text("Summary").first).to_be_visible()
+    window.wait_for_url(lambda url: parse_qs(urlsplit(url).query).get("at") == ["executors/"])
+    picture(window, "frame")
+    window.reload()
+    expect(inside.get_by_text("Summary").first).to_be_visible()
+
+
 def test_who_may_not_see_a_task_neither_sees_nor_deletes_its_cluster(
     job: Job, airflow: Airflow, cookies: dict[str, dict[str, str]]
 ) -> None:
@@ -287,7 +341,8 @@ def test_each_button_of_a_task_opens_what_it_says(job: Job, window: Page, airflo
 
     button(PAGE_OF[dag_id]).click()
     seen = {"dashboard_dask": "Data Transfer", "dashboard_spark": "Spark Jobs", "dashboard_of_an_attacker": "Same page"}
-    expect(window.get_by_text(seen[dag_id]).first).to_be_visible()
+    shown = window if dag_id == "dashboard_of_an_attacker" else window.frame_locator("iframe")
+    expect(shown.get_by_text(seen[dag_id]).first).to_be_visible()
     button("Cluster").click()
     frame = window.frame_locator("iframe")
     expect(frame.get_by_role("heading", name=re.compile("^c-dashboard-"))).to_be_visible()
@@ -461,7 +516,7 @@ def test_a_cluster_is_deleted_on_its_page_which_then_says_that_it_is_gone(
 # It ends the job, so it comes last.
 def test_the_page_of_a_cluster_that_is_gone_says_so(airflow: Airflow, browser: httpx.Client, job: Job) -> None:
     link = job("dashboard_of_an_attacker")
-    page = browser.get(f"{link}?label=Page", follow_redirects=True)
+    page = opened(browser, f"{link}?label=Page")
     end(airflow, "dashboard_of_an_attacker")
     eventually("the cluster is gone", lambda: browser.get(link).status_code == 404)
     assert "<h1>The cluster is gone</h1>" in browser.get(link).text

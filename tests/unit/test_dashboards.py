@@ -13,14 +13,15 @@ from practicus_provider.backends.base import Connection, Handle
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import BackendError
 from practicus_provider.links import base_path, dashboard_path
-from practicus_provider.plugins import places
-from practicus_provider.plugins.ticket import LIFE, Expired, Refused, Ticket
-from practicus_provider.proxy.content import SANDBOX, STORAGE, moved, passed_on, shown, with_storage
+from practicus_provider.plugins import Message, dashboards, places
+from practicus_provider.plugins.frame import headers_of, page_of, within
+from practicus_provider.plugins.ticket import LIFE, Expired, Refused, Ticket, visitor
+from practicus_provider.proxy.content import STORAGE, kept_apart, moved, passed_on, shown, sources, with_storage
 from practicus_provider.proxy.visits import Cluster, Visits
 from practicus_provider.proxy.websocket import WebSocketClient
 
 HANDLE = Handle("c-sales-1", "uid")
-TICKET = Ticket("sales", "practicus_default", None, "c-sales-1", "uid", "Spark UI", "driver", "ui")
+TICKET = Ticket("visitor", "sales", "practicus_default", None, "c-sales-1", "uid", "Spark UI", "driver", "ui")
 
 
 # ---- tickets
@@ -80,6 +81,68 @@ def test_a_link_is_a_path_on_whatever_host_airflow_is_seen_at(monkeypatch, base_
     assert dashboard_path("Größe.x", "conn/1?", "c-1") == f"{path}/practicus/clusters/Gr%C3%B6%C3%9Fe.x/conn%2F1%3F/c-1"
 
 
+# ---- the page around a job's
+
+
+@pytest.mark.parametrize(
+    ("at", "seen"),
+    [
+        ("", ""),
+        ("jobs/job/?id=1&x=%2F#a", "jobs/job/?id=1&x=%2F#a"),
+        ("//evil.example.com/", "evil.example.com/"),
+        ("../../auth/login", ""),
+        ("a/%2e%2E/b", ""),
+        ("a/..\\b", ""),
+        ("a/.\t./b", ""),
+        ('"><script>', "%22%3E%3Cscript%3E"),
+    ],
+)
+def test_a_page_begins_below_its_own_root_whatever_the_url_says(at, seen):
+    assert within(at) == seen
+
+
+def test_the_page_around_a_job_s_names_the_job_and_frames_its_ticket_alone():
+    task = {"dag_id": "sales", "run_id": "r <1>", "task_id": "etl", "map_index": 2}
+    page = page_of(TICKET, task, "jobs/", "/practicus/pages/t")
+    assert 'src="/practicus/pages/t/jobs/"' in page
+    assert 'sandbox="allow-scripts allow-forms allow-downloads"' in page
+    assert '<a href="/dags/sales/runs/r%20%3C1%3E/tasks/etl/mapped/2">sales, task etl [2], run r &lt;1&gt;</a>' in page
+    assert "<strong>Spark UI</strong>" in page
+    assert ">c-sales-1</a>" in page
+    policy = headers_of(["airflow"], "/practicus/pages/t")["Content-Security-Policy"].split("; ")
+    assert policy[:2] == ["default-src 'none'", "frame-src airflow/practicus/pages/t/"]
+    assert policy[-3:] == ["base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
+
+
+def test_who_looks_is_one_word_that_does_not_say_who():
+    assert visitor("somebody") == visitor("somebody") != visitor("somebody else")
+    assert "somebody" not in visitor("somebody")
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "POST"])
+async def test_whoever_logs_what_was_asked_for_sees_no_ticket(method):
+    path, sent = f"/practicus/pages/{TICKET.signed()}x/a", list[tuple[Message, str]]()
+    scope: Message = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "/practicus",
+    }
+    scope |= {"query_string": b"", "headers": [], "http_version": "1.1", "scheme": "http", "server": ("airflow", 80)}
+
+    async def send(message: Message) -> None:
+        sent.append((message, scope["path"]))
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    await dashboards(scope, receive, send)
+    assert sent[0][0]["status"] == {"GET": 403, "OPTIONS": 200, "POST": 405}[method]
+    assert {path for _, path in sent} == {scope["path"]} == {"/practicus/pages/.../a"}
+    assert scope["raw_path"] == b"/practicus/pages/.../a"
+
+
 # ---- connections of Airflow's
 
 
@@ -123,8 +186,27 @@ def test_a_browser_sees_what_the_content_is_and_is_told_to_keep_it_apart():
         *(("access-control-allow-credentials", "true"), ("transfer-encoding", "chunked"), ("server", "Jetty")),
     ]
     kept = {"content-type": "text/html", "content-length": "7", "cache-control": "no-store"}
-    assert shown(answered, "/p") == kept | SANDBOX
-    assert "allow-same-origin" not in SANDBOX["Content-Security-Policy"]
+    assert shown(answered, "/p", "/") == kept
+    assert kept_apart(["airflow:8080"], "/p/t")["Content-Security-Policy"] == (
+        "sandbox allow-scripts allow-forms allow-downloads; "
+        "default-src airflow:8080/p/t/ ws://airflow:8080/p/t/ wss://airflow:8080/p/t/ "
+        "data: blob: 'unsafe-inline' 'unsafe-eval'; "
+        "form-action airflow:8080/p/t/ ws://airflow:8080/p/t/ wss://airflow:8080/p/t/; "
+        "base-uri airflow:8080/p/t/ ws://airflow:8080/p/t/ wss://airflow:8080/p/t/; frame-ancestors 'self'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("hosts", "named"),
+    [
+        (["airflow", "airflow.example.com:8443", "airflow"], ["airflow/x/", "airflow.example.com:8443/x/"]),
+        (["[::1]:8080"], ["*:*/x/"]),
+        (["a; script-src *"], ["*:*/x/"]),
+        ([], ["*:*/x/"]),
+    ],
+)
+def test_a_policy_names_a_path_on_the_hosts_that_it_can_name_and_nothing_else(hosts, named):
+    assert sources(hosts, "/x/") == named
 
 
 @pytest.mark.parametrize(
@@ -133,14 +215,21 @@ def test_a_browser_sees_what_the_content_is_and_is_told_to_keep_it_apart():
         ("/status", "/p/t/status"),
         ("/p/t/jobs/", "/p/t/jobs/"),
         ("/p/t2/jobs/", "/p/t/p/t2/jobs/"),
-        ("jobs/?id=1#x", "jobs/?id=1#x"),
+        ("jobs/?id=1#x", "/p/t/a/jobs/?id=1#x"),
+        ("?id=1", "/p/t/a/b?id=1"),
+        ("../../../auth/login", "/p/t/auth/login"),
+        ("/p/t/../../auth/login", "/p/t/auth/login"),
+        ("/%2e%2E/.%2e/auth/login", "/p/t/auth/login"),
+        ("..\\..\\..\\auth", "/p/t/auth"),
+        ("/\\evil.example.com/", "/\\evil.example.com/"),
+        ("http:/auth/login", "/p/t/auth/login"),
         ("http://localhost/jobs/?id=1", "/p/t/jobs/?id=1"),
         ("http://localhost:4040", "/p/t/"),
         ("https://dask.org/", "https://dask.org/"),
     ],
 )
 def test_a_redirection_stays_below_the_page(location, seen):
-    assert moved(location, "/p/t") == seen
+    assert moved(location, "/p/t", "/a/b") == seen
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ HANDLE, PORT = Handle("c-sales-1", "uid"), Port("driver", "ui")
 
 
 def asked(backend: Backend, **more: Any) -> Asked:
-    return Asked("ticket", backend, HANDLE, PORT, "GET", b"/", [("accept", "text/html")], "/p", **more)
+    return Asked("visitor", "ticket", backend, HANDLE, PORT, "GET", b"/", [("accept", "text/html")], "/p", {}, **more)
 
 
 ASKED = asked(LocalBackend(Path("/nowhere")))
@@ -246,9 +246,9 @@ async def test_who_takes_more_than_their_share_waits_and_a_burst_does_not(monkey
     assert clock.now == 201
 
 
-async def occupy(cluster: Cluster, ticket: str, stack: contextlib.AsyncExitStack, count: int) -> None:
+async def occupy(cluster: Cluster, ticket: str, stack: contextlib.AsyncExitStack, count: int, who: str = "") -> None:
     for _ in range(count):
-        await stack.enter_async_context(cluster.slot(ticket))
+        await stack.enter_async_context(cluster.slot(who or ticket, ticket))
 
 
 async def test_one_page_takes_neither_the_whole_cluster_s_place_nor_another_one_s(monkeypatch):
@@ -258,7 +258,7 @@ async def test_one_page_takes_neither_the_whole_cluster_s_place_nor_another_one_
     async with contextlib.AsyncExitStack() as stack:
         await occupy(cluster, "a", stack, budgets.PER_TICKET)
         with pytest.raises(
-            Busy, match=r"^its turn has not come within 0.05 s: 32 requests of one page, and 64 of one "
+            Busy, match=r"^its turn has not come within 0.05 s: 32 requests of one page, 64 of one user "
         ):
             await occupy(cluster, "a", stack, 1)
         await occupy(cluster, "b", stack, budgets.PER_CLUSTER - budgets.PER_TICKET)
@@ -267,6 +267,20 @@ async def test_one_page_takes_neither_the_whole_cluster_s_place_nor_another_one_
         await occupy(other, "a", stack, 1)
     async with contextlib.AsyncExitStack() as stack:
         await occupy(cluster, "a", stack, budgets.PER_TICKET)
+
+
+async def test_one_user_s_many_tickets_leave_room_for_other_users(monkeypatch):
+    monkeypatch.setattr(budgets, "LINE", 0.05)
+    everybody = Visits()
+    clusters = [everybody.of(Handle(f"c-{number}", "uid")) for number in range(5)]
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(budgets.PER_VISITOR):
+            await occupy(clusters[number % 4], f"ticket {number}", stack, 1, "greedy")
+        with pytest.raises(Busy, match="64 of one user"):
+            await occupy(clusters[4], "another ticket", stack, 1, "greedy")
+        await occupy(clusters[0], "a", stack, 1, "modest")
+    async with contextlib.AsyncExitStack() as stack:
+        await occupy(clusters[4], "another ticket", stack, 1, "greedy")
 
 
 async def test_one_cluster_s_many_messages_hold_up_another_one_s_for_one_of_them(monkeypatch):
