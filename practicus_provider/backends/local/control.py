@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from practicus_provider.errors import BackendError
 from practicus_provider.runtime.practicus_runtime.control import connectable
 
 GONE = (ConnectionError, FileNotFoundError)
@@ -20,6 +21,7 @@ async def request(control: Path, ask: Mapping[str, Any]) -> AsyncIterator[AsyncI
     """Ask, and read the answers until the supervisor hangs up.
 
     :raises OSError: there is no supervisor.
+    :raises BackendError: it refuses; reading its answers raises that.
     """
     with connectable(str(control)) as path:
         reader, writer = await asyncio.open_unix_connection(path, limit=4 << 20)
@@ -33,4 +35,7 @@ async def request(control: Path, ask: Mapping[str, Any]) -> AsyncIterator[AsyncI
 async def _answers(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
     with contextlib.suppress(ConnectionError):
         async for line in reader:
-            yield json.loads(line)
+            answer = json.loads(line)
+            if "error" in answer:
+                raise BackendError(answer["error"])
+            yield answer

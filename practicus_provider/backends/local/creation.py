@@ -14,6 +14,7 @@ from typing import Any
 
 from practicus_provider.backends.base import Handle
 from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.backends.local.peers import DAEMON
 from practicus_provider.backends.local.processes import inherited
 from practicus_provider.backends.local.refusals import words
 from practicus_provider.errors import BackendError
@@ -83,7 +84,7 @@ async def _started(folder: ClusterFolder) -> tuple[int | None, str]:
     """The exit code of the process that becomes the supervisor's parent, and what it has said."""
     with folder.log("supervisor").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "practicus_provider.backends.local.daemon", str(folder.path)),
+            *(sys.executable, "-m", DAEMON, str(folder.path)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -25,6 +25,7 @@ from practicus_provider.backends.base import Handle
 from practicus_provider.backends.codec import load_plan
 from practicus_provider.backends.local import control
 from practicus_provider.backends.local.folder import ClusterFolder
+from practicus_provider.backends.local.peers import trespasser
 from practicus_provider.backends.local.ports import LOOPBACK, PortReservations
 from practicus_provider.backends.local.processes import kill_descendants, kill_marked
 from practicus_provider.backends.local.replica import GRACE, Replica, Surroundings
@@ -40,6 +41,7 @@ GRACE_SERVING = 0.5
 KEEP_ENDED = 60.0
 """Seconds that a cluster waits for its deletion after its job ended; K8s' ``ttlSecondsAfterFinished``."""
 READY_POLL = 0.05
+NOT_YOURS = "cluster {} takes no requests from a process of cluster {}: ask from Airflow, or from within its own job"
 
 
 class Supervisor:
@@ -274,7 +276,10 @@ class Supervisor:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # asyncio's streams log a connection's task that ends cancelled, as it does with the cluster, as an error.
         with contextlib.suppress(ConnectionError, asyncio.CancelledError), contextlib.closing(writer):
-            request = await _request(reader)
+            request = await _request(reader)  # first: else who asks may miss why it is refused
+            if (other := trespasser(writer.get_extra_info("socket"))) is not None:
+                await _answer(writer, {"error": NOT_YOURS.format(self.folder.path.name, other)})
+                return
             if scale := Scale.from_json(request):
                 await _answer(writer, self._scale(scale))
             match request:
