@@ -87,8 +87,9 @@ class SparkAdapter(Adapter):
         env.pop("SPARK_LOCAL_DIRS", None)  # Spark says it, as it mounts them
         executor = Launch((*RUN, "executor"), env={**env, **PLACE, **NO_RESULT})
         workers = Role("worker", executor, 0, spec.worker_resources, Elastic(spec.min_workers, spec.max_workers))
-        starts = {"spawns": "worker", "pod_verbs": spark_pods.VERBS, "pod_labels": spark_pods.labels(theirs)}
-        return (_driver(spec, program, own, theirs, **starts), workers)
+        labels = spark_pods.labels(theirs)
+        driver = _driver(spec, program, own, theirs, spawns="worker", pod_verbs=spark_pods.VERBS, pod_labels=labels)
+        return (driver, workers)
 
 
 def _driver(spec: JobSpec, program: Program, own: Settings, theirs: Mapping[str, str], **more: Any) -> Role:
