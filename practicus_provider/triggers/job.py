@@ -16,13 +16,16 @@ from practicus_provider.backends.base import Handle
 from practicus_provider.hooks.practicus import PracticusHook
 from practicus_provider.lifecycle import Outcome, Policy
 from practicus_provider.pricing import COST_KEY
-from practicus_provider.status import State
+from practicus_provider.status import Reason, State
 from practicus_provider.tasklog import OUT_OF_GROUPS, into
 
 RESUMES_AFTER = 10.0
 """Seconds for which a task has to be deferred before it resumes. Airflow's scheduler takes the end of the process that
 deferred it, where it hears of that late, for the end of the one that it runs in by then, and fails it or tries it again
 (``SchedulerJobRunner.process_executor_events``; https://github.com/apache/airflow/issues/72716)."""
+CANCELLED_WITHIN = 5.0
+"""Seconds after a cluster's deletion in which a triggerer should have heard that the task was cleared, and so cancelled
+its trigger: the next try deletes the cluster, and what the old one's trigger sees is no error of anybody's."""
 OUTCOME_KEY = "outcome"
 """Of the XCom in which a trigger keeps an outcome."""
 
@@ -83,6 +86,8 @@ class PracticusJobTrigger(BaseTrigger):
                 await asyncio.wait((self._killing(),), timeout=compat.STOPS_WITHIN)
             raise
         metrics.ended(outcome, policy, backend)
+        if outcome.verdict.reason is Reason.DELETED:
+            await asyncio.sleep(CANCELLED_WITHIN)
         ends_task = self.ends_task and outcome.next_attempt is None and await self._push(self._xcoms(outcome))
         if ends_task and outcome.verdict.state is not State.SUCCEEDED:  # else Airflow logs it on a worker
             self.log.error(outcome.verdict.text())

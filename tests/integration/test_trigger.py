@@ -71,8 +71,9 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBa
 
 @pytest.fixture(autouse=True)
 def no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None that would take one end of a process for another."""
+    """None that would take one end of a process for another, or that clears a task."""
     monkeypatch.setattr(job_trigger, "RESUMES_AFTER", 0.0)
+    monkeypatch.setattr(job_trigger, "CANCELLED_WITHIN", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -266,6 +267,23 @@ async def test_a_cluster_that_somebody_else_deletes_is_a_failure(backend):
         await backend.delete(handle)
     found = (await following).verdict
     assert (found.state, found.reason) == (State.CANCELLED, Reason.DELETED)
+
+
+async def test_a_task_that_was_cleared_has_no_error_in_its_old_log_as_its_next_try_deletes_the_cluster(
+    backend, monkeypatch
+):
+    monkeypatch.setattr(job_trigger, "CANCELLED_WITHIN", PATIENCE)
+    seen = asyncio.Event()
+    monkeypatch.setattr(job_trigger.metrics, "ended", lambda *_: seen.set())
+    async with running(backend) as handle:
+        with capture_logs() as log:
+            following = asyncio.create_task(events(trigger(handle, ends_task=True)))
+            await backend.delete(handle)
+            await seen.wait()
+            following.cancel()
+            await asyncio.wait((following,))
+    assert following.cancelled()
+    assert [entry["event"] for entry in log if entry["log_level"] == "error"] == []
 
 
 @pytest.mark.parametrize(("ends_task", "kind"), [(True, TaskFailedEvent), (False, TriggerEvent)])
