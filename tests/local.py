@@ -20,8 +20,8 @@ GONE_WITHIN = 10.0
 
 def supervisor_of(backend: LocalBackend, handle: Handle) -> psutil.Process:
     folder = str(backend.root / handle.name)
-    (found,) = (p for p in psutil.process_iter(["cmdline"]) if folder in (p.info["cmdline"] or []))
-    return found
+    found = [p for p in psutil.process_iter(["cmdline", "create_time"]) if folder in (p.info["cmdline"] or [])]
+    return max(found, key=lambda process: process.info["create_time"])  # the one that it was forked from may still end
 
 
 def processes_of(handle: Handle, replica: str) -> list[psutil.Process]:

@@ -20,7 +20,7 @@ from practicus_provider.backends.local.processes import marked
 from practicus_provider.backends.local.replica import GRACE
 from practicus_provider.errors import BackendError
 from practicus_provider.plan import Port
-from practicus_provider.runtime.practicus_runtime.contract import Env
+from practicus_provider.runtime.practicus_runtime.contract import RESULT_LIMIT, Env
 from practicus_provider.runtime.practicus_runtime.control import connectable
 from practicus_provider.spec import Elastic
 from practicus_provider.status import Reason, State
@@ -184,6 +184,16 @@ async def test_a_driver_that_is_out_of_time_may_clean_up(backend: LocalBackend, 
     assert verdict is not None
     assert verdict.reason is Reason.DEADLINE_EXCEEDED
     assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("byte", [0, ord("x")])
+async def test_a_result_beyond_all_bounds_is_cut_and_told_of_whatever_bytes_it_is_made_of(
+    backend: LocalBackend, byte: int
+) -> None:
+    code = f"import os; open(os.environ['PRACTICUS_RESULT'], 'wb').write(bytes([{byte}]) * (8 << 20))"
+    async with created(backend, "job", plan(role("driver", code))) as handle:
+        status = await end(backend, handle)
+    assert (status.state, status.result) == (State.SUCCEEDED, chr(byte) * (RESULT_LIMIT + 1))
 
 
 @pytest.mark.parametrize("replicas", [0, 4])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from practicus_provider.backends.base import LogLine
 from practicus_provider.backends.local.folder import ClusterFolder
-from practicus_provider.backends.local.logs import CHUNK, Reader
+from practicus_provider.backends.local.logs import CHUNK, TOO_LONG, TURN, Reader
 from practicus_provider.runtime.practicus_runtime.lines import BAR_PERIOD, LINE_LIMIT
 
 
@@ -24,7 +25,7 @@ def write(folder: ClusterFolder, data: bytes, replica: str = "driver-0") -> None
 
 
 def texts(reader: Reader, folder: ClusterFolder, now: float = 0.0, *, whole: bool = False) -> list[str]:
-    return [line.text for line in reader.lines(folder, now, whole=whole)]
+    return [line.text for line in reader.lines(folder, now, whole=whole) if line is not None]
 
 
 def test_a_line_is_taken_once_it_has_ended_and_what_is_left_at_the_end(folder):
@@ -44,6 +45,21 @@ def test_who_stops_amid_what_there_is_goes_on_after_the_last_line_that_was_taken
     assert [next(lines), next(lines)] == [LogLine("driver", 0, "a"), LogLine("driver", 0, "b")]
     assert first.taken == {"other-0": 7, "driver-0": 4}
     assert texts(Reader(["driver"], first.taken), folder, whole=True) == ["c"]
+
+
+def test_of_a_file_that_is_larger_than_it_may_be_no_more_is_read_and_that_is_said_once(folder):
+    reader = Reader(["driver"], {}, most=1 << 20)
+    write(folder, b"a\n")
+    os.truncate(folder.log("driver-0"), 100 << 30)  # a hole
+    said = texts(reader, folder)
+    assert (said[0], said[-1]) == ("a", TOO_LONG.format(1 << 20))
+    assert texts(reader, folder, whole=True) == []
+
+
+def test_a_line_that_goes_on_and_on_gives_others_their_turn(folder):
+    write(folder, b"x" * (4 * TURN) + b"\n")
+    found = list(Reader(["driver"], {}).lines(folder, 0.0, whole=True))
+    assert [line is None for line in found] == [True] * 4 + [False]
 
 
 def test_roles_and_single_replicas_are_read(folder):

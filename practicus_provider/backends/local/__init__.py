@@ -131,14 +131,15 @@ class LocalBackend(Backend):
     ) -> AsyncGenerator[LogLine, None]:
         """See :meth:`Backend.logs`."""
         before: dict[str, int] = {} if whole else self._folder(handle).read("cursor.json")
-        reader = Reader(sources, before)
+        reader = Reader(sources, before, self.log_limit)
         while True:
             folder = self._folder(handle)
             stamp, ended = folder.stamp(), folder.state().final or not folder.supervised()
             try:
                 for number, line in enumerate(reader.lines(folder, time.monotonic(), whole=ended)):
-                    yield line
-                    if number % AT_ONCE == 0:  # others of this process have their turn
+                    if line is not None:
+                        yield line
+                    if line is None or number % AT_ONCE == 0:  # others of this process have their turn
                         await asyncio.sleep(0)
             finally:
                 if reader.taken != before and not whole:

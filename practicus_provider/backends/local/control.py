@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from practicus_provider.errors import BackendError
+from practicus_provider.runtime.practicus_runtime.contract import RESULT_LIMIT
 from practicus_provider.runtime.practicus_runtime.control import connectable
 
+ANSWER_LIMIT = 6 * RESULT_LIMIT + (4 << 20)
+"""Bytes of one answer: JSON writes a byte of a result as six at most, and there are thousands of replicas' states."""
 GONE = (ConnectionError, FileNotFoundError)
 """What a socket says that nobody listens at any more. Of other errors, this process' own are to blame."""
 
@@ -24,7 +27,7 @@ async def request(control: Path, ask: Mapping[str, Any]) -> AsyncIterator[AsyncI
     :raises BackendError: it refuses; reading its answers raises that.
     """
     with connectable(str(control)) as path:
-        reader, writer = await asyncio.open_unix_connection(path, limit=4 << 20)
+        reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_LIMIT)
     try:
         writer.write(json.dumps(ask).encode() + b"\n")
         yield _answers(reader)

@@ -40,7 +40,7 @@ from practicus_provider.tail import LINES_READ
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
 """What it may raise to read a file that something else has replaced."""
 _TAIL_BYTES = 256 << 10
-_JSON_BYTES = 64 << 20
+_JSON_BYTES = 16 << 20
 """Of a JSON file that are read at most: the status of some thousands of replicas has one or two millions."""
 _PID_BYTES = 10
 

@@ -14,6 +14,11 @@ from practicus_provider.runtime.practicus_runtime.logfile import Piece
 
 CHUNK = 1 << 16
 """Bytes that are read at once."""
+TURN = 1 << 20
+"""Bytes without the end of a line after which others of this process have their turn."""
+TOO_LONG = (
+    "(what follows of this log is not read: no file of it may have more than {} bytes, by the connection's log_limit)"
+)
 LEFT_OUT = (
     "(... {} bytes of this log are left out here: its beginning and its end are kept, as the connection's extra "
     "log_limit says, and what the disk takes ...)"
@@ -26,11 +31,14 @@ class ReplicaLog:
 
     :param name: the replica's.
     :param taken: its place: bytes up to the end of the lines that were taken.
+    :param most: bytes that one of its files may have. A job can write there what its launcher would not, or leave a
+        hole as large as no disk.
     :param why: it cannot be read, as was said.
     """
 
     name: str
     taken: int
+    most: float = math.inf
     why: str = ""
     _screen: Screen = field(default_factory=Screen)
 
@@ -39,8 +47,8 @@ class ReplicaLog:
         role, _, index = self.name.rpartition("-")
         self.role, self.index = role, int(index)
 
-    def lines(self, files: Sequence[Piece], now: float, *, whole: bool) -> Iterator[LogLine]:
-        """Further lines that have ended, and of a bar a state now and then.
+    def lines(self, files: Sequence[Piece], now: float, *, whole: bool) -> Iterator[LogLine | None]:
+        """Further lines that have ended, and of a bar a state now and then; None: a line goes on and on.
 
         :param files: those that the log has.
         :param now: seconds of any clock.
@@ -67,7 +75,7 @@ class ReplicaLog:
         """When there is something to show though nothing was written meanwhile; None: not at all."""
         return self._screen.due()
 
-    def _read(self, part: Piece) -> Iterator[LogLine]:
+    def _read(self, part: Piece) -> Iterator[LogLine | None]:
         """What is new in one of its files."""
         try:
             file = part.opened(self._at)
@@ -78,12 +86,30 @@ class ReplicaLog:
         with file:
             if part.start > self._at:
                 yield from self._skip_to(part.start)
+            silent = 0
             while data := file.read(CHUNK):
+                if self._at >= part.start + self.most:
+                    yield from self._stop()
+                    return
+                silent += len(data)
                 for piece, ends in pieces(data):
                     self._at += len(piece) + ends
                     self._screen.add(piece)
                     if ends:
+                        silent = 0
                         yield from self._end()
+                if silent >= TURN:
+                    silent = 0
+                    yield None
+
+    def _stop(self) -> Iterator[LogLine]:
+        """Say that no more is read of a file."""
+        why = TOO_LONG.format(self.most)
+        if self._screen.begun:
+            yield from self._end()
+        if why != self.why:
+            self.why = why
+            yield self._line(why.encode())
 
     def _skip_to(self, place: int) -> Iterator[LogLine]:
         """Say that what is before it is in no file any more."""
@@ -106,10 +132,12 @@ class Reader:
 
     :param sources: roles, or single replicas.
     :param taken: ``role-index`` -> bytes of its log that were taken before.
+    :param most: bytes that one file of a log may have.
     """
 
-    def __init__(self, sources: Collection[str], taken: dict[str, int]) -> None:
+    def __init__(self, sources: Collection[str], taken: dict[str, int], most: float = math.inf) -> None:
         self._sources = frozenset(sources)
+        self._most = most
         self._before = taken
         self._logs: dict[str, ReplicaLog] = {}
 
@@ -118,12 +146,12 @@ class Reader:
         """As given at first, with what was taken since."""
         return self._before | {name: log.taken for name, log in self._logs.items()}
 
-    def lines(self, folder: ClusterFolder, now: float, *, whole: bool) -> Iterator[LogLine]:
+    def lines(self, folder: ClusterFolder, now: float, *, whole: bool) -> Iterator[LogLine | None]:
         """What is new in all of them: see :meth:`ReplicaLog.lines`."""
         for name, files in folder.logs().items():
             role = name.rpartition("-")[0]
             if not self._sources.isdisjoint((role, name)):
-                log = self._logs.setdefault(name, ReplicaLog(name, self._before.get(name, 0)))
+                log = self._logs.setdefault(name, ReplicaLog(name, self._before.get(name, 0), self._most))
                 yield from log.lines(files, now, whole=whole)
 
     def due(self) -> float | None:
