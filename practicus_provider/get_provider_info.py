@@ -105,6 +105,36 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Part of a pod template that changes every pod, such as a node selector.",
                         "schema": {"type": ["object", "null"]},
                     },
+                    "run_as_uid": {
+                        "label": "User (number)",
+                        "description": "That containers of jobs that name none run as; empty: the image's own.",
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
+                    "image_pull_policy": {
+                        "label": "Image pull policy",
+                        "description": "Of jobs that name none: Always, IfNotPresent or Never; empty: by the tag.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "egress": {
+                        "label": "Egress",
+                        "description": "CIDRs that all jobs may reach, beside those that each names.",
+                        "schema": {"type": ["array", "null"], "items": {"type": "string"}},
+                    },
+                    "secrets": {
+                        "label": "Secrets",
+                        "description": 'Variables of all jobs, such as {"TOKEN": "secret-name/key"}.',
+                        "schema": {"type": ["object", "null"]},
+                    },
+                    "scheduler_name": {
+                        "label": "Scheduler",
+                        "description": "Of the pods of jobs that name none.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "priority_class": {
+                        "label": "Priority class",
+                        "description": "Of the pods of jobs that name none.",
+                        "schema": {"type": ["string", "null"]},
+                    },
                     "pricing": {
                         "label": "Pricing",
                         "description": 'Hours\' prices, such as {"currency": "USD", "cpu_hour": 0.04}.',

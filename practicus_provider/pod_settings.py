@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -19,6 +19,8 @@ from practicus_provider.errors import SpecError
 SHARED = ("image", "image_pull_policy", "run_as_uid", "scheduler_name", "priority_class")
 """Those that a job on a shared cluster has of the cluster, where it gives none itself."""
 
+OF_CONNECTIONS = ("image_pull_policy", "run_as_uid", "secrets", "egress", "scheduler_name", "priority_class")
+"""Those that a connection may give for all of its jobs, as they are; of images and overrides it says more."""
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 LAST_USER = 2**31 - 1
 """The largest number that Kubernetes takes for a user (``IsValidUserID`` in ``k8s.io/apimachinery``)."""
@@ -86,6 +88,12 @@ class PodSettings:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and form.fullmatch(value)):
                 raise SpecError(name, value, f"give {what}")
+
+    def over(self, others: PodSettings) -> PodSettings:
+        """These, and of the others what these do not say: each variable of secrets by itself, and all of egress."""
+        missing = {name: getattr(others, name) for name in OF_CONNECTIONS if getattr(self, name) is None}
+        secrets = {**others.secrets, **self.secrets}
+        return replace(self, **missing, secrets=secrets, egress=tuple(dict.fromkeys((*others.egress, *self.egress))))
 
     @property
     def secret_keys(self) -> dict[str, tuple[str, str]]:

@@ -16,7 +16,7 @@ from airflow.sdk.bases.hook import BaseHook
 
 from practicus_provider.errors import ConnectionConfigError, PracticusError, SpecError
 from practicus_provider.names import is_dns_label
-from practicus_provider.pod_settings import check_pod_overrides
+from practicus_provider.pod_settings import OF_CONNECTIONS, PodSettings, check_pod_overrides
 from practicus_provider.spec import parse_quantity
 
 if TYPE_CHECKING:
@@ -176,8 +176,23 @@ class PracticusHook(BaseHook):
             check_pod_overrides(overrides)
         except SpecError as error:
             raise self._wrong(extra, "pod_overrides", f"give an object: part of a pod template: {error}") from error
-        site = Site(namespace, extra.get("image"), overrides, self._by_adapter(extra, "images", "image"))
+        images = self._by_adapter(extra, "images", "image")
+        site = Site(namespace, extra.get("image"), overrides, images, self._defaults(extra))
         return KubernetesBackend(self._access(extra, other), site, self._pricing(extra))
+
+    def _defaults(self, extra: Mapping[str, Any]) -> PodSettings:
+        """What pods take of jobs that say nothing of it. A connection's URL has texts alone."""
+        given = {name: extra[name] for name in OF_CONNECTIONS if name in extra}
+        if isinstance(number := given.get("run_as_uid"), str) and number.isdecimal():
+            given["run_as_uid"] = int(number)
+        if "secrets" in given:
+            given["secrets"] = self._object(extra, "secrets", "environment variable -> 'secret-name/key'")
+        if "egress" in given:
+            given["egress"] = self._list(extra, "egress", "of CIDRs such as '10.0.0.0/8'")
+        try:
+            return PodSettings(**given)
+        except SpecError as error:
+            raise self._wrong(extra, error.field, f"mend {error}") from error
 
     def _pricing(self, extra: Mapping[str, Any]) -> Pricing | None:
         """What replicas cost, if the connection says."""
@@ -208,6 +223,15 @@ class PracticusHook(BaseHook):
         if not isinstance(found, Mapping):
             raise self._wrong(extra, name, f"give an object: {what}")
         return found
+
+    def _list(self, extra: Mapping[str, Any], name: str, what: str) -> tuple[Any, ...]:
+        """An extra that is a list, or JSON of one."""
+        found = extra[name]
+        with contextlib.suppress(ValueError):
+            found = json.loads(found) if isinstance(found, str) else found
+        if not isinstance(found, list):
+            raise self._wrong(extra, name, f"give a list {what}")
+        return tuple(found)
 
     def _access(self, extra: Mapping[str, Any], other: Mapping[str, Any]) -> Access:
         """Ours, or that of a connection of cncf-kubernetes."""

@@ -19,6 +19,7 @@ from practicus_provider.backends.kubernetes.pod_template import Site
 from practicus_provider.backends.local import LocalBackend
 from practicus_provider.errors import ConnectionConfigError, SpecError
 from practicus_provider.hooks.practicus import PracticusHook
+from practicus_provider.pod_settings import PodSettings
 from practicus_provider.pricing import Pricing
 from tests.airflow_names import AccessDenied
 
@@ -204,6 +205,43 @@ async def test_pod_overrides_that_are_no_part_of_a_pod_template_are_refused(conn
         await backend_of("there")
     said = f"connection 'there' has the extra pod_overrides={given!r}; give an object: part of a pod template"
     assert str(error.value).startswith(said)
+
+
+PLACE: dict[str, Any] = {
+    "run_as_uid": 185,
+    "image_pull_policy": "Always",
+    "egress": ["10.0.0.0/8"],
+    "secrets": {"TOKEN": "store/token"},
+    "scheduler_name": "volcano",
+    "priority_class": "batch-low",
+}
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+async def test_a_connection_says_for_all_jobs_what_they_do_not_say(connect, backend_of, as_text):
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in PLACE.items()}
+    connect(**texts if as_text else PLACE)
+    backend = await backend_of("there")
+    assert backend.site.defaults == PodSettings(**PLACE | {"egress": ("10.0.0.0/8",)})
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("run_as_uid", 0, "mend run_as_uid=0: give a user's number"),
+        ("image_pull_policy", "always", "mend image_pull_policy='always': choose one of"),
+        ("egress", "10.0.0.0/8", "give a list of CIDRs such as '10.0.0.0/8'"),
+        ("egress", ["10.0.0.1"], "mend egress='10.0.0.1': give a list of CIDRs"),
+        ("secrets", ["TOKEN"], "give an object: environment variable -> 'secret-name/key'"),
+        ("secrets", {"TOKEN": "store"}, "mend secrets={'TOKEN': 'store'}: give {'VARIABLE': 'secret-name/key'}"),
+        ("scheduler_name", "Not One", "mend scheduler_name='Not One': give a scheduler's name"),
+    ],
+)
+async def test_what_a_connection_says_for_all_jobs_is_checked_as_a_jobs_own(connect, backend_of, name, given, said):
+    connect(**{name: given})
+    with pytest.raises(ConnectionConfigError) as error:
+        await backend_of("there")
+    assert str(error.value).startswith(f"connection 'there' has the extra {name}={given!r}; {said}")
 
 
 @pytest.mark.parametrize("given", ["{", '["spark"]', {"spark": 4}])

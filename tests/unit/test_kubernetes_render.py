@@ -27,6 +27,7 @@ from practicus_provider.backends.kubernetes.render import BOOT, BUNDLE_LIMIT, SH
 from practicus_provider.errors import SpecError
 from practicus_provider.names import TaskKey, job_name
 from practicus_provider.plan import Here, Host, Launch, Plan, Port, Role
+from practicus_provider.pod_settings import PodSettings
 from practicus_provider.runtime.practicus_runtime.pods import instance
 from practicus_provider.spec import Elastic, JobSpec, Resources, Volume, WorkerGroup
 from tests.plans import TASK, plan, role, server, with_pods
@@ -184,6 +185,21 @@ def test_every_container_has_the_user_and_the_pull_policy_of_the_job():
     found = [(spec["securityContext"], spec["containers"][0]["imagePullPolicy"]) for _, spec in pods_of(manifests)]
     context = {"runAsNonRoot": True, "runAsUser": 185, "seccompProfile": {"type": "RuntimeDefault"}}
     assert found == [(context, "Always")] * 2
+
+
+def test_what_a_job_does_not_say_its_connection_does():
+    theirs = PodSettings(
+        egress=("10.0.0.0/8",),
+        secrets={"A": "s/a", "B": "s/b"},
+        run_as_uid=185,
+        priority_class="low",
+        scheduler_name="x",
+    )
+    mine: dict[str, Any] = {"egress": ("fd00::/8",), "secrets": {"B": "mine/b"}, "priority_class": "high"}
+    both = mine | {"egress": ("10.0.0.0/8", "fd00::/8"), "secrets": {"A": "s/a", "B": "mine/b"}}
+    found = rendered(planned("dask", **mine), site=replace(SITE, defaults=theirs))
+    expected = rendered(planned("dask", **both, run_as_uid=185, scheduler_name="x"))
+    assert every(found) == every(expected)
 
 
 def test_a_pod_whose_loss_would_end_the_job_is_left_where_it_is_and_an_elastic_one_is_not():

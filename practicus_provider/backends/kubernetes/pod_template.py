@@ -12,6 +12,7 @@ from practicus_provider.backends.kubernetes.labels import DOMAIN, INDEX, MAIN, N
 from practicus_provider.backends.kubernetes.overrides import merged
 from practicus_provider.errors import SpecError
 from practicus_provider.plan import Plan, Role
+from practicus_provider.pod_settings import PodSettings
 from practicus_provider.runtime.practicus_runtime.contract import PREFIX, Env
 from practicus_provider.spec import GPU, Volume
 
@@ -48,12 +49,14 @@ class Site:
     :param image: of replicas whose job names none.
     :param pod_overrides: changes to every pod, before the job's own.
     :param images: adapter -> image, before ``image``.
+    :param defaults: of every pod, where a job says nothing.
     """
 
     namespace: str
     image: str | None = None
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
+    defaults: PodSettings = PodSettings()
 
 
 def pod_template(role: Role, plan: Plan, site: Site, labels: Mapping[str, str], short: str) -> Manifest:

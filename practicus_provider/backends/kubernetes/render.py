@@ -21,7 +21,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from practicus_provider import runtime
@@ -108,6 +108,7 @@ def render(
     :param parent: root Job of the shared cluster that this job runs on.
     :raises SpecError: something does not fit Kubernetes.
     """
+    plan = replace(plan, pod=plan.pod.over(site.defaults))
     cluster = _Cluster(name, plan, site, task, lease, parent["metadata"]["name"] if parent else None)
     others = cluster.others()
     root = cluster.root()
