@@ -238,7 +238,9 @@ assert asked("GET", f"/{token}:0/worker_addresses/worker-0") == 200
 assert asked("GET", f"/{token}:0/rank_and_size/worker-1:0") == 410, "a member asks for its own ranks alone"
 """
     log = await succeeded(backend, training(code, Elastic(1, 1), adapter="horovod"))
-    assert log == ["round 1: worker-0", "rank 0 of 1 is of worker-0"]
+    refused = [line for line in log if line.endswith(" was closed: a stranger asked to join")]
+    assert refused  # and seldom, however often it was
+    assert [line for line in log if line not in refused] == ["round 1: worker-0", "rank 0 of 1 is of worker-0"]
 
 
 # ---- Horovod's rules, without Horovod
