@@ -84,7 +84,7 @@ def place(image: str = "python", *, simulated: bool = False) -> Iterator[Place]:
     :raises ClusterError: there is no cluster.
     """
     kubeconfig = target.kubeconfig()
-    with fresh(str(kubeconfig)) as namespace:
+    with fresh(str(kubeconfig), guarded=False) as namespace:  # others' pods have no policy that lets them meet
         named = "simulated" if simulated else target.image(image)
         found = Place(kubeconfig, namespace.name, named, target.kubectl())
         connections(found, kubeconfig)

@@ -160,6 +160,7 @@ def test_the_proxy_is_there_again_after_it_was_killed(airflow: Airflow, pages: l
     (proxy,) = [process for process in found if "practicus_provider.proxy" in process.cmdline()]
     proxy.kill()
     eventually("it has ended", lambda: not proxy.is_running() or proxy.status() == psutil.STATUS_ZOMBIE)
+    eventually("there is another", lambda: browser.get(f"{pages[0].url}/fine").text == "fine", PATIENCE)
     all_is_well(airflow, pages[0])
 
 
