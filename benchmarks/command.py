@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -16,6 +18,16 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--json", action="store_true", help="print JSON too, on standard output")
     return made
+
+
+def on_the_test_cluster(measure: Callable[[argparse.Namespace], Any], options: argparse.Namespace) -> None:
+    """Measure there, with an Airflow of the command's own, and print what came of it if JSON is asked for."""
+    from tests.cluster import target
+
+    with airflow_home(), target.as_found():
+        report = measure(options)
+    if options.json:
+        print(json.dumps(report, indent=2))
 
 
 def end_by_sigterm() -> None:

@@ -79,10 +79,7 @@ def main() -> None:
     parser = command.parser(__doc__)
     parser.add_argument("--replicas", type=int, nargs="*", default=[100, 5000], help="of each (default 100 5000)")
     options = parser.parse_args()
-    with command.airflow_home(), target.as_found():
-        report = measure(options)
-    if options.json:
-        print(json.dumps(report, indent=2))
+    command.on_the_test_cluster(measure, options)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

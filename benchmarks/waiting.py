@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import sys
@@ -72,10 +71,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, nargs="*", default=[50, 200, 1000], help="of each (default 50 200 1000)")
     parser.add_argument("--peer-seconds", type=float, default=30.0, help="likewise of the others (default 30)")
     options = parser.parse_args()
-    with command.airflow_home(), target.as_found():
-        report = measure(options)
-    if options.json:
-        print(json.dumps(report, indent=2))
+    command.on_the_test_cluster(measure, options)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

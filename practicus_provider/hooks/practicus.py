@@ -217,18 +217,14 @@ class PracticusHook(BaseHook):
 
     def _object(self, extra: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
         """An extra that is an object, or JSON of one."""
-        found = extra.get(name, {})
-        with contextlib.suppress(ValueError):
-            found = json.loads(found) if isinstance(found, str) else found
+        found = _parsed(extra.get(name, {}))
         if not isinstance(found, Mapping):
             raise self._wrong(extra, name, f"give an object: {what}")
         return found
 
     def _list(self, extra: Mapping[str, Any], name: str, what: str) -> tuple[Any, ...]:
         """An extra that is a list, or JSON of one."""
-        found = extra[name]
-        with contextlib.suppress(ValueError):
-            found = json.loads(found) if isinstance(found, str) else found
+        found = _parsed(extra[name])
         if not isinstance(found, list):
             raise self._wrong(extra, name, f"give a list {what}")
         return tuple(found)
@@ -259,6 +255,13 @@ class PracticusHook(BaseHook):
         return ConnectionConfigError(
             f"connection {self.practicus_conn_id!r} has the extra {name}={extra.get(name)!r}; {way_out}"
         )
+
+
+def _parsed(value: Any) -> Any:
+    """What a text is JSON of, if it is; a connection's URL has texts alone."""
+    with contextlib.suppress(ValueError):
+        return json.loads(value) if isinstance(value, str) else value
+    return value
 
 
 def _failing(conn_id: str) -> list[str]:

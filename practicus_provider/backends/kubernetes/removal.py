@@ -50,7 +50,7 @@ async def remove(api: Api, root: Manifest) -> None:
     try:
         async with asyncio.timeout(GONE_PATIENCE):
             await _gone(api, root)
-            while await _started(api, root):
+            while await _has_started(api, root):
                 await _delete_started(api, root)
                 await asyncio.sleep(GONE_RETRY)
     except TimeoutError as error:
@@ -78,9 +78,9 @@ def _account(root: Manifest) -> str:
     return f"spec.serviceAccountName={short(root['metadata']['name'])}"
 
 
-async def _started(api: Api, root: Manifest) -> list[Manifest]:
-    found: list[Manifest] = (await api.list("Pod", fieldSelector=_account(root)))["items"]
-    return found
+async def _has_started(api: Api, root: Manifest) -> bool:
+    """Whether pods of its account are left; of thousands one is enough to know."""
+    return bool((await api.list("Pod", fieldSelector=_account(root), limit="1"))["items"])
 
 
 async def _delete_started(api: Api, root: Manifest) -> None:
